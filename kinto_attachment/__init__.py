@@ -1,0 +1,51 @@
+"""Kinto plugin that attaches files to records."""
+
+from importlib.metadata import version
+
+from kinto.core import metrics
+from pyramid.events import ApplicationCreated
+from pyramid.settings import asbool
+from pyramid_storage.interfaces import IFileStorage
+
+from kinto_attachment.settings import read_settings
+from kinto_attachment.storage import Heartbeat
+from kinto_attachment.storage.local import LocalStorage
+
+
+__version__ = version("kinto-attachment")
+
+DOCUMENTATION = "https://kinto.readthedocs.io/"
+
+
+def includeme(config):
+    """Attach files to the records of the Kinto server that this is included in."""
+    registry = config.registry
+    settings = registry.attachment_settings = read_settings(config.get_settings())
+
+    storage = LocalStorage(settings.base_path, settings.base_url, settings.fsync)
+    if not asbool(config.get_settings()["readonly"]):
+        storage.prepare()
+    registry.attachment_storage = storage
+    registry.registerUtility(storage, IFileStorage)
+    registry.heartbeats["attachments"] = Heartbeat(storage)
+
+    # Not before: a service takes over Kinto's settings as soon as its module is loaded.
+    from kinto_attachment import views
+
+    config.add_cornice_service(views.attachment)
+    if settings.serve_files:
+        config.add_cornice_service(views.files)
+
+    config.add_api_capability(
+        "attachments",
+        version=__version__,
+        description="Attach files to records.",
+        url=DOCUMENTATION,
+        base_url=settings.advertised_base_url,
+    )
+    config.add_subscriber(_watch_storage, ApplicationCreated)
+
+
+def _watch_storage(event):
+    registry = event.app.registry
+    metrics.watch_execution_time(registry.metrics, registry.attachment_storage, prefix="backend")

@@ -1,0 +1,105 @@
+"""The verbs: receive, attach, detach. Here bytes, files and records meet, in the one safe order."""
+
+import transaction
+
+from kinto_attachment import errors, records, uploads
+from kinto_attachment.storage import TransactionFiles, stored_name
+
+
+def receive(request):
+    """Return the form of a request, its file staged.
+
+    :raises HTTPException: the form is refused, and nothing is left of it.
+    """
+    settings = request.registry.attachment_settings
+    form = uploads.read_form(
+        request.environ["wsgi.input"].read,
+        request.headers.get("Content-Type", ""),
+        _content_length(request),
+        stage=lambda filename, mimetype: _stage(request, filename, mimetype),
+        max_field_bytes=settings.max_field_size_bytes,
+        mimetype_by_extension=settings.mimetypes,
+    )
+    try:
+        records.check_permissions_field(request.context, form.permissions)
+    except BaseException:
+        form.upload.staged.discard()
+        raise
+    return form
+
+
+def attach(request, form, location_of):
+    """Attach the file of a form to the record.
+
+    :param location_of: gives the URL of a stored file's name.
+    :returns: Kinto's response on the change of the record, and the attachment, as the record has it.
+    :raises HTTPException: Kinto refuses the change. Then the new file goes, and the previous stays.
+    """
+    files = TransactionFiles(request.registry.attachment_storage)
+    upload = form.upload
+    try:
+        name = upload.staged.publish()
+    finally:
+        upload.staged.discard()
+    files.created(name)
+    attachment = {
+        "filename": upload.filename,
+        "hash": upload.hash,
+        "location": location_of(name),
+        "mimetype": upload.mimetype,
+        "size": upload.size,
+    }
+    changes = {k: v for k, v in form.data.items() if k not in records.SERVER_FIELDS}
+    try:
+        response = records.write(request, {**changes, "attachment": attachment}, form.permissions)
+        # After the record: whoever writes the same one waits there, and then sees this link.
+        previous = records.replace_link(request, name)
+    except BaseException:
+        # The default bucket answers a refusal with a response, on which the transaction would
+        # be committed.
+        transaction.doom()
+        raise
+    if previous is not None:
+        files.obsolete(previous)
+    _count(request, upload.size)
+    return response, attachment
+
+
+def detach(request):
+    """Detach the file from the record, if there is one.
+
+    :returns: Kinto's response on the change of the record, or ``None`` where nothing was attached.
+    :raises HTTPException: Kinto refuses the change, and the file stays.
+    """
+    if not request.context.current_object.get("attachment"):
+        return None
+    files = TransactionFiles(request.registry.attachment_storage)
+    response = records.clear_attachment(request)
+    previous = records.remove_link(request)
+    if previous is not None:
+        files.obsolete(previous)
+    return response
+
+
+def _stage(request, filename, mimetype):
+    settings = request.registry.attachment_settings
+    if not settings.allows(filename):
+        raise errors.extension_not_allowed()
+    ids = request.matchdict
+    folder = settings.folder_of(ids["bucket_id"], ids["collection_id"])
+    name = stored_name(filename, folder, settings.randomize)
+    return request.registry.attachment_storage.stage(name, mimetype)
+
+
+def _content_length(request):
+    """Return how many bytes there are to read, or ``None`` where the server marks their end."""
+    if request.content_length is None and not request.environ.get("wsgi.input_terminated"):
+        return 0
+    return request.content_length
+
+
+def _count(request, size):
+    metrics = request.registry.metrics
+    if metrics is not None:
+        metrics.count("attachments_uploads")
+        metrics.count("attachments_bytes", count=size)

@@ -1,0 +1,91 @@
+"""Every way to refuse a request: status, errno and message.
+
+Each function returns one of Kinto's JSON errors, ready to be raised. The numbers are those of
+``kinto.core.errors.ERRORS``.
+"""
+
+from kinto.core.errors import ERRORS, http_error
+from pyramid import httpexceptions
+
+
+FIELDS = ("data", "permissions")
+
+
+def not_multipart():
+    return _parameters("Content-Type should be multipart/form-data")
+
+
+def malformed(reason):
+    return _parameters(f"body: Invalid multipart/form-data: {reason}")
+
+
+def truncated(received, expected=None):
+    total = f" of {expected}" if expected is not None else ""
+    return malformed(f"the request ended after {received}{total} bytes, before its last boundary")
+
+
+def filename_required():
+    return _parameters("body: Filename is required.")
+
+
+def extension_not_allowed():
+    return _parameters("body: File extension is not allowed.")
+
+
+def attachment_missing():
+    return _posted_data("Attachment missing.")
+
+
+def repeated_field(name):
+    return _posted_data(f"body: {name} should be sent once")
+
+
+def unknown_field(name):
+    return _posted_data(f"body: {name!r} not in {FIELDS!r}")
+
+
+def field_sent_as_file(name):
+    return _posted_data(f"body: {name} should be passed as form data, not files")
+
+
+def invalid_json(name, reason):
+    return _posted_data(f"body: {name} is not valid JSON ({reason})")
+
+
+def field_too_large(name, limit):
+    return _too_large(f"body: {name} is larger than {limit} bytes")
+
+
+def form_too_large(reason):
+    return _too_large(f"body: Too large a form: {reason}")
+
+
+def storage_unavailable():
+    """503: Kinto's view for it adds ``Retry-After`` (``kinto.core.views.errors``)."""
+    return http_error(
+        httpexceptions.HTTPServiceUnavailable(),
+        errno=ERRORS.BACKEND,
+        message="The attachment could not be stored, please retry later.",
+    )
+
+
+def _parameters(message):
+    return _bad_request(ERRORS.INVALID_PARAMETERS, message)
+
+
+def _posted_data(message):
+    return _bad_request(ERRORS.INVALID_POSTED_DATA, message)
+
+
+def _bad_request(errno, message):
+    return http_error(
+        httpexceptions.HTTPBadRequest(), errno=errno, error="Invalid parameters", message=message
+    )
+
+
+def _too_large(message):
+    return http_error(
+        httpexceptions.HTTPRequestEntityTooLarge(),
+        errno=ERRORS.REQUEST_TOO_LARGE,
+        message=message,
+    )

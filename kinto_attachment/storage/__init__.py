@@ -1,0 +1,173 @@
+"""Files: where they live, and those that the running transaction created or made obsolete.
+
+A storage is a pyramid_storage backend (``IFileStorage``) with staging added::
+
+    stage(name, mimetype)   a staged file, which nobody else can see or fetch, with
+        write(chunk)            append bytes
+        publish()               make it a stored file under a free name like the one that was
+                                asked for, and return that name
+        discard()               forget it; does nothing where it is published or discarded
+    open(name)              a binary file object on a stored file, or FileNotFoundError
+    delete(name)            whether there was such a file
+    exists(name)            whether there is one
+
+Names are relative to the storage, with slashes. What cannot be done raises ``StorageError``.
+"""
+
+import logging
+import os
+import re
+import threading
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future
+from itertools import count
+from typing import Any
+
+import transaction
+from pyramid.settings import asbool
+
+
+logger = logging.getLogger(__name__)
+
+MAX_NAME_BYTES = 255
+MAX_EXTENSION_BYTES = 64
+HEARTBEAT_TIMEOUT_SECONDS = 1.5
+
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+"""Names that Windows keeps for itself, with any extension."""
+
+
+class StorageError(Exception):
+    """The storage could not do what it was asked to, and the request is not to blame."""
+
+
+def stored_name(filename: str, folder: str, randomize: bool) -> str:
+    """Return the name to ask the storage for: safe in any file system and URL.
+
+    :param folder: relative, without outer slashes, may be empty.
+    :param randomize: only the extension is taken from the filename.
+    """
+    stem, extension = _safe_parts(filename)
+    name = f"{uuid.uuid4()}{extension.lower()}" if randomize else _fit(stem, extension)
+    return f"{folder}/{name}" if folder else name
+
+
+def candidates(name: str) -> Iterator[str]:
+    """Return the names to try until a free one is found: the name, then with ``-1``, ``-2``…"""
+    yield name
+    folder, base = os.path.split(name)
+    stem, extension = os.path.splitext(base)
+    for number in count(1):
+        yield os.path.join(folder, _fit(stem, f"-{number}{extension}"))
+
+
+def _safe_parts(filename):
+    stem, extension = os.path.splitext(filename)
+    stem = _ascii(stem).strip("._-") or "attachment"
+    extension = _ascii(extension).strip("._-")[:MAX_EXTENSION_BYTES]
+    if DEVICES.match(stem):
+        stem = f"_{stem}"
+    return stem, f".{extension}" if extension else ""
+
+
+def _ascii(text):
+    decomposed = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+    return re.sub(r"[^A-Za-z0-9_.-]", "", "_".join(decomposed.split()))
+
+
+def _fit(stem, suffix):
+    return stem[: MAX_NAME_BYTES - len(suffix)] + suffix
+
+
+class TransactionFiles:
+    """The files that the running transaction created or made obsolete.
+
+    Until the transaction ends, a new file belongs to it: it goes where the transaction fails.
+    A previous file goes after the commit, never before.
+    """
+
+    def __init__(self, storage: Any):
+        self._storage = storage
+        self._created: list[str] = []
+        self._obsolete: list[str] = []
+        running = transaction.get()
+        running.addAfterCommitHook(self._after_commit)
+        running.addAfterAbortHook(self._after_abort)
+
+    def created(self, name: str) -> None:
+        """Remember a new file, to be deleted unless the transaction commits."""
+        self._created.append(name)
+
+    def obsolete(self, name: str) -> None:
+        """Remember a file that nothing points at any more once the transaction has committed."""
+        self._obsolete.append(name)
+
+    def _after_commit(self, success):
+        self._end(self._obsolete if success else self._created)
+
+    def _after_abort(self):
+        self._end(self._created)
+
+    def _end(self, names):
+        # A failed commit is followed by an abort: what was done at the first is not done again.
+        names = list(names)
+        self._created.clear()
+        self._obsolete.clear()
+        for name in names:
+            self._delete(name)
+
+    def _delete(self, name):
+        try:
+            self._storage.delete(name)
+        except Exception:  # One that fails must not keep the others from being deleted.
+            logger.exception("The attachment file %r could not be deleted", name)
+
+
+class Heartbeat:
+    """Tells whether files can be written, read and deleted, for ``/__heartbeat__``."""
+
+    def __init__(self, storage: Any):
+        self._storage = storage
+        self._lock = threading.Lock()
+        self._probe: Future | None = None
+
+    def __call__(self, request: Any) -> bool:
+        """Return whether the storage works. Never raises, and answers within two seconds."""
+        if asbool(request.registry.settings["readonly"]):
+            return True
+        try:
+            return self._running_probe().result(timeout=HEARTBEAT_TIMEOUT_SECONDS)
+        except Exception:
+            logger.exception("The attachments storage does not work")
+            return False
+
+    def _running_probe(self):
+        """Return the probe that runs, so that a storage that hangs holds one thread and no more."""
+        with self._lock:
+            if self._probe is None or self._probe.done():
+                self._probe = Future()
+                # A daemon thread, since one that hangs must not keep the server from stopping.
+                threading.Thread(target=self._run, args=(self._probe,), daemon=True).start()
+            return self._probe
+
+    def _run(self, probe):
+        try:
+            probe.set_result(self._write_read_delete())
+        except BaseException as error:
+            probe.set_exception(error)
+
+    def _write_read_delete(self):
+        content = uuid.uuid4().bytes
+        staged = self._storage.stage(f"heartbeat-{uuid.uuid4()}", "application/octet-stream")
+        try:
+            staged.write(content)
+            name = staged.publish()
+        finally:
+            staged.discard()
+        try:
+            with self._storage.open(name) as stored:
+                return stored.read() == content
+        finally:
+            self._storage.delete(name)

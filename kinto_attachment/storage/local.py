@@ -1,0 +1,226 @@
+"""Files in a local folder."""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import time
+import urllib.parse
+import uuid
+from typing import Any, BinaryIO
+
+from pyramid.exceptions import ConfigurationError
+from pyramid_storage.local import LocalFileStorage
+
+from kinto_attachment.storage import StorageError, candidates
+
+
+logger = logging.getLogger(__name__)
+
+STAGING_FOLDER = ".staging"
+ABANDONED_AFTER_SECONDS = 60
+
+NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What ``link`` says on file systems like FAT or some network ones."""
+
+
+class LocalStorage(LocalFileStorage):
+    """A folder of the server's file system.
+
+    A file is staged in a hidden folder beside the stored ones, and published by an atomic link:
+    equal names at once never overwrite one another, and no reader ever sees half a file.
+    """
+
+    def __init__(self, base_path: str, base_url: str = "", fsync: bool = True):
+        super().__init__(base_path, base_url)
+        self._fsync = fsync
+        self._staging_path = os.path.join(base_path, STAGING_FOLDER)
+
+    def prepare(self) -> None:
+        """Make the folder ready for writing, and clear what killed workers left in staging.
+
+        :raises ConfigurationError: the folder cannot be written.
+        """
+        try:
+            os.makedirs(self._staging_path, exist_ok=True)
+            self.stage("writable", "").discard()
+            self._clear_abandoned()
+        except (OSError, StorageError) as error:
+            raise ConfigurationError(
+                f"kinto.attachment.base_path: {self.base_path} cannot be written ({error})"
+            ) from error
+
+    def url(self, filename: str) -> str:
+        """Return the location of a stored file: the base URL and its name."""
+        return self.base_url + urllib.parse.quote(filename)
+
+    def path(self, filename: str) -> str:
+        """Return the absolute path of a stored file.
+
+        :raises FileNotFoundError: the name could not be that of a stored file, as one with a
+            hidden part or one outside of the folder.
+        """
+        parts = filename.split("/")
+        if "\0" in filename or any(not part or part.startswith(".") for part in parts):
+            raise FileNotFoundError(filename)
+        root = os.path.realpath(self.base_path)
+        path = os.path.realpath(os.path.join(root, *parts))
+        if os.path.commonpath([root, path]) != root:
+            raise FileNotFoundError(filename)
+        return path
+
+    def stage(self, name: str, mimetype: str) -> "LocalStagedFile":
+        """Return a new staged file. (A file system keeps no mimetypes.)
+
+        :raises StorageError: it cannot be written.
+        """
+        with _storage_errors():
+            self._make_folder(self._staging_path)
+            return LocalStagedFile(self, os.path.join(self._staging_path, uuid.uuid4().hex), name)
+
+    def open(self, name: str) -> BinaryIO:
+        """Return a stored file, opened for reading.
+
+        :raises FileNotFoundError: there is none.
+        """
+        try:
+            return open(self.path(name), "rb")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StorageError(str(error)) from error
+
+    def exists(self, filename: str) -> bool:
+        """Return whether there is a stored file of this name."""
+        try:
+            return os.path.isfile(self.path(filename))
+        except FileNotFoundError:
+            return False
+
+    def delete(self, filename: str) -> bool:
+        """Delete a stored file and return whether there was one."""
+        with _storage_errors():
+            try:
+                os.remove(self.path(filename))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def publish(self, staged_path: str, name: str) -> str:
+        """Move a complete staged file to a free name like this one, and return that name."""
+        folder = os.path.dirname(os.path.join(self.base_path, name))
+        self._make_folder(folder)
+        for candidate in candidates(name):
+            with contextlib.suppress(FileExistsError):
+                _move_to_free_name(staged_path, os.path.join(self.base_path, candidate))
+                self._sync_name(candidate)
+                return candidate
+        raise AssertionError("the candidates never end")
+
+    def sync(self, descriptor: int) -> None:
+        """Have a file's content on the disk, where the settings ask for that."""
+        if self._fsync:
+            os.fsync(descriptor)
+
+    def sync_folder(self, folder: str) -> None:
+        """Have the names in a folder on the disk, where the settings ask for that."""
+        if self._fsync:
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _make_folder(self, folder):
+        if os.path.isdir(folder):
+            return
+        parent = os.path.dirname(folder)
+        self._make_folder(parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+        self.sync_folder(parent)
+
+    def _sync_name(self, name):
+        path = os.path.join(self.base_path, name)
+        try:
+            self.sync_folder(os.path.dirname(path))
+        except OSError:
+            os.remove(path)
+            raise
+
+    def _clear_abandoned(self):
+        """Delete the staged files of writers that are gone: their locks went with them."""
+        for entry in os.scandir(self._staging_path):
+            with contextlib.suppress(FileNotFoundError, BlockingIOError), open(entry, "rb") as file:
+                # One that is very young may not be locked yet.
+                if time.time() - os.fstat(file.fileno()).st_mtime > ABANDONED_AFTER_SECONDS:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.remove(entry)
+                    logger.info(
+                        "Deleted %s, which a worker that ended had not finished", entry.path
+                    )
+
+
+class LocalStagedFile:
+    """A file that is being written, locked as long as its writer lives."""
+
+    def __init__(self, storage: LocalStorage, path: str, name: str):
+        self._storage = storage
+        self._path = path
+        self._name = name
+        self._file = open(path, "xb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def write(self, chunk: bytes) -> None:
+        """Append these bytes.
+
+        :raises StorageError: they cannot be written, as on a full disk.
+        """
+        with _storage_errors():
+            self._file.write(chunk)
+
+    def publish(self) -> str:
+        """Return the name under which the file is stored now.
+
+        :raises StorageError: it cannot be stored; the staged file is as it was.
+        """
+        with _storage_errors():
+            self._file.flush()
+            self._storage.sync(self._file.fileno())
+            name = self._storage.publish(self._path, self._name)
+            self._file.close()
+            return name
+
+    def discard(self) -> None:
+        """Forget the file. Does nothing where it is published or discarded."""
+        # Removed before it is closed: closing may fail (a full disk), and unlocks.
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self._path)
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def _move_to_free_name(source: str, target: str) -> None:
+    """Give a file another name, atomically.
+
+    :raises FileExistsError: the name is taken.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        # The name is taken first, as an empty file that nobody knows of yet.
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL))
+        os.replace(source, target)
+    else:
+        os.remove(source)
+
+
+@contextlib.contextmanager
+def _storage_errors() -> Any:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(str(error)) from error

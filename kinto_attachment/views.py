@@ -1,0 +1,260 @@
+"""The HTTP edge: the attachment of a record, and the stored files for trying things out."""
+
+import contextlib
+import logging
+import os
+
+import colander
+from kinto.core import Service
+from kinto.core.authorization import DYNAMIC
+from kinto.core.resource.schema import (
+    ErrorResponseSchema,
+    HeaderSchema,
+    PermissionsSchema,
+    ResponseHeaderSchema,
+)
+from kinto.views.records import Record
+from pyramid.httpexceptions import HTTPNoContent, HTTPNotFound
+from pyramid.response import Response
+from pyramid.security import NO_PERMISSION_REQUIRED
+from webob.static import FileApp
+
+from kinto_attachment import attachments, errors, uploads
+from kinto_attachment.records import AttachmentRouteFactory
+from kinto_attachment.storage import StorageError
+
+
+logger = logging.getLogger(__name__)
+
+FILES_PATH = "/__files__"
+
+CHANGE_HEADERS = ("ETag", "Last-Modified")
+
+SERVED_FILE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    # What was uploaded must not run scripts with the rights of a page of this server.
+    "Content-Security-Policy": "sandbox",
+}
+
+
+class MediaType(str):
+    """Media types are compared without regard to case (RFC 9110, section 8.3.1)."""
+
+    def __eq__(self, other):
+        return self.casefold() == other.casefold()
+
+    __hash__ = str.__hash__
+
+
+class AttachmentService(Service):
+    """Kinto's service, but for a Content-Type that does not fit: that is a 400 here."""
+
+    def error_handler(self, request):
+        if request.errors.status == 415:
+            return errors.not_multipart()
+        return super().error_handler(request)
+
+
+def _optional(node_class, **kwargs):
+    return node_class(missing=colander.drop, **kwargs)
+
+
+class FormSchema(colander.MappingSchema):
+    """The parts of a ``multipart/form-data`` body."""
+
+    attachment = colander.SchemaNode(colander.String(), description="The file.")
+    data = _optional(colander.MappingSchema, description="Attributes of the record, as JSON.")
+    permissions = PermissionsSchema(
+        missing=colander.drop,
+        permissions=Record.permissions,
+        description="Permissions of the record, as JSON.",
+    )
+
+
+class AttachRequestSchema(colander.MappingSchema):
+    header = HeaderSchema()
+    body = FormSchema()
+
+
+class DetachRequestSchema(colander.MappingSchema):
+    header = HeaderSchema()
+
+
+class AttachmentSchema(colander.MappingSchema):
+    filename = colander.SchemaNode(colander.String(), description="Original name.")
+    hash = colander.SchemaNode(colander.String(), description="SHA-256, hexadecimal.")
+    location = colander.SchemaNode(colander.String(), description="URL of the file.")
+    mimetype = colander.SchemaNode(colander.String())
+    size = colander.SchemaNode(colander.Integer(), description="In bytes.")
+
+
+class AttachedHeaderSchema(ResponseHeaderSchema):
+    location = colander.SchemaNode(colander.String(), name="Location")
+
+
+class AttachedResponseSchema(colander.MappingSchema):
+    header = AttachedHeaderSchema()
+    body = AttachmentSchema()
+
+
+class EmptyResponseSchema(colander.MappingSchema):
+    """A response without a body."""
+
+
+class FileResponseSchema(colander.MappingSchema):
+    """The bytes of a file."""
+
+
+COMMON_RESPONSES = {
+    "400": ErrorResponseSchema(description="The request is invalid."),
+    "401": ErrorResponseSchema(description="The request is missing authentication headers."),
+    "403": ErrorResponseSchema(description="The user is not allowed to write the record."),
+    "404": ErrorResponseSchema(description="The bucket, collection or record does not exist."),
+    "409": ErrorResponseSchema(description="Another change was made at once, please retry."),
+    "412": ErrorResponseSchema(
+        description="The record was changed since the value in `If-Match`, or exists."
+    ),
+    "503": ErrorResponseSchema(description="The file could not be stored, please retry later."),
+    "default": ErrorResponseSchema(description="Unexpected error."),
+}
+
+ATTACH_RESPONSES = {
+    "200": AttachedResponseSchema(description="The file is attached to the existing record."),
+    "201": AttachedResponseSchema(description="The record is created, with the file attached."),
+    "413": ErrorResponseSchema(description="A form field is too large, or there are too many."),
+    **COMMON_RESPONSES,
+}
+
+DETACH_RESPONSES = {
+    "204": EmptyResponseSchema(description="The record has no attachment (any more)."),
+    **COMMON_RESPONSES,
+}
+
+FILE_RESPONSES = {
+    "200": FileResponseSchema(description="The file."),
+    "206": FileResponseSchema(description="The part of the file that `Range` asks for."),
+    "304": EmptyResponseSchema(description="The client has this file already."),
+    "404": ErrorResponseSchema(description="There is no such file."),
+    "416": EmptyResponseSchema(description="The file has no such range."),
+}
+
+
+attachment = AttachmentService(
+    name="attachment",
+    path="/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment",
+    description="The file attached to a record",
+    factory=AttachmentRouteFactory,
+)
+
+
+@attachment.post(
+    permission=DYNAMIC,
+    content_type=MediaType("multipart/form-data"),
+    schema=AttachRequestSchema(),
+    cors_headers=(*CHANGE_HEADERS, "Location"),
+    tags=["Attachments"],
+    operation_id="attach_file",
+    response_schemas=ATTACH_RESPONSES,
+)
+def attach_file(request):
+    """Store the file and set the ``attachment`` of the record, which is created if need be."""
+    request.context.check_preconditions()
+    with _storage_errors_as_503():
+        form = attachments.receive(request)
+        changed, attached = attachments.attach(request, form, _location_of(request))
+    request.response.status_code = changed.status_code
+    _copy_change_headers(changed, request.response)
+    request.response.headers["Location"] = request.route_url("record-object", **request.matchdict)
+    return attached
+
+
+@attachment.delete(
+    permission=DYNAMIC,
+    schema=DetachRequestSchema(),
+    cors_headers=CHANGE_HEADERS,
+    tags=["Attachments"],
+    operation_id="detach_file",
+    response_schemas=DETACH_RESPONSES,
+)
+def detach_file(request):
+    """Detach the file from the record, and delete it."""
+    request.context.check_preconditions()
+    changed = attachments.detach(request)
+    response = HTTPNoContent()
+    if changed is not None:
+        _copy_change_headers(changed, response)
+    return response
+
+
+files = Service(
+    name="attachment-files",
+    path=FILES_PATH + "/{path:.+}",
+    description="The stored files",
+)
+
+
+@files.get(
+    permission=NO_PERMISSION_REQUIRED,
+    cors_headers=("ETag", "Last-Modified", "Content-Range"),
+    tags=["Attachments"],
+    operation_id="get_file",
+    response_schemas=FILE_RESPONSES,
+)
+def get_file(request):
+    """Return a stored file, or the range of it that is asked for."""
+    try:
+        path = request.registry.attachment_storage.path(request.matchdict["path"])
+        stat = os.stat(path)
+    except OSError as error:
+        raise HTTPNotFound() from error
+    if not os.path.isfile(path):
+        raise HTTPNotFound()
+    file_app = FileApp(
+        path,
+        content_type=uploads.guess_mimetype(path),
+        # The bytes are sent as they are: they are not another file's, encoded for the transfer.
+        content_encoding=None,
+        charset=None,
+        etag=f"{stat.st_mtime_ns:x}-{stat.st_size:x}",
+    )
+    # Without the server's file wrapper, which cannot start in the middle of a file.
+    environ = {k: v for k, v in request.environ.items() if k != "wsgi.file_wrapper"}
+    served = type(request)(environ).get_response(file_app)
+    return StreamedResponse(
+        app_iter=served.app_iter,
+        status=served.status,
+        headerlist=[*served.headerlist, *SERVED_FILE_HEADERS.items()],
+    )
+
+
+class StreamedResponse(Response):
+    """A response whose body is never in memory as a whole.
+
+    Kinto's metrics read the body of every response for its length (``setup_metrics`` in
+    ``kinto.core.initialization``): for this one they see none.
+    """
+
+    @property
+    def body(self):
+        return b""
+
+
+def _location_of(request):
+    settings = request.registry.attachment_settings
+    if settings.serve_files and not settings.base_url:
+        return lambda name: request.route_url(files.name, path=name)
+    return request.registry.attachment_storage.url
+
+
+def _copy_change_headers(source, target):
+    for name in CHANGE_HEADERS:
+        target.headers[name] = source.headers[name]
+
+
+@contextlib.contextmanager
+def _storage_errors_as_503():
+    try:
+        yield
+    except StorageError as error:
+        logger.exception("The attachment could not be stored")
+        raise errors.storage_unavailable() from error
