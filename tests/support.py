@@ -1,0 +1,222 @@
+"""What the tests share: applications in the process, real servers, bodies of requests."""
+
+import base64
+import configparser
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import requests
+import webtest
+from kinto import main as kinto_main
+from kinto.core.testing import get_user_headers
+
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = Path(sys.executable).parent
+BOUNDARY = "------------------------d74496d66958873e"
+ALICE = get_user_headers("alice")
+BOB = get_user_headers("bob")
+
+RECORD = "/buckets/blog/collections/photos/records/first"
+ATTACHMENT = f"{RECORD}/attachment"
+
+MEMORY_BACKENDS = {
+    "kinto.storage_backend": "kinto.core.storage.memory",
+    "kinto.permission_backend": "kinto.core.permission.memory",
+    "kinto.cache_backend": "kinto.core.cache.memory",
+}
+
+
+def postgresql_backends(url):
+    """Return the settings of a Kinto that keeps everything in this database."""
+    return {
+        f"kinto.{name}_{setting}": value
+        for name in ("storage", "permission", "cache")
+        for setting, value in {
+            "backend": f"kinto.core.{name}.postgresql",
+            "url": url,
+        }.items()
+    }
+
+
+def base_settings():
+    """Return the settings of a Kinto with the plugin, but for its storage of files."""
+    return {
+        "kinto.includes": "kinto.plugins.default_bucket kinto_attachment",
+        "kinto.userid_hmac_secret": "for the tests",
+        "multiauth.policies": "basicauth",
+        **MEMORY_BACKENDS,
+    }
+
+
+class App(webtest.TestApp):
+    """A Kinto inside of the test's process, with its files in a local folder."""
+
+    def __init__(self, folder, **settings):
+        self.folder = Path(folder)
+        self.settings = base_settings() | {"kinto.attachment.base_path": str(folder)} | settings
+        super().__init__(kinto_main({}, **self.settings))
+        self.registry = self.app.registry
+        for backend in ("storage", "permission", "cache"):
+            getattr(self.registry, backend).initialize_schema()
+
+    def do_request(self, req, *args, **kwargs):
+        req.path_info = "/v1" + req.path_info
+        return super().do_request(req, *args, **kwargs)
+
+    def create_collection(self, bucket="blog", collection="photos", headers=ALICE, **data):
+        self.put_json(f"/buckets/{bucket}", headers=headers)
+        self.put_json(
+            f"/buckets/{bucket}/collections/{collection}", {"data": data}, headers=headers
+        )
+
+    def upload(self, *parts, url=ATTACHMENT, headers=ALICE, **kwargs):
+        """Post a form with these parts, by default one small file."""
+        body = multipart(*(parts or [file_part()]))
+        content_type = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+        return self.post(url, body, headers={**content_type, **headers}, **kwargs)
+
+    def record(self, url=RECORD, headers=ALICE):
+        return self.get(url, headers=headers).json["data"]
+
+    def files(self):
+        """Return ``{name: content}`` of all there is in the folder, staged files included."""
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in self.folder.rglob("*")
+            if path.is_file()
+        }
+
+    def stored(self, attachment):
+        """Return the content of an attachment's file, found by its location."""
+        return (self.folder / attachment["location"].removeprefix(self.base_url)).read_bytes()
+
+    @property
+    def base_url(self):
+        return self.settings.get("kinto.attachment.base_url", "")
+
+    def links(self):
+        """Return the file links in Kinto's storage."""
+        return self.registry.storage.list_all("attachments", "__attachments__*")
+
+
+def part(name, content, filename=None, content_type=None):
+    """Return one part of a multipart body."""
+    disposition = f'form-data; name="{name}"'
+    if filename is not None:
+        disposition += f'; filename="{filename}"'
+    headers = f"Content-Disposition: {disposition}\r\n"
+    if content_type is not None:
+        headers += f"Content-Type: {content_type}\r\n"
+    content = content.encode() if isinstance(content, str) else content
+    return f"{headers}\r\n".encode() + content
+
+
+def file_part(content=b"once upon a time", filename="story.txt", content_type="text/plain"):
+    return part("attachment", content, filename, content_type)
+
+
+def multipart(*parts, boundary=BOUNDARY):
+    """Return a multipart body as bytes."""
+    delimiter = f"--{boundary}".encode()
+    return b"".join(delimiter + b"\r\n" + p + b"\r\n" for p in parts) + delimiter + b"--\r\n"
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def basic_auth(user, password="secret"):
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+class Server:
+    """A real Kinto in processes of its own, under waitress (``kinto start``) or granian.
+
+    :ivar url: the root of its API.
+    :ivar log: the path of what it printed.
+    """
+
+    def __init__(self, kind, folder, settings, environment=None):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.log = folder / "server.log"
+        self.ini = folder / "kinto.ini"
+        self._write_ini(settings)
+        command = getattr(self, f"_{kind}")()
+        if "kinto.storage_url" in settings:
+            migrate = [SCRIPTS / "kinto", "migrate", "--ini", str(self.ini)]
+            subprocess.run(migrate, check=True, capture_output=True)
+        environment = {**os.environ, "KINTO_INI": str(self.ini), **(environment or {})}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT / "config", env=environment, stdout=log, stderr=log
+            )
+
+    def _write_ini(self, settings):
+        # Its way of logging is that of the file for trying things out.
+        ini = configparser.RawConfigParser()
+        ini.read(ROOT / "config" / "serve.ini")
+        ini["server:main"] = {
+            "use": "egg:waitress#main",
+            "host": "127.0.0.1",
+            "port": str(self.port),
+            "recv_bytes": "65536",
+            "max_request_body_size": str(1 << 40),
+        }
+        ini["app:main"] = {"use": "egg:kinto", **settings}
+        with self.ini.open("w") as file:
+            ini.write(file)
+
+    def _waitress(self):
+        return [SCRIPTS / "kinto", "start", "--ini", str(self.ini)]
+
+    def _granian(self):
+        options = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(self.port)]
+        return [SCRIPTS / "granian", *options, "--blocking-threads", "4", "wsgi:application"]
+
+    def wait_until_ready(self, seconds=60):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(requests.ConnectionError):
+                if requests.get(f"{self.url}/__lbheartbeat__", timeout=5).ok:
+                    return self
+            time.sleep(0.1)
+        raise AssertionError(f"The server did not start:\n{self.log.read_text()}")
+
+    def worker(self):
+        """Return the id of the process that answers requests."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        for pid in children.read_text().split():
+            if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return int(pid)
+        return self.process.pid
+
+    def peak_memory(self):
+        """Return the largest resident memory that the worker ever had, in bytes."""
+        status = Path(f"/proc/{self.worker()}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+
+    def written(self):
+        """Return how many bytes the worker has had written to disks."""
+        counters = Path(f"/proc/{self.worker()}/io").read_text()
+        return int(re.search(r"write_bytes: (\d+)", counters)[1])
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
