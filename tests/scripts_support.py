@@ -199,6 +199,7 @@ class FakeKinto(FakeServer):
     :ivar records: as they are listed.
     :ivar files: ``{path: content}``; content may be a function of the handler.
     :ivar base_url: of the capability.
+    :ivar next_page: the URL after the first page of records.
     :ivar post: a function of handler and body, for the answer to an upload.
     """
 
@@ -207,8 +208,8 @@ class FakeKinto(FakeServer):
         self.records = []
         self.files = {}
         self.base_url = f"{self.origin}/files/"
+        self.next_page = None
         self.post = None
-        self.deleted = []
 
     def add(self, filename, content=b"once upon a time", served=None, **changes):
         """Add a record with a file, and return it. ``changes`` are to the attachment."""
@@ -246,10 +247,6 @@ class _KintoHandler(FakeHandler):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.answer(201, {})
 
-    def do_DELETE(self):
-        self.note()
-        self.answer(200, {})
-
     def do_POST(self):
         self.note()
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -258,7 +255,10 @@ class _KintoHandler(FakeHandler):
     def _list(self, query):
         since = int(query.get("_since", ["0"])[0].strip('"'))
         found = [record for record in self.server.records if record["last_modified"] > since]
-        self.answer(200, {"data": found}, ETag=f'"{self.server.timestamp}"')
+        headers = {"ETag": f'"{self.server.timestamp}"'}
+        if self.server.next_page:
+            headers["Next-Page"], self.server.next_page = self.server.next_page, None
+        self.answer(200, {"data": found}, **headers)
 
     def _file(self, content):
         if callable(content):

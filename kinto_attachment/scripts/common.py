@@ -57,7 +57,12 @@ TRANSIENT_ERRORS = (
 
 
 class Failure(Exception):
-    """A file or a request has failed; the message is one for people."""
+    """A file or a request has failed; the message is one for people.
+
+    :ivar status: of the answer to the request, or ``None``.
+    """
+
+    status: int | None = None
 
 
 class NotAllowed(Failure):
@@ -280,7 +285,7 @@ class Http:
         if attempt >= self.retries:
             raise Failure(str(reason))
         seconds = self._delay(attempt, retry_after)
-        logger.info("Trying again in %s s: %s", round(seconds, 1), reason)
+        logger.info("Trying again in %g s: %s", seconds, reason)
         if self._stop.wait(seconds):
             raise Interrupted
 
@@ -318,7 +323,9 @@ def check_status(response: requests.Response, *expected: int) -> requests.Respon
     if response.status_code in expected:
         return response
     kind = NotAllowed if response.status_code in (401, 403) else Failure
-    raise kind(f"{response.status_code} {response.reason}{_message(response)}")
+    failure = kind(f"{response.status_code} {response.reason}{_message(response)}")
+    failure.status = response.status_code
+    raise failure
 
 
 def _message(response):

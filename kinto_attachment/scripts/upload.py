@@ -233,13 +233,12 @@ class Uploader:
             yield from ((file, records.get(file.record_id)) for file in some)
 
     def _records(self, ids):
-        fields = "attachment,original"
-        pages = self._collection.pages(in_id=",".join(sorted(ids)), _fields=fields)
+        pages = self._collection.pages(in_id=",".join(sorted(ids)), _fields="attachment,original")
         try:
             return {record["id"]: record for _, page in pages for record in page}
-        except Failure:
-            # The bucket and the collection may be what a real run would create first.
-            if self._args.dry_run:
+        except Failure as failure:
+            # To who may create buckets, Kinto answers 403 where there is none of the name.
+            if self._args.dry_run and failure.status in (403, 404):
                 return {}
             raise
 
