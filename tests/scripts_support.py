@@ -15,11 +15,11 @@ from pathlib import Path
 
 import requests
 
-from tests.support import ROOT
+from tests.support import ROOT, Server, base_settings
 
 
 STORAGES = {"local": {"attachment__serve_files": True}}
-"""Settings of the server, by storage, for all tests with a real one."""
+"""Settings of the server, by storage, for all tests with a real one. (``base_path`` is added.)"""
 
 MEASURED = """
 import re, runpy, sys
@@ -67,6 +67,18 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
+def start_server(folder, storage, **settings):
+    """Return a real server that takes files of any kind.
+
+    :param storage: one of :data:`STORAGES`.
+    """
+    settings = {"attachment__extensions": "any", **storage, **settings}
+    prefixed = {f"kinto.{name.replace('__', '.')}": value for name, value in settings.items()}
+    files = {"kinto.attachment.base_path": str(folder / "files")}
+    server = Server("granian", folder / "server", base_settings() | files | prefixed)
+    return server.wait_until_ready()
+
+
 class Scripts:
     """Runs the scripts of the checkout on one collection.
 
@@ -74,11 +86,15 @@ class Scripts:
     """
 
     def __init__(self, url, auth="alice:secret", bucket="blog", collection="photos"):
-        self.url = url
+        self._arguments = {"url": url, "auth": auth, "bucket": bucket, "collection": collection}
         self.collection = f"{url}/buckets/{bucket}/collections/{collection}"
         self.auth = tuple(auth.split(":"))
         self.options = ["--server", url, "--auth", auth, "--bucket", bucket]
         self.options += ["--collection", collection]
+
+    def but(self, **arguments):
+        """Return others like these, with something changed."""
+        return Scripts(**{**self._arguments, **arguments})
 
     def command(self, name, *args):
         script = str(ROOT / "scripts" / f"{name}.py")
@@ -404,13 +420,12 @@ def kill(process, how=signal.SIGKILL):
     return (*process.communicate(timeout=30), process.returncode)
 
 
-def hidden_modules(*names):
-    """Return an environment in which Python does not find these modules."""
+def without_modules(folder, *names):
+    """Return an environment in which Python does not find these modules.
+
+    :param folder: for the file that does that.
+    """
     code = "".join(f"import sys; sys.modules[{name!r}] = None\n" for name in names)
-    return lambda folder: _site(folder, code)
-
-
-def _site(folder, code):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sitecustomize.py").write_text(code)
     return {**os.environ, "PYTHONPATH": str(folder)}

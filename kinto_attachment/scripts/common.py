@@ -45,6 +45,7 @@ TIMEOUT_SECONDS = (30, 300)
 RETRIED_STATUSES = (409, 429, 500, 502, 503, 504)
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 60
+LONGEST_RETRY_AFTER_SECONDS = 3600
 GRACE_SECONDS = 5
 
 TRANSIENT_ERRORS = (
@@ -292,8 +293,9 @@ class Http:
     def _delay(self, attempt, retry_after):
         if self._delay_seconds is not None:
             return self._delay_seconds
-        usual = min(FIRST_DELAY_SECONDS * 2**attempt, LONGEST_DELAY_SECONDS)
-        return max(_seconds_from_now(retry_after), 0) if retry_after else usual
+        if retry_after:
+            return min(max(_seconds_from_now(retry_after), 0), LONGEST_RETRY_AFTER_SECONDS)
+        return min(FIRST_DELAY_SECONDS * 2**attempt, LONGEST_DELAY_SECONDS)
 
     @property
     def _session(self):
@@ -306,9 +308,9 @@ class Http:
 
 def _seconds_from_now(retry_after):
     """Return the seconds that a Retry-After header names (RFC 9110, section 10.2.3)."""
-    if retry_after.isdecimal():
-        return int(retry_after)
     try:
+        if retry_after.isdecimal():
+            return int(retry_after)
         return email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
     except ValueError:
         return FIRST_DELAY_SECONDS
