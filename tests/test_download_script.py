@@ -260,7 +260,16 @@ def test_no_name_leads_out_of_the_folder(kinto, get, folder, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "path", ["../evil.txt", "/tmp/evil.txt", "a/../../evil.txt", "a//evil.txt", ".partial/evil.txt"]
+    "path",
+    [
+        "../evil.txt",
+        "/tmp/evil.txt",
+        "a/../../evil.txt",
+        "a//evil.txt",
+        ".partial/evil.txt",
+        "a/" * 1500 + "evil.txt",
+        "a/" * 5000 + "evil.txt",
+    ],
 )
 def test_no_path_leads_out_of_the_folder(kinto, get, tmp_path, path):
     kinto.add("evil.txt", b"evil")
@@ -373,6 +382,18 @@ def test_only_web_addresses_are_downloaded(kinto, get, location):
     assert message == f"its location is not one to download from: {location}"
 
 
+@pytest.mark.parametrize(
+    "location",
+    ["http://", "http://[bad/", "http://\ud800/", "http://host:port/", "http://127.0.0.1/\ud800"],
+)
+def test_location_that_is_no_url_fails_for_its_file_only(kinto, get, location):
+    kinto.add("story.txt", STORY, location=location)
+    kinto.add("good.txt", STORY)
+    lines = get("--retry", 0, code=1)
+    assert failures(lines).keys() == {"story.txt"}
+    assert actions(lines)["downloaded"] == {"good.txt"}
+
+
 def test_redirect_to_a_file_is_refused(kinto, get):
     redirect = {"Location": "file:///etc/passwd"}
     kinto.add("story.txt", STORY, served=lambda handler: handler.answer(302, **redirect))
@@ -422,12 +443,17 @@ def test_file_that_the_server_lost_fails(kinto, get):
     assert failures(get(code=1)) == {"story.txt": "404 Not Found: No such file."}
 
 
-@pytest.mark.parametrize("answer", [[], {}, {"data": {}}, {"data": [1]}, b"<html>"])
+@pytest.mark.parametrize("answer", [[], {}, {"data": {}}, {"data": [1]}, b"<html>", b"[" * 100_000])
 def test_server_that_is_no_kinto_is_told(kinto, get, monkeypatch, answer):
-    monkeypatch.setattr(type(kinto), "timestamp", 1)
-    handler = kinto.RequestHandlerClass
-    monkeypatch.setattr(handler, "_list", lambda handler, query: handler.answer(200, answer))
+    etag = {"ETag": '"1"'}
+    listing = "tests.scripts_support._KintoHandler._list"
+    monkeypatch.setattr(listing, lambda handler, query: handler.answer(200, answer, **etag))
     assert "is not" in failures(get(code=1))[None]
+
+
+def test_server_without_timestamps_is_told(kinto, get, monkeypatch):
+    monkeypatch.setattr(FakeKinto, "timestamp", "yesterday")
+    assert "has no timestamp" in failures(get(code=1))[None]
 
 
 # Broken downloads

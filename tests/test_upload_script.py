@@ -132,6 +132,13 @@ def test_record_id_is_the_uuid_of_the_md5_of_the_name(scripts, tmp_path):
     assert record.json()["data"]["attachment"]["filename"] == "photo.jpg"
 
 
+def test_what_the_download_keeps_in_its_folder_is_not_sent(scripts, folder, tmp_path):
+    scripts.upload(folder, "-r")
+    scripts.download(tmp_path / "copy")
+    make_folder(tmp_path / "copy" / ".partial", 2)
+    assert actions(scripts.upload(tmp_path / "copy", "-r")) == {"unchanged": names(folder)}
+
+
 def test_force_sends_what_did_not_change(scripts, folder):
     scripts.upload(folder, "-r")
     assert actions(scripts.upload(folder, "-r", "--force")) == {"uploaded": names(folder)}
@@ -517,6 +524,13 @@ def test_names_do_nothing_to_a_terminal(scripts, tmp_path):
     (tmp_path / "\x1b[2J.txt").write_bytes(b"a")
     done = scripts.run_plain("upload", tmp_path / "\x1b[2J.txt")
     assert done.stdout.splitlines()[0] == "Uploaded \\x1b[2J.txt"
+
+
+def test_names_are_printed_in_any_charset(scripts, tmp_path):
+    (tmp_path / "☃.txt").write_bytes(b"a")
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = scripts.run_plain("upload", tmp_path / "☃.txt", env=env)
+    assert done.stdout.splitlines()[0] == "Uploaded \\u2603.txt"
 
 
 def on_terminal(scripts, *args, env=None):

@@ -35,6 +35,10 @@ EXIT_FAILED = 1
 EXIT_NOT_ALLOWED = 3
 EXIT_INTERRUPTED = 130
 
+STATE = ".last_sync"
+PARTIALS = ".partial"
+"""What the download script keeps in its folder, beside the files."""
+
 CHUNK_BYTES = 256 * 1024
 PAGE_RECORDS = 1000
 MAX_MESSAGE_BYTES = 64 * 1024
@@ -267,7 +271,8 @@ class Http:
                 raise Failure(str(error)) from error
             except TRANSIENT_ERRORS as error:
                 self.pause(attempt, error)
-            except requests.RequestException as error:
+            except (requests.RequestException, ValueError) as error:
+                # The latter comes with some URLs that are none.
                 raise Failure(str(error)) from error
             else:
                 if response.status_code not in RETRIED_STATUSES or attempt == self.retries:
@@ -335,7 +340,9 @@ def _message(response):
         # Not all of it: there may be no end.
         text = response.raw.read(MAX_MESSAGE_BYTES, decode_content=True)
         return f": {json.loads(text)['message']}"
-    except (urllib3.exceptions.HTTPError, OSError, ValueError, KeyError, TypeError):
+    except (urllib3.exceptions.HTTPError, OSError, ValueError, LookupError, TypeError):
+        return ""
+    except RecursionError:
         return ""
     finally:
         response.close()
@@ -387,7 +394,7 @@ class Collection:
         timestamp = None
         while query:
             with self.request("GET", f"{self.path}/records", params=query) as response:
-                timestamp = timestamp or response.headers.get("ETag", "").strip('"')
+                timestamp = timestamp or _timestamp(response)
                 yield timestamp, _records(response)
                 # Its host is not used: the credentials are for one server only.
                 query = urllib.parse.urlsplit(response.headers.get("Next-Page", "")).query
@@ -413,9 +420,16 @@ def json_object(response: requests.Response) -> dict[str, Any]:
         body = response.json()
         if isinstance(body, dict):
             return body
-    except (ValueError, requests.RequestException) as error:
+    except (ValueError, RecursionError, requests.RequestException) as error:
         raise Failure(f"the answer of {response.url} is not what Kinto answers") from error
     raise Failure(f"the answer of {response.url} is not what Kinto answers")
+
+
+def _timestamp(response):
+    etag = response.headers.get("ETag", "").strip('"')
+    if not etag.isdecimal():
+        raise Failure(f"the answer of {response.url} has no timestamp")
+    return etag
 
 
 def _records(response):
@@ -447,7 +461,7 @@ def in_parallel(
                 running[executor.submit(work, item)] = item
             if not running:
                 return
-            for future in _first_completed(running):
+            for future in _completed(running):
                 item = running.pop(future)
                 try:
                     yield item, future.result(), None
@@ -461,8 +475,10 @@ def in_parallel(
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _first_completed(futures):
-    return concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED).done
+def _completed(futures):
+    """Return those that ended, at least one, in the order in which they began."""
+    concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED)
+    return [future for future in futures if future.done()]
 
 
 class Report:
@@ -540,11 +556,18 @@ class Report:
             self._print(f"{name}: {message}" if name else message, file=sys.stderr)
 
     def _print(self, what, file=None):
+        file = file or sys.stdout
         line = printable(what) if isinstance(what, str) else json.dumps(what)
+        line = _in_charset_of(line, file)
         if self._bar is not None:
             self._bar.write(line, file=file)
         else:
             print(line, file=file, flush=True)
+
+
+def _in_charset_of(line, stream):
+    encoding = stream.encoding or "ascii"
+    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _make_bar():

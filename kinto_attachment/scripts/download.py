@@ -11,7 +11,6 @@ import re
 import stat
 import threading
 import unicodedata
-import urllib.parse
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from typing import Any
 
 from kinto_attachment.scripts.common import (
     CHUNK_BYTES,
+    PARTIALS,
+    STATE,
     TRANSIENT_ERRORS,
     Collection,
     Content,
@@ -39,13 +40,11 @@ from kinto_attachment.scripts.common import (
 )
 
 
-STATE = ".last_sync"
-PARTIALS = ".partial"
-
 RECORD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 PARTIAL_NAME = re.compile(r"[0-9a-f]{64}")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 LOCKS = 64
+MAX_FOLDERS = 100
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -125,6 +124,8 @@ class Folder:
         parts = name.split("/")
         for part in parts:
             _check_name(part)
+        if len(parts) > MAX_FOLDERS:
+            raise Failure("has too long a path")
         if parts[0].casefold() in (STATE, PARTIALS):
             raise Failure("has a name that the script keeps for itself")
         for number in range(1, len(parts)):
@@ -164,7 +165,7 @@ class Folder:
 
     def partial(self, *key: str) -> Path:
         """Return the path for a file that is not complete, the same in every run."""
-        return self._partials / hashlib.sha256("\0".join(key).encode()).hexdigest()
+        return self._partials / hashlib.sha256(json.dumps(key).encode()).hexdigest()
 
     def remove_partials(self) -> None:
         """Remove what there is of files that were not completed."""
@@ -535,7 +536,7 @@ def _complete(http, location, stored, partial):
 
 
 def _ask(http, location, start):
-    if urllib.parse.urlsplit(location).scheme not in ("http", "https"):
+    if not location.lower().startswith(("http://", "https://")):
         raise Failure(f"its location is not one to download from: {location}")
     # Encoded for the transfer, it would be other bytes, with another hash and other ranges.
     headers = {"Accept-Encoding": "identity"}

@@ -18,6 +18,8 @@ from urllib3.fields import RequestField
 
 from kinto_attachment.scripts.common import (
     CHUNK_BYTES,
+    PARTIALS,
+    STATE,
     Collection,
     Content,
     Failure,
@@ -163,11 +165,20 @@ def _walk(paths: Iterable[str]) -> Iterator[tuple[str, Any]]:
         errors: list[OSError] = []
         for folder, subfolders, filenames in os.walk(path, onerror=errors.append):
             subfolders.sort()
+            if folder == path:
+                _leave_out_what_is_not_content(subfolders, filenames)
             for filename in sorted(filenames):
                 found = os.path.join(folder, filename)
                 yield os.path.relpath(found, path).replace(os.sep, "/"), found
         for error in errors:
             yield str(error.filename), error
+
+
+def _leave_out_what_is_not_content(subfolders, filenames):
+    """Forget what the download script keeps in its folder."""
+    for names, name in ((subfolders, PARTIALS), (filenames, STATE)):
+        if name in names:
+            names.remove(name)
 
 
 def _check_name(name):
