@@ -348,31 +348,32 @@ def test_wrong_hash_is_refused_and_nothing_stays(kinto, get, folder):
     assert everything_in(folder) == {"story.txt", ".last_sync", ".partial"}
 
 
-def test_endless_body_is_left(kinto, get, folder):
-    sent = []
+def endless(status):
+    """Return a file of :class:`FakeKinto` that ends when the client leaves (or after 64 MiB)."""
 
-    def endless(handler):
-        handler.send_response(200)
+    def serve(handler):
+        handler.send_response(status)
         handler.end_headers()
-        while True:
+        for _ in range(1024):
             handler.wfile.write(b"x" * 65536)
-            sent.append(65536)
+        handler.close_connection = True
+        handler.server.files.clear()
 
-    kinto.add("story.txt", STORY, served=endless)
+    return serve
+
+
+def test_endless_body_is_left(kinto, get, folder):
+    kinto.add("story.txt", STORY, served=endless(200))
     message = failures(get(code=1))["story.txt"]
     assert message == "the server sends more than the 1700 bytes of the file"
     assert sum(path.stat().st_size for path in (folder / ".partial").iterdir()) == 0
+    assert kinto.files
 
 
 def test_endless_error_is_left(kinto, get):
-    def endless(handler):
-        handler.send_response(500)
-        handler.end_headers()
-        while True:
-            handler.wfile.write(b"x" * 65536)
-
-    kinto.add("story.txt", STORY, served=endless)
+    kinto.add("story.txt", STORY, served=endless(500))
     assert failures(get(code=1)) == {"story.txt": "500 Internal Server Error"}
+    assert kinto.files
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://host/file", "data:,story"])
