@@ -219,6 +219,16 @@ def test_two_records_of_one_name_have_a_file_each(kinto, get, folder):
     assert (folder / "story-record-2.txt").read_bytes() == b"second, again"
 
 
+def test_file_keeps_its_name_when_the_other_record_of_the_name_goes(kinto, get, folder):
+    kinto.add("story.txt", b"first")
+    kinto.add("story.txt", b"second")
+    get()
+    kinto.records[0] = {"id": "record-1", "last_modified": 5000, "deleted": True}
+    kinto.records[1]["last_modified"] = 6000
+    assert actions(get("--delete"))["unchanged"] == {"story-record-2.txt"}
+    assert tree(folder).keys() == {"story-record-2.txt"}
+
+
 def test_names_that_differ_in_case_are_one_where_the_folder_says_so(kinto, get, folder):
     kinto.add("story.txt", b"first")
     kinto.add("STORY.txt", b"second")
