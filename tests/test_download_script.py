@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import json
 import signal
+import time
 import uuid
 
 import pytest
@@ -144,6 +145,23 @@ def test_credentials_are_for_kinto_only(kinto, get):
     get()
     for (_, path), headers in zip(kinto.seen, kinto.headers, strict=True):
         assert ("Authorization" in headers) == path.startswith("/v1/")
+
+
+def test_files_are_asked_for_as_they_are(kinto, get):
+    kinto.add("a.txt", b"a")
+    get()
+    assert kinto.headers[-1]["Accept-Encoding"] == "identity"
+
+
+def test_record_that_is_listed_twice_is_downloaded_once(kinto, get, folder):
+    def serve(handler):
+        # Long enough for another download to begin.
+        time.sleep(0.5)
+        serve_range(handler, STORY)
+
+    kinto.records.append(kinto.add("story.txt", STORY, served=serve))
+    assert actions(get()) == {"downloaded": {"story.txt"}, "unchanged": {"story.txt"}}
+    assert len(downloads(kinto)) == 1
 
 
 # Deletion
@@ -607,8 +625,14 @@ def test_decompression_ends_at_the_size_of_the_original(kinto, get, folder, wher
 
 def test_wrong_original_is_refused(kinto, get, folder):
     compressed(kinto, "record", hash="0" * 64)
+    compressed(kinto, "record")
+    kinto.records[1]["original"]["filename"] = "right.txt"
     assert "decompressed, its hash is" in failures(get(code=1))["story.txt"]
+    # What was downloaded for it; nothing is left of what was decompressed, or of the other.
+    [partial] = tree(folder / ".partial").values()
+    assert partial == hashlib.sha256(kinto.files["stored-1"]).hexdigest()
     assert "story.txt" not in everything_in(folder)
+    assert (folder / "right.txt").read_bytes() == STORY
 
 
 @pytest.mark.parametrize("content", [b"not gzip", gzip.compress(STORY)[:-10]])
