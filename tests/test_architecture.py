@@ -12,6 +12,7 @@ ROWS = [
     {"attachments"},
     {"uploads", "storage", "records"},
     {"settings", "errors"},
+    {"scripts"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent
 
