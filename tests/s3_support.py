@@ -1,6 +1,7 @@
 """What the tests of S3 share: real and fake servers, buckets to look into, a proxy that watches."""
 
 import contextlib
+import functools
 import http.client
 import http.server
 import signal
@@ -78,6 +79,7 @@ class SeaweedFS:
             self.process.wait()
 
 
+@functools.lru_cache
 def s3_client(endpoint_url):
     return boto3.session.Session().client(
         "s3",
