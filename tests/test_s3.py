@@ -11,7 +11,7 @@ from kinto_attachment.storage import Heartbeat, StorageError
 from kinto_attachment.storage.s3 import MAX_DELETED_AT_ONCE, S3Storage
 from tests.s3_support import MIB, PART_BYTES, eventually, through
 from tests.storage_contract import read, stage, store
-from tests.support import file_part, part
+from tests.support import ALICE, ATTACHMENT, RECORD, file_part, part
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ class TestAttachments:
 
     def test_the_file_goes_when_it_is_detached(self, app, bucket):
         app.upload()
-        app.delete("/buckets/blog/collections/photos/records/first/attachment", headers=app_user())
+        app.delete(ATTACHMENT, headers=ALICE)
         assert bucket.keys() == []
 
     @pytest.mark.parametrize("size", [11, 2 * PART_BYTES + 1], ids=["small", "large"])
@@ -82,12 +82,6 @@ class TestAttachments:
         app = make_app(**bucket.settings(base_url="https://cdn.example.org"))
         location = app.upload().json["location"]
         assert location == f"https://cdn.example.org/{bucket.keys()[0]}"
-
-
-def app_user():
-    from tests.support import ALICE
-
-    return ALICE
 
 
 class TestWhatIsSent:
@@ -116,7 +110,13 @@ class TestWhatIsSent:
         assert eventually(lambda: proxy.operations().count("UploadPart") == 2)
         assert "Complete" not in proxy.operations()
         staged.publish()
-        assert proxy.operations() == ["Create", "UploadPart", "UploadPart", "UploadPart", "Complete"]
+        assert proxy.operations() == [
+            "Create",
+            "UploadPart",
+            "UploadPart",
+            "UploadPart",
+            "Complete",
+        ]
 
     def test_no_more_than_two_parts_are_on_their_way(self, watched, bucket, proxy):
         blocked = threading.Event()
@@ -215,16 +215,8 @@ class TestWhatIsSent:
 
 
 class TestNames:
-    def refuse_condition(self, handler, seen):
-        """What a store does that says that it does not know the header."""
-        if "If-None-Match" not in seen.headers:
-            return False
-        return handler_refuses(handler, 501, "NotImplemented")
-
     @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
-    def test_without_if_none_match_equal_names_do_not_overwrite(
-        self, watched, bucket, proxy, size
-    ):
+    def test_without_if_none_match_equal_names_do_not_overwrite(self, watched, bucket, proxy, size):
         proxy.misbehave = lambda handler, seen: (
             "If-None-Match" in seen.headers and proxy.refuse(handler, 501, "NotImplemented")
         )
@@ -237,17 +229,11 @@ class TestNames:
 
     @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
     def test_where_if_none_match_is_ignored_equal_names_do_not_overwrite(
-        self, watched, bucket, proxy, size
+        self, storage, bucket, size
     ):
-        def ignore(handler, seen):
-            del handler.headers["If-None-Match"]
-            return False
-
-        # The header is signed by nobody who verifies it here, so that the proxy can take it away.
-        watched.s3_client.meta.events.register("before-sign.s3", _hide_condition)
-        proxy.misbehave = ignore
+        storage.s3_client.meta.events.register("before-sign.s3", _hide_condition)
         contents = [bytes([number]) * size for number in (1, 2)]
-        names = [store(watched, content) for content in contents]
+        names = [store(storage, content) for content in contents]
         assert names == ["story.txt", "story-1.txt"]
         assert bucket.files() == dict(zip(names, contents, strict=True))
 
@@ -265,19 +251,289 @@ def _hide_condition(request, **kwargs):
     del request.headers["If-None-Match"]
 
 
+def refusing(status, code):
+    return lambda proxy: lambda handler, seen: proxy.refuse(handler, status, code)
+
+
+def breaking_off(proxy):
+    def break_off(handler, seen):
+        handler.close_connection = True
+        return True
+
+    return break_off
+
+
+def answering_nonsense(proxy):
+    return lambda handler, seen: proxy.answer(handler, 500, b"<html>") or True
+
+
 FAULTS = {
-    "refuses": lambda proxy: lambda handler, seen: proxy.refuse(handler, 403, "AccessDenied"),
-    "has no such bucket": lambda proxy: lambda handler, seen: proxy.refuse(
-        handler, 404, "NoSuchBucket"
-    ),
-    "is overloaded": lambda proxy: lambda handler, seen: proxy.refuse(handler, 503, "SlowDown"),
-    "breaks off": lambda proxy: _break_off,
-    "answers nonsense": lambda proxy: lambda handler, seen: (
-        proxy.answer(handler, 500, b"<html>") or True
-    ),
+    "refuses": refusing(403, "AccessDenied"),
+    "has no such bucket": refusing(404, "NoSuchBucket"),
+    "is overloaded": refusing(503, "SlowDown"),
+    "breaks off": breaking_off,
+    "answers nonsense": answering_nonsense,
 }
 
 
-def _break_off(handler, seen):
-    handler.close_connection = True
-    return True
+def heartbeat_of(app):
+    return app.get("/__heartbeat__", status="*").json["attachments"]
+
+
+def logged_exceptions(caplog):
+    return [
+        f"{record.getMessage()}\n{record.exc_text}"
+        for record in caplog.records
+        if record.name.startswith("kinto_attachment") and record.exc_info
+    ]
+
+
+def assert_unavailable(app, bucket, caplog, *parts):
+    """A file cannot be attached, and that is all that happens."""
+    before = app.record()
+    caplog.clear()
+    response = app.upload(*parts, status=503)
+    assert response.json["errno"] == 201
+    assert response.headers["Retry-After"]
+    (logged,) = logged_exceptions(caplog)
+    assert bucket.name in logged
+    assert app.record() == before
+    caplog.clear()
+    assert heartbeat_of(app) is False
+    (logged,) = logged_exceptions(caplog)
+    assert bucket.name in logged
+
+
+class TestFaults:
+    @pytest.fixture
+    def app(self, make_app, bucket, proxy):
+        app = make_app(**bucket.settings(aws__endpoint_url=proxy.url, aws__timeout="0.3"))
+        app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
+        return app
+
+    @pytest.mark.parametrize("size", [11, 3 * PART_BYTES], ids=["small", "large"])
+    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+    def test_a_file_is_refused_while_s3(self, app, bucket, proxy, caplog, fault, size):
+        proxy.misbehave = fault(proxy)
+        assert_unavailable(app, bucket, caplog, file_part(b"x" * size))
+        assert bucket.keys() == []
+
+    @pytest.mark.parametrize("operation", ["UploadPart", "Complete"])
+    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+    def test_nothing_is_left_of_a_large_file_at_which_s3_failed_midway(
+        self, app, bucket, proxy, fault, operation
+    ):
+        misbehave = fault(proxy)
+        proxy.misbehave = lambda handler, seen: (
+            seen.operation == operation and misbehave(handler, seen)
+        )
+        app.upload(file_part(b"x" * 3 * PART_BYTES), status=503)
+        assert eventually(lambda: bucket.uploads() == [])
+        assert bucket.keys() == []
+
+    def test_a_file_is_refused_while_s3_is_down(self, make_app, bucket, proxy, caplog):
+        proxy.stop()
+        app = make_app(**bucket.settings(aws__endpoint_url=proxy.url))
+        app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
+        assert_unavailable(app, bucket, caplog)
+
+    @pytest.mark.parametrize("size", [11, 2 * PART_BYTES], ids=["small", "large"])
+    def test_a_file_is_refused_while_s3_never_answers(
+        self, make_app, bucket, silence, caplog, size
+    ):
+        app = make_app(
+            **bucket.settings(aws__endpoint_url=silence.url, aws__timeout="0.3", aws__num_retries=2)
+        )
+        app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
+        assert_unavailable(app, bucket, caplog, file_part(b"x" * size))
+
+    @pytest.mark.parametrize("wrong", ["access_key", "secret_key", "bucket_name"])
+    def test_a_file_is_refused_where_the_settings_do_not_fit(self, make_app, bucket, caplog, wrong):
+        options = bucket.settings()
+        options[f"attachment__aws__{wrong}"] = bucket.name = "wrong-" + bucket.name[-20:]
+        if wrong != "bucket_name":
+            bucket.name = options["attachment__aws__bucket_name"]
+        app = make_app(**options)
+        app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
+        assert_unavailable(app, bucket, caplog)
+
+    def test_a_file_is_refused_where_there_are_no_credentials(
+        self, make_app, bucket, caplog, monkeypatch
+    ):
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        app = make_app(**bucket.settings(aws__access_key="", aws__secret_key=""))
+        app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
+        assert_unavailable(app, bucket, caplog)
+
+    def test_the_heartbeat_is_true_while_s3_works(self, app, bucket):
+        assert heartbeat_of(app) is True
+        assert bucket.keys() == []
+
+    @pytest.mark.parametrize(("retries", "tries"), [(0, 1), (2, 3)])
+    def test_it_is_tried_as_often_as_configured(self, bucket, proxy, retries, tries):
+        proxy.misbehave = refusing(503, "SlowDown")(proxy)
+        options = through(bucket, proxy) | {"aws.num_retries": retries, "aws.timeout": 0.3}
+        with pytest.raises(StorageError):
+            S3Storage.from_settings(options, "").exists("story.txt")
+        assert len(proxy.seen) == tries
+
+    def test_all_tries_and_pauses_fit_into_the_timeout_times_the_tries(self, bucket, monkeypatch):
+        pauses = []
+        monkeypatch.setattr("time.sleep", pauses.append)
+        options = bucket.options | {"aws.num_retries": 4, "aws.timeout": 2}
+        storage = S3Storage.from_settings({**options, "aws.endpoint_url": "http://127.0.0.1:1"}, "")
+        with pytest.raises(StorageError):
+            storage.exists("story.txt")
+        config = storage.s3_client.meta.config
+        assert len(pauses) == 4
+        assert 5 * config.read_timeout + sum(pauses) < 5 * 2
+        assert config.connect_timeout == config.read_timeout
+
+    def test_a_single_failure_is_not_noticed(self, app, bucket, proxy):
+        failures = iter([True])
+        proxy.misbehave = lambda handler, seen: (
+            next(failures, False) and proxy.refuse(handler, 500, "InternalError")
+        )
+        app.upload()
+        assert len(bucket.keys()) == 1
+
+    def test_what_s3_refuses_is_not_tried_again(self, app, proxy):
+        proxy.misbehave = refusing(403, "AccessDenied")(proxy)
+        app.upload(status=503)
+        assert proxy.operations() == ["PutObject"]
+
+    def test_a_file_that_s3_has_stored_without_saying_so_is_deleted(self, app, bucket, proxy):
+        def swallow(handler, seen):
+            if seen.operation != "PutObject":
+                return False
+            proxy.forward(handler, answer=False)
+            handler.close_connection = True
+            return True
+
+        proxy.misbehave = swallow
+        app.upload(status=503)
+        assert eventually(lambda: bucket.keys() == [])
+        assert "DeleteObject" in proxy.operations()
+
+    def test_one_that_cannot_be_deleted_keeps_no_other_from_being_deleted(
+        self, watched, bucket, proxy
+    ):
+        names = [store(watched, name=name, unique=True) for name in ("a.txt", "b.txt")]
+        proxy.misbehave = lambda handler, seen: (
+            (b"b.txt" in handler.path.encode() and proxy.refuse(handler, 403, "AccessDenied"))
+            or (seen.operation == "DeleteObjects" and proxy.refuse(handler, 501, "NotImplemented"))
+        )
+        failed = watched.delete_many(names)
+        assert list(failed) == ["b.txt"]
+        assert bucket.keys() == ["b.txt"]
+
+    def test_the_previous_file_that_cannot_be_deleted_is_logged_with_its_location(
+        self, app, bucket, proxy, caplog
+    ):
+        previous = app.upload(file_part(b"old")).json["location"]
+        proxy.misbehave = lambda handler, seen: (
+            seen.operation == "DeleteObject" and proxy.refuse(handler, 403, "AccessDenied")
+        )
+        app.upload(file_part(b"new"))
+        (logged,) = logged_exceptions(caplog)
+        assert previous in logged
+
+    def test_a_failure_in_a_batch_is_told_and_the_others_are_deleted(self, watched, bucket, proxy):
+        names = [store(watched, name=name, unique=True) for name in ("a.txt", "b.txt")]
+        refusal = (
+            b"<DeleteResult><Error><Key>b.txt</Key><Code>AccessDenied</Code></Error></DeleteResult>"
+        )
+        proxy.misbehave = lambda handler, seen: (
+            seen.operation == "DeleteObjects" and (proxy.answer(handler, 200, refusal) or True)
+        )
+        failed = watched.delete_many(names)
+        assert list(failed) == ["b.txt"]
+        assert "AccessDenied" in str(failed["b.txt"])
+
+
+class TestClient:
+    def test_threads_share_one(self, storage):
+        clients = []
+        threads = [
+            threading.Thread(target=lambda: clients.append(storage.s3_client)) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(clients) == 8
+        assert len(set(map(id, clients))) == 1
+
+    def test_it_is_made_at_first_use(self, storage, monkeypatch):
+        made = []
+        monkeypatch.setattr(
+            "boto3.session.Session.client", lambda self, *args, **kwargs: made.append(args)
+        )
+        assert made == []
+        assert storage.s3_client is None
+        assert made == [("s3",)]
+
+    def test_it_has_connections_for_all_threads_of_a_worker(self, storage):
+        assert storage.s3_client.meta.config.max_pool_connections >= 128
+
+    def test_a_forked_process_makes_its_own(self, storage, bucket):
+        before = id(storage.s3_client)
+        context = multiprocessing.get_context("fork")
+        receiver, sender = context.Pipe()
+
+        def child():
+            store(storage, name="from-the-child.txt", unique=True)
+            sender.send(id(storage.s3_client))
+
+        process = context.Process(target=child)
+        process.start()
+        assert receiver.poll(30)
+        assert receiver.recv() != before
+        process.join()
+        assert read(storage, "from-the-child.txt") == b"once upon a time"
+
+    def test_the_heartbeat_names_a_bucket_that_does_not_answer(self, bucket, silence, caplog):
+        storage = S3Storage.from_settings({**bucket.options, "aws.endpoint_url": silence.url}, "")
+
+        class Request:
+            class registry:  # noqa: N801
+                settings = {"readonly": False}
+
+        assert Heartbeat(storage)(Request) is False
+        assert bucket.name in caplog.text
+
+
+class TestLocations:
+    @pytest.mark.parametrize(
+        ("settings", "location"),
+        [
+            ({}, "https://files.s3.amazonaws.com/"),
+            ({"region": "eu-central-1"}, "https://files.s3.eu-central-1.amazonaws.com/"),
+            (
+                {"region": "eu-central-1", "use_path_style": "true"},
+                "https://s3.eu-central-1.amazonaws.com/files/",
+            ),
+            ({"host": "s3.example.com"}, "https://s3.example.com/files/"),
+            (
+                {"host": "s3.example.com", "port": "9000", "is_secure": "false"},
+                "http://s3.example.com:9000/files/",
+            ),
+            (
+                {"host": "s3.example.com", "use_path_style": "true"},
+                "https://s3.example.com/files/",
+            ),
+            (
+                {"endpoint_url": "https://s3.example.com", "use_path_style": "true"},
+                "https://s3.example.com/files/",
+            ),
+            ({"endpoint_url": "http://127.0.0.1:9000"}, "http://127.0.0.1:9000/files/"),
+        ],
+    )
+    def test_without_base_url_they_are_those_of_the_bucket(self, settings, location, monkeypatch):
+        monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+        options = {f"aws.{name}": value for name, value in settings.items()}
+        storage = S3Storage.from_settings({"aws.bucket_name": "files", **options}, "")
+        assert storage.url("f/a.txt") == location + "f/a.txt"
+
+    def test_names_are_percent_encoded(self, storage, bucket):
+        assert storage.url("f/a b#1?.txt") == bucket.location("f/a b#1?.txt")

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import boto3
 import botocore
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 from pyramid_storage.exceptions import FileNotAllowed
 from pyramid_storage.s3 import S3FileStorage
 
@@ -60,7 +60,7 @@ class S3Error(StorageError):
 
     def __init__(self, bucket_name: str, error: Exception):
         super().__init__(f"S3 bucket {bucket_name}: {error}")
-        response = getattr(error, "response", {})
+        response = error.response if isinstance(error, ClientError) else {}
         self.code = response.get("Error", {}).get("Code", "")
         self.status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
 
@@ -634,7 +634,7 @@ class S3StagedFile:
 
 def _is_transient(error, failure):
     if failure.status == 0:
-        return isinstance(error, HTTPClientError)
+        return isinstance(error, (HTTPClientError, ConnectionError))
     return failure.status in TRANSIENT_STATUSES or failure.code == "RequestTimeout"
 
 
