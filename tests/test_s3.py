@@ -473,6 +473,14 @@ class TestClient:
         assert storage.s3_client is None
         assert made == [("s3",)]
 
+    def test_a_server_starts_without_one(self, make_app, bucket, monkeypatch):
+        made = []
+        monkeypatch.setattr(
+            "boto3.session.Session.client", lambda self, *args, **kwargs: made.append(args)
+        )
+        make_app(**bucket.settings(base_url="https://cdn.example.org/"))
+        assert made == []
+
     def test_it_has_connections_for_all_threads_of_a_worker(self, storage):
         assert storage.s3_client.meta.config.max_pool_connections >= 128
 

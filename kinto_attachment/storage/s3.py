@@ -227,6 +227,10 @@ class S3Storage(S3FileStorage):
     def __str__(self) -> str:
         return f"S3 bucket {self.bucket_name}"
 
+    def __dir__(self) -> list[str]:
+        # Kinto's metrics evaluate every attribute when the server starts: too early for a client.
+        return [name for name in super().__dir__() if name != "s3_client"]
+
     @property
     def s3_client(self) -> Any:
         """The boto3 client of this process."""
