@@ -2,10 +2,12 @@ VENV = .venv
 BIN = $(VENV)/bin
 PYTHON = python3
 
-.PHONY: help serve tests lint format readme package clean
+.PHONY: help serve serve-s3 moto tests lint format readme package clean
 
 help:
 	@echo "make serve    run a Kinto with the plugin, for trying things out"
+	@echo "make serve-s3 the same with its files in an S3 server on this machine"
+	@echo "make moto     run a fake S3 in memory"
 	@echo "make tests    run the whole suite"
 	@echo "make lint     check the code and the README"
 	@echo "make format   format the code"
@@ -21,6 +23,29 @@ serve: $(VENV)/installed
 	@mkdir -p var
 	@echo "Kinto with attachments: http://localhost:8888/v1/ (Ctrl-C stops it)"
 	@$(BIN)/kinto start --ini config/serve.ini
+
+# Kinto with its files in a real S3 server, SeaweedFS, both on this machine. Ctrl-C stops both.
+serve-s3: $(VENV)/installed
+	mkdir -p var/s3
+	@$(BIN)/weed mini -dir=var/s3 -ip=127.0.0.1 -ip.bind=127.0.0.1 -s3.port=8333 \
+		-filer.port=8334 -s3.config=config/seaweedfs.json -bucket=attachments \
+		-s3.autoCreateBucket=false -s3.port.iceberg=0 -s3.port.lance=0 -webdav=false \
+		-admin.ui=false -master.telemetry=false > var/s3.log 2>&1 & weed=$$!; \
+	trap 'kill $$weed 2>/dev/null; wait $$weed' EXIT; trap 'exit 130' INT TERM; \
+	until $(BIN)/python -c "import socket; socket.create_connection(('127.0.0.1', 8333))" 2>/dev/null; do \
+		kill -0 $$weed 2>/dev/null || { cat var/s3.log; exit 1; }; sleep 0.3; \
+	done; \
+	KINTO_ATTACHMENT_BASE_PATH= \
+	KINTO_ATTACHMENT_SERVE_FILES=false \
+	KINTO_ATTACHMENT_AWS_BUCKET_NAME=attachments \
+	KINTO_ATTACHMENT_AWS_ENDPOINT_URL=http://127.0.0.1:8333 \
+	KINTO_ATTACHMENT_AWS_ACCESS_KEY=kinto \
+	KINTO_ATTACHMENT_AWS_SECRET_KEY=for-trying-things-out \
+	$(BIN)/kinto start --ini config/serve.ini
+
+# A fake S3 in memory, for hand trials.
+moto: $(VENV)/installed
+	$(BIN)/moto_server -H 127.0.0.1 -p 5000
 
 tests: $(VENV)/installed
 	$(BIN)/pytest

@@ -10,21 +10,15 @@ def includeme(config):
     """Attach files to the records of the Kinto server that this is included in."""
     # Here and not above: the helper scripts of this package run where no Kinto is installed.
     from pyramid.events import ApplicationCreated
-    from pyramid.settings import asbool
-    from pyramid_storage.interfaces import IFileStorage
 
     from kinto_attachment.settings import read_settings
     from kinto_attachment.storage import Heartbeat
-    from kinto_attachment.storage.local import LocalStorage
+    from kinto_attachment.storage.choice import configured_storage
 
     registry = config.registry
     settings = registry.attachment_settings = read_settings(config.get_settings())
 
-    storage = LocalStorage(settings.base_path, settings.base_url, settings.fsync)
-    if not asbool(config.get_settings()["readonly"]):
-        storage.prepare()
-    registry.attachment_storage = storage
-    registry.registerUtility(storage, IFileStorage)
+    storage = registry.attachment_storage = configured_storage(config, settings)
     registry.heartbeats["attachments"] = Heartbeat(storage)
 
     # Not before: a service takes over Kinto's settings as soon as its module is loaded.
@@ -39,7 +33,7 @@ def includeme(config):
         version=version("kinto-attachment"),
         description="Attach files to records.",
         url=DOCUMENTATION,
-        base_url=settings.advertised_base_url,
+        base_url=settings.advertised_base_url or storage.base_url,
     )
     config.add_subscriber(_watch_storage, ApplicationCreated)
 

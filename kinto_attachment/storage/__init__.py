@@ -2,25 +2,33 @@
 
 A storage is a pyramid_storage backend (``IFileStorage``) with staging added::
 
-    stage(name, mimetype)   a staged file, which nobody else can see or fetch, with
+    stage(name, mimetype, unique=False)
+                            a staged file, which nobody else can see or fetch, with
         write(chunk)            append bytes
         publish()               make it a stored file under a free name like the one that was
                                 asked for, and return that name
         discard()               forget it; does nothing where it is published or discarded
     open(name)              a binary file object on a stored file, or FileNotFoundError
     delete(name)            whether there was such a file
+    delete_many(names)      those that could not be deleted, ``{name: StorageError}``; to delete
+                            what is gone is no failure
     exists(name)            whether there is one
+    names()                 the names of all stored files, in no order
+    url(name)               the location of a stored file
+    str(…)                  what an administrator calls it
 
-Names are relative to the storage, with slashes. What cannot be done raises ``StorageError``.
+Names are relative to the storage, with slashes. A name is ``unique`` where nobody else ever asks
+for it. What cannot be done raises ``StorageError``.
 """
 
+import io
 import logging
 import os
 import re
 import threading
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from itertools import count
 from typing import Any
@@ -61,6 +69,23 @@ def candidates(name: str) -> Iterator[str]:
     stem, extension = os.path.splitext(base)
     for number in count(1):
         yield os.path.join(folder, _fit(stem, f"-{number}{extension}"))
+
+
+def in_background(function: Callable[[], Any]) -> Future:
+    """Return the future result of a function that runs in a thread of its own.
+
+    It is a daemon thread, since one that hangs must not keep the server from stopping.
+    """
+    future: Future = Future()
+
+    def run():
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def _safe_parts(filename):
@@ -115,14 +140,13 @@ class TransactionFiles:
         names = list(names)
         self._created.clear()
         self._obsolete.clear()
-        for name in names:
-            self._delete(name)
-
-    def _delete(self, name):
-        try:
-            self._storage.delete(name)
-        except Exception:  # One that fails must not keep the others from being deleted.
-            logger.exception("The attachment file %r could not be deleted", name)
+        failed = self._storage.delete_many(names) if names else {}
+        for name, error in failed.items():
+            logger.error(
+                "The attachment file %s could not be deleted",
+                self._storage.url(name),
+                exc_info=error,
+            )
 
 
 class Heartbeat:
@@ -140,34 +164,33 @@ class Heartbeat:
         try:
             return self._running_probe().result(timeout=HEARTBEAT_TIMEOUT_SECONDS)
         except Exception:
-            logger.exception("The attachments storage does not work")
+            logger.exception("The storage of attachments does not work: %s", self._storage)
             return False
 
     def _running_probe(self):
         """Return the probe that runs, so that a storage that hangs holds one thread and no more."""
         with self._lock:
             if self._probe is None or self._probe.done():
-                self._probe = Future()
-                # A daemon thread, since one that hangs must not keep the server from stopping.
-                threading.Thread(target=self._run, args=(self._probe,), daemon=True).start()
+                self._probe = in_background(self._write_read_delete)
             return self._probe
-
-    def _run(self, probe):
-        try:
-            probe.set_result(self._write_read_delete())
-        except BaseException as error:
-            probe.set_exception(error)
 
     def _write_read_delete(self):
         content = uuid.uuid4().bytes
-        staged = self._storage.stage(f"heartbeat-{uuid.uuid4()}", "application/octet-stream")
+        name = f"heartbeat-{uuid.uuid4()}"
+        staged = self._storage.stage(name, "application/octet-stream", unique=True)
         try:
             staged.write(content)
             name = staged.publish()
         finally:
             staged.discard()
         try:
-            with self._storage.open(name) as stored:
-                return stored.read() == content
+            return self._holds(name, content)
         finally:
             self._storage.delete(name)
+
+    def _holds(self, name, content):
+        try:
+            with self._storage.open(name) as stored:
+                return stored.read() == content
+        except io.UnsupportedOperation:  # Not every backend of pyramid_storage can be read from.
+            return self._storage.exists(name)

@@ -8,6 +8,7 @@ import os
 import time
 import urllib.parse
 import uuid
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from pyramid.exceptions import ConfigurationError
@@ -36,6 +37,9 @@ class LocalStorage(LocalFileStorage):
         super().__init__(base_path, base_url)
         self._fsync = fsync
         self._staging_path = os.path.join(base_path, STAGING_FOLDER)
+
+    def __str__(self) -> str:
+        return f"folder {self.base_path}"
 
     def prepare(self) -> None:
         """Make the folder ready for writing, and clear what killed workers left in staging.
@@ -70,8 +74,8 @@ class LocalStorage(LocalFileStorage):
             raise FileNotFoundError(filename)
         return path
 
-    def stage(self, name: str, mimetype: str) -> "LocalStagedFile":
-        """Return a new staged file. (A file system keeps no mimetypes.)
+    def stage(self, name: str, mimetype: str, unique: bool = False) -> "LocalStagedFile":
+        """Return a new staged file. (A file system keeps no mimetypes, and any name is looked at.)
 
         :raises StorageError: it cannot be written.
         """
@@ -106,6 +110,23 @@ class LocalStorage(LocalFileStorage):
             except FileNotFoundError:
                 return False
         return True
+
+    def delete_many(self, names: Iterable[str]) -> dict[str, StorageError]:
+        """Delete stored files, and return those that could not be deleted."""
+        failed = {}
+        for name in names:
+            try:
+                self.delete(name)
+            except StorageError as error:
+                failed[name] = error
+        return failed
+
+    def names(self) -> Iterator[str]:
+        """Return the names of all stored files."""
+        for folder, subfolders, basenames in os.walk(self.base_path):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            for basename in basenames:
+                yield os.path.relpath(os.path.join(folder, basename), self.base_path)
 
     def publish(self, staged_path: str, name: str) -> str:
         """Move a complete staged file to a free name like this one, and return that name."""

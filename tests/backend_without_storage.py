@@ -1,0 +1,5 @@
+"""A module that registers no storage."""
+
+
+def includeme(config):
+    pass

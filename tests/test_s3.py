@@ -1,0 +1,547 @@
+"""Files in a bucket: what is sent, what is kept, and what happens when S3 does not work."""
+
+import multiprocessing
+import os
+import threading
+
+import pytest
+import requests
+
+from kinto_attachment.storage import Heartbeat, StorageError
+from kinto_attachment.storage.s3 import MAX_DELETED_AT_ONCE, S3Storage
+from tests.s3_support import MIB, PART_BYTES, eventually, through
+from tests.storage_contract import read, stage, store
+from tests.support import ALICE, ATTACHMENT, RECORD, file_part, part
+
+
+@pytest.fixture
+def app(make_app, bucket):
+    """A Kinto whose files are in a bucket."""
+    return make_app(**bucket.settings())
+
+
+@pytest.fixture
+def storage(bucket):
+    return S3Storage.from_settings(bucket.options, "")
+
+
+@pytest.fixture
+def watched(bucket, proxy):
+    """The storage, its requests seen by the proxy."""
+    return S3Storage.from_settings(through(bucket, proxy), "")
+
+
+def content_of(bucket, attachment):
+    return bucket.content(attachment["location"].removeprefix(bucket.location("")))
+
+
+class TestAttachments:
+    def test_an_uploaded_file_is_fetched_from_its_location(self, app, bucket):
+        attachment = app.upload(file_part(b"once upon a time")).json
+        response = requests.get(attachment["location"], timeout=10)
+        assert response.content == b"once upon a time"
+        assert response.headers["Content-Type"].startswith("text/plain")
+
+    def test_a_large_file_is_the_one_that_was_sent(self, app, bucket):
+        content = os.urandom(2 * PART_BYTES + MIB)
+        attachment = app.upload(file_part(content, "a.pdf", "application/pdf")).json
+        assert content_of(bucket, attachment) == content
+        assert bucket.uploads() == []
+
+    def test_the_previous_file_goes_when_another_is_attached(self, app, bucket):
+        app.upload(file_part(b"old"))
+        attachment = app.upload(file_part(b"new")).json
+        assert content_of(bucket, attachment) == b"new"
+        assert len(bucket.keys()) == 1
+
+    def test_the_file_goes_when_it_is_detached(self, app, bucket):
+        app.upload()
+        app.delete(ATTACHMENT, headers=ALICE)
+        assert bucket.keys() == []
+
+    @pytest.mark.parametrize("size", [11, 2 * PART_BYTES + 1], ids=["small", "large"])
+    def test_nothing_is_left_of_a_file_whose_form_is_refused(self, app, bucket, size):
+        app.upload(file_part(b"x" * size), part("data", "{not JSON"), status=400)
+        assert bucket.keys() == []
+        assert bucket.uploads() == []
+
+    @pytest.mark.parametrize("size", [11, 2 * PART_BYTES + 1], ids=["small", "large"])
+    def test_nothing_is_left_of_a_file_whose_record_is_refused(self, make_app, bucket, size):
+        app = make_app(**bucket.settings(), experimental_collection_schema_validation="true")
+        schema = {"type": "object", "properties": {"title": {"type": "string"}}}
+        app.create_collection(schema=schema)
+        app.upload(file_part(b"x" * size), part("data", '{"title": 1}'), status=400)
+        assert bucket.keys() == []
+        assert bucket.uploads() == []
+
+    def test_the_capability_tells_the_url_of_the_bucket(self, app, bucket):
+        capability = app.get("/").json["capabilities"]["attachments"]
+        assert capability["base_url"] == bucket.location("")
+
+    def test_a_base_url_stands_instead_of_that_of_the_bucket(self, make_app, bucket):
+        app = make_app(**bucket.settings(base_url="https://cdn.example.org"))
+        location = app.upload().json["location"]
+        assert location == f"https://cdn.example.org/{bucket.keys()[0]}"
+
+
+class TestWhatIsSent:
+    def test_a_small_upload_is_one_request(self, make_app, bucket, proxy):
+        app = make_app(**bucket.settings(aws__endpoint_url=proxy.url))
+        app.upload(file_part(b"x" * PART_BYTES))
+        assert proxy.operations() == ["PutObject"]
+
+    def test_a_small_upload_under_its_own_name_asks_first_whether_it_is_free(
+        self, make_app, bucket, proxy
+    ):
+        app = make_app(**bucket.settings(aws__endpoint_url=proxy.url, randomize="false"))
+        app.upload()
+        assert proxy.operations() == ["HeadObject", "PutObject"]
+        assert proxy.seen[-1].headers["If-None-Match"] == "*"
+
+    def test_nothing_is_sent_of_a_small_file_before_its_form_is_checked(
+        self, make_app, bucket, proxy
+    ):
+        app = make_app(**bucket.settings(aws__endpoint_url=proxy.url))
+        app.upload(file_part(b"x" * PART_BYTES), part("data", "{not JSON"), status=400)
+        assert proxy.operations() == []
+
+    def test_a_large_file_goes_up_while_it_comes(self, watched, proxy):
+        staged = stage(watched, b"x" * (2 * PART_BYTES + 1), unique=True)
+        assert eventually(lambda: proxy.operations().count("UploadPart") == 2)
+        assert "Complete" not in proxy.operations()
+        staged.publish()
+        assert proxy.operations() == [
+            "Create",
+            "UploadPart",
+            "UploadPart",
+            "UploadPart",
+            "Complete",
+        ]
+
+    def test_no_more_than_two_parts_are_on_their_way(self, watched, bucket, proxy):
+        blocked = threading.Event()
+        first_two = threading.Barrier(3)
+
+        def misbehave(handler, seen):
+            if seen.operation == "UploadPart" and not blocked.is_set():
+                first_two.wait(30)
+                blocked.wait(30)
+            return False
+
+        proxy.misbehave = misbehave
+        done = threading.Event()
+
+        def write():
+            store(watched, b"x" * (6 * PART_BYTES), "large", unique=True)
+            done.set()
+
+        threading.Thread(target=write, daemon=True).start()
+        first_two.wait(30)
+        # The writer has a third part in memory, and waits.
+        assert not done.wait(0.5)
+        assert proxy.operations().count("UploadPart") == 2
+        blocked.set()
+        assert done.wait(30)
+        assert proxy.most_parts_at_once <= 2
+        assert bucket.content("large") == b"x" * (6 * PART_BYTES)
+
+    @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
+    @pytest.mark.parametrize("unique", [True, False])
+    def test_mimetype_and_headers_are_those_of_the_object(self, bucket, size, unique):
+        options = {
+            **bucket.options,
+            "aws.cache_control": "public, max-age=31536000, immutable",
+            "aws.content_disposition": "inline",
+        }
+        store(S3Storage.from_settings(options, ""), b"x" * size, unique=unique)
+        stored = bucket.client.head_object(Bucket=bucket.name, Key="story.txt")
+        assert stored["ContentType"] == "text/plain"
+        assert stored["CacheControl"] == "public, max-age=31536000, immutable"
+        assert stored["ContentDisposition"] == "inline"
+
+    @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
+    @pytest.mark.parametrize(
+        ("acl", "sent"), [(None, "public-read"), ("private", "private"), ("", None)]
+    )
+    def test_the_acl_is_the_configured_one(self, bucket, proxy, size, acl, sent):
+        options = through(bucket, proxy) | ({} if acl is None else {"aws.acl": acl})
+        store(S3Storage.from_settings(options, ""), b"x" * size, unique=True)
+        assert proxy.seen[0].headers.get("x-amz-acl") == sent
+
+    def test_a_large_file_is_private_until_it_has_its_name(self, watched, proxy):
+        store(watched, b"x" * (PART_BYTES + 1))
+        creates = [seen for seen in proxy.seen if seen.operation == "Create"]
+        assert [seen.headers.get("x-amz-acl") for seen in creates] == [None, "public-read"]
+
+    @pytest.mark.parametrize(
+        ("checksums", "header"),
+        [(None, "Content-MD5"), ("when_required", "Content-MD5"), ("when_supported", "crc32")],
+    )
+    def test_a_checksum_travels_with_every_part(self, bucket, proxy, checksums, header):
+        options = through(bucket, proxy) | ({"aws.checksums": checksums} if checksums else {})
+        storage = S3Storage.from_settings(options, "")
+        store(storage, b"x", "small", unique=True)
+        store(storage, b"x" * (PART_BYTES + 1), "large", unique=True)
+        sent = [seen for seen in proxy.seen if seen.method == "PUT"]
+        assert len(sent) == 3
+        for seen in sent:
+            assert any(header in name for name in seen.headers)
+
+    @pytest.mark.parametrize("checksums", ["when_required", "when_supported"])
+    def test_a_file_that_is_damaged_on_its_way_is_refused(self, bucket, proxy, checksums):
+        def damage(handler, seen):
+            handler.body = handler.body.replace(b"time", b"lime")
+            return False
+
+        proxy.misbehave = damage
+        storage = S3Storage.from_settings(through(bucket, proxy) | {"aws.checksums": checksums}, "")
+        with pytest.raises(StorageError):
+            store(storage, b"once upon a time", unique=True)
+        assert bucket.keys() == []
+
+    def test_on_amazon_botocore_chooses_the_checksums(self):
+        options = {"aws.bucket_name": "files", "aws.region": "eu-central-1"}
+        storage = S3Storage.from_settings(options, "")
+        assert storage.s3_client.meta.config.request_checksum_calculation == "when_supported"
+        assert storage.checksum(b"x") == {}
+
+    def test_a_thousand_are_deleted_by_one_request(self, watched, bucket, proxy):
+        store(watched, name="story.txt", unique=True)
+        proxy.seen.clear()
+        gone = [f"gone-{number}" for number in range(MAX_DELETED_AT_ONCE)]
+        assert watched.delete_many([*gone, "story.txt", "also-gone"]) == {}
+        assert proxy.operations() == ["DeleteObjects", "DeleteObjects"]
+        assert bucket.keys() == []
+
+
+class TestNames:
+    @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
+    def test_without_if_none_match_equal_names_do_not_overwrite(self, watched, bucket, proxy, size):
+        proxy.misbehave = lambda handler, seen: (
+            "If-None-Match" in seen.headers and proxy.refuse(handler, 501, "NotImplemented")
+        )
+        contents = [bytes([number]) * size for number in (1, 2)]
+        names = [store(watched, content) for content in contents]
+        assert bucket.files() == dict(zip(names, contents, strict=True))
+        assert names == ["story.txt", "story-1.txt"]
+        # The store is asked to once, and not again.
+        assert sum("If-None-Match" in seen.headers for seen in proxy.seen) == 1
+
+    @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
+    def test_where_if_none_match_is_ignored_equal_names_do_not_overwrite(
+        self, storage, bucket, size
+    ):
+        storage.s3_client.meta.events.register("before-sign.s3", _hide_condition)
+        contents = [bytes([number]) * size for number in (1, 2)]
+        names = [store(storage, content) for content in contents]
+        assert names == ["story.txt", "story-1.txt"]
+        assert bucket.files() == dict(zip(names, contents, strict=True))
+
+    def test_a_conflict_with_another_write_leads_to_the_next_name(self, watched, bucket, proxy):
+        refusals = iter([True])
+        proxy.misbehave = lambda handler, seen: (
+            "If-None-Match" in seen.headers
+            and next(refusals, False)
+            and proxy.refuse(handler, 409, "ConditionalRequestConflict")
+        )
+        assert store(watched) == "story-1.txt"
+
+
+def _hide_condition(request, **kwargs):
+    del request.headers["If-None-Match"]
+
+
+def refusing(status, code):
+    return lambda proxy: lambda handler, seen: proxy.refuse(handler, status, code)
+
+
+def breaking_off(proxy):
+    def break_off(handler, seen):
+        handler.close_connection = True
+        return True
+
+    return break_off
+
+
+def answering_nonsense(proxy):
+    return lambda handler, seen: proxy.answer(handler, 500, b"<html>") or True
+
+
+FAULTS = {
+    "refuses": refusing(403, "AccessDenied"),
+    "has no such bucket": refusing(404, "NoSuchBucket"),
+    "is overloaded": refusing(503, "SlowDown"),
+    "breaks off": breaking_off,
+    "answers nonsense": answering_nonsense,
+}
+
+
+def heartbeat_of(app):
+    return app.get("/__heartbeat__", status="*").json["attachments"]
+
+
+def logged_exceptions(caplog):
+    return [
+        f"{record.getMessage()}\n{record.exc_text}"
+        for record in caplog.records
+        if record.name.startswith("kinto_attachment") and record.exc_info
+    ]
+
+
+def assert_unavailable(app, bucket, caplog, *parts):
+    """A file cannot be attached, and that is all that happens."""
+    before = app.record()
+    caplog.clear()
+    response = app.upload(*parts, status=503)
+    assert response.json["errno"] == 201
+    assert response.headers["Retry-After"]
+    (logged,) = logged_exceptions(caplog)
+    assert bucket.name in logged
+    assert app.record() == before
+    caplog.clear()
+    assert heartbeat_of(app) is False
+    (logged,) = logged_exceptions(caplog)
+    assert bucket.name in logged
+
+
+class TestFaults:
+    @pytest.fixture
+    def app(self, make_app, bucket, proxy):
+        app = make_app(**bucket.settings(aws__endpoint_url=proxy.url, aws__timeout="0.3"))
+        app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
+        return app
+
+    @pytest.mark.parametrize("size", [11, 3 * PART_BYTES], ids=["small", "large"])
+    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+    def test_a_file_is_refused_while_s3(self, app, bucket, proxy, caplog, fault, size):
+        proxy.misbehave = fault(proxy)
+        assert_unavailable(app, bucket, caplog, file_part(b"x" * size))
+        assert bucket.keys() == []
+
+    @pytest.mark.parametrize("operation", ["UploadPart", "Complete"])
+    @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+    def test_nothing_is_left_of_a_large_file_at_which_s3_failed_midway(
+        self, app, bucket, proxy, fault, operation
+    ):
+        misbehave = fault(proxy)
+        proxy.misbehave = lambda handler, seen: (
+            seen.operation == operation and misbehave(handler, seen)
+        )
+        app.upload(file_part(b"x" * 3 * PART_BYTES), status=503)
+        assert eventually(lambda: bucket.uploads() == [])
+        assert bucket.keys() == []
+
+    def test_a_file_is_refused_while_s3_is_down(self, make_app, bucket, proxy, caplog):
+        proxy.stop()
+        app = make_app(**bucket.settings(aws__endpoint_url=proxy.url))
+        app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
+        assert_unavailable(app, bucket, caplog)
+
+    @pytest.mark.parametrize("size", [11, 2 * PART_BYTES], ids=["small", "large"])
+    def test_a_file_is_refused_while_s3_never_answers(
+        self, make_app, bucket, silence, caplog, size
+    ):
+        app = make_app(
+            **bucket.settings(aws__endpoint_url=silence.url, aws__timeout="0.3", aws__num_retries=2)
+        )
+        app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
+        assert_unavailable(app, bucket, caplog, file_part(b"x" * size))
+
+    @pytest.mark.parametrize("wrong", ["access_key", "secret_key", "bucket_name"])
+    def test_a_file_is_refused_where_the_settings_do_not_fit(self, make_app, bucket, caplog, wrong):
+        options = bucket.settings()
+        options[f"attachment__aws__{wrong}"] = bucket.name = "wrong-" + bucket.name[-20:]
+        if wrong != "bucket_name":
+            bucket.name = options["attachment__aws__bucket_name"]
+        app = make_app(**options)
+        app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
+        assert_unavailable(app, bucket, caplog)
+
+    def test_a_file_is_refused_where_there_are_no_credentials(
+        self, make_app, bucket, caplog, monkeypatch
+    ):
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        app = make_app(**bucket.settings(aws__access_key="", aws__secret_key=""))
+        app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
+        assert_unavailable(app, bucket, caplog)
+
+    def test_the_heartbeat_is_true_while_s3_works(self, app, bucket):
+        assert heartbeat_of(app) is True
+        assert bucket.keys() == []
+
+    @pytest.mark.parametrize(("retries", "tries"), [(0, 1), (2, 3)])
+    def test_it_is_tried_as_often_as_configured(self, bucket, proxy, retries, tries):
+        proxy.misbehave = refusing(503, "SlowDown")(proxy)
+        options = through(bucket, proxy) | {"aws.num_retries": retries, "aws.timeout": 0.3}
+        with pytest.raises(StorageError):
+            S3Storage.from_settings(options, "").exists("story.txt")
+        assert len(proxy.seen) == tries
+
+    def test_all_tries_and_pauses_fit_into_the_timeout_times_the_tries(self, bucket, monkeypatch):
+        pauses = []
+        monkeypatch.setattr("time.sleep", pauses.append)
+        options = bucket.options | {"aws.num_retries": 4, "aws.timeout": 2}
+        storage = S3Storage.from_settings({**options, "aws.endpoint_url": "http://127.0.0.1:1"}, "")
+        with pytest.raises(StorageError):
+            storage.exists("story.txt")
+        config = storage.s3_client.meta.config
+        assert len(pauses) == 4
+        assert 5 * config.read_timeout + sum(pauses) < 5 * 2
+        assert config.connect_timeout == config.read_timeout
+
+    def test_a_single_failure_is_not_noticed(self, app, bucket, proxy):
+        failures = iter([True])
+        proxy.misbehave = lambda handler, seen: (
+            next(failures, False) and proxy.refuse(handler, 500, "InternalError")
+        )
+        app.upload()
+        assert len(bucket.keys()) == 1
+
+    def test_what_s3_refuses_is_not_tried_again(self, app, proxy):
+        proxy.misbehave = refusing(403, "AccessDenied")(proxy)
+        app.upload(status=503)
+        assert proxy.operations() == ["PutObject"]
+
+    def test_a_file_that_s3_has_stored_without_saying_so_is_deleted(self, app, bucket, proxy):
+        def swallow(handler, seen):
+            if seen.operation != "PutObject":
+                return False
+            proxy.forward(handler, answer=False)
+            handler.close_connection = True
+            return True
+
+        proxy.misbehave = swallow
+        app.upload(status=503)
+        assert eventually(lambda: bucket.keys() == [])
+        assert "DeleteObject" in proxy.operations()
+
+    def test_one_that_cannot_be_deleted_keeps_no_other_from_being_deleted(
+        self, watched, bucket, proxy
+    ):
+        names = [store(watched, name=name, unique=True) for name in ("a.txt", "b.txt")]
+        proxy.misbehave = lambda handler, seen: (
+            (b"b.txt" in handler.path.encode() and proxy.refuse(handler, 403, "AccessDenied"))
+            or (seen.operation == "DeleteObjects" and proxy.refuse(handler, 501, "NotImplemented"))
+        )
+        failed = watched.delete_many(names)
+        assert list(failed) == ["b.txt"]
+        assert bucket.keys() == ["b.txt"]
+
+    def test_the_previous_file_that_cannot_be_deleted_is_logged_with_its_location(
+        self, app, bucket, proxy, caplog
+    ):
+        previous = app.upload(file_part(b"old")).json["location"]
+        proxy.misbehave = lambda handler, seen: (
+            seen.operation == "DeleteObject" and proxy.refuse(handler, 403, "AccessDenied")
+        )
+        app.upload(file_part(b"new"))
+        (logged,) = logged_exceptions(caplog)
+        assert previous in logged
+
+    def test_a_failure_in_a_batch_is_told_and_the_others_are_deleted(self, watched, bucket, proxy):
+        names = [store(watched, name=name, unique=True) for name in ("a.txt", "b.txt")]
+        refusal = (
+            b"<DeleteResult><Error><Key>b.txt</Key><Code>AccessDenied</Code></Error></DeleteResult>"
+        )
+        proxy.misbehave = lambda handler, seen: (
+            seen.operation == "DeleteObjects" and (proxy.answer(handler, 200, refusal) or True)
+        )
+        failed = watched.delete_many(names)
+        assert list(failed) == ["b.txt"]
+        assert "AccessDenied" in str(failed["b.txt"])
+
+
+class TestClient:
+    def test_threads_share_one(self, storage):
+        clients = []
+        threads = [
+            threading.Thread(target=lambda: clients.append(storage.s3_client)) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(clients) == 8
+        assert len(set(map(id, clients))) == 1
+
+    def test_it_is_made_at_first_use(self, storage, monkeypatch):
+        made = []
+        monkeypatch.setattr(
+            "boto3.session.Session.client", lambda self, *args, **kwargs: made.append(args)
+        )
+        assert made == []
+        assert storage.s3_client is None
+        assert made == [("s3",)]
+
+    def test_a_server_starts_without_one(self, make_app, bucket, monkeypatch):
+        made = []
+        monkeypatch.setattr(
+            "boto3.session.Session.client", lambda self, *args, **kwargs: made.append(args)
+        )
+        make_app(**bucket.settings(base_url="https://cdn.example.org/"))
+        assert made == []
+
+    def test_it_has_connections_for_all_threads_of_a_worker(self, storage):
+        assert storage.s3_client.meta.config.max_pool_connections >= 128
+
+    def test_a_forked_process_makes_its_own(self, storage, bucket):
+        before = id(storage.s3_client)
+        context = multiprocessing.get_context("fork")
+        receiver, sender = context.Pipe()
+
+        def child():
+            store(storage, name="from-the-child.txt", unique=True)
+            sender.send(id(storage.s3_client))
+
+        process = context.Process(target=child)
+        process.start()
+        assert receiver.poll(30)
+        assert receiver.recv() != before
+        process.join()
+        assert read(storage, "from-the-child.txt") == b"once upon a time"
+
+    def test_the_heartbeat_names_a_bucket_that_does_not_answer(self, bucket, silence, caplog):
+        storage = S3Storage.from_settings({**bucket.options, "aws.endpoint_url": silence.url}, "")
+
+        class Request:
+            class registry:  # noqa: N801
+                settings = {"readonly": False}
+
+        assert Heartbeat(storage)(Request) is False
+        assert bucket.name in caplog.text
+
+
+class TestLocations:
+    @pytest.mark.parametrize(
+        ("settings", "location"),
+        [
+            ({}, "https://files.s3.amazonaws.com/"),
+            ({"region": "eu-central-1"}, "https://files.s3.eu-central-1.amazonaws.com/"),
+            (
+                {"region": "eu-central-1", "use_path_style": "true"},
+                "https://s3.eu-central-1.amazonaws.com/files/",
+            ),
+            ({"host": "s3.example.com"}, "https://s3.example.com/files/"),
+            (
+                {"host": "s3.example.com", "port": "9000", "is_secure": "false"},
+                "http://s3.example.com:9000/files/",
+            ),
+            (
+                {"host": "s3.example.com", "use_path_style": "true"},
+                "https://s3.example.com/files/",
+            ),
+            (
+                {"endpoint_url": "https://s3.example.com", "use_path_style": "true"},
+                "https://s3.example.com/files/",
+            ),
+            ({"endpoint_url": "http://127.0.0.1:9000"}, "http://127.0.0.1:9000/files/"),
+        ],
+    )
+    def test_without_base_url_they_are_those_of_the_bucket(self, settings, location, monkeypatch):
+        monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+        options = {f"aws.{name}": value for name, value in settings.items()}
+        storage = S3Storage.from_settings({"aws.bucket_name": "files", **options}, "")
+        assert storage.url("f/a.txt") == location + "f/a.txt"
+
+    def test_names_are_percent_encoded(self, storage, bucket):
+        assert storage.url("f/a b#1?.txt") == bucket.location("f/a b#1?.txt")
