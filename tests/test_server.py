@@ -56,9 +56,9 @@ def test_the_heartbeat_really_writes_reads_and_deletes(app, monkeypatch):
 
 
 def recorder(name, function, done):
-    def recording(*args):
+    def recording(*args, **kwargs):
         done.append(name)
-        return function(*args)
+        return function(*args, **kwargs)
 
     return recording
 
@@ -68,7 +68,7 @@ def test_the_heartbeat_is_false_where_nothing_can_be_written(app, caplog):
     os.rmdir(app.folder)
     app.folder.write_text("in the way")
     assert heartbeat(app, status=503) is False
-    assert "attachments storage" in caplog.text
+    assert "storage of attachments does not work" in caplog.text
 
 
 def test_the_heartbeat_is_false_where_other_bytes_come_back(app, monkeypatch):
@@ -90,10 +90,10 @@ def test_the_heartbeat_answers_when_the_storage_hangs(app, monkeypatch):
     stage = storage.stage
     calls = []
 
-    def hanging(*args):
+    def hanging(*args, **kwargs):
         calls.append(args)
         freed.wait()
-        return stage(*args)
+        return stage(*args, **kwargs)
 
     monkeypatch.setattr(storage, "stage", hanging)
     assert [heartbeat(app, status=503) for _ in range(2)] == [False, False]
