@@ -2,21 +2,19 @@
 
 from importlib.metadata import version
 
-from kinto.core import metrics
-from pyramid.events import ApplicationCreated
-
-from kinto_attachment.settings import read_settings
-from kinto_attachment.storage import Heartbeat
-from kinto_attachment.storage.choice import configured_storage
-
-
-__version__ = version("kinto-attachment")
 
 DOCUMENTATION = "https://kinto.readthedocs.io/"
 
 
 def includeme(config):
     """Attach files to the records of the Kinto server that this is included in."""
+    # Here and not above: the helper scripts of this package run where no Kinto is installed.
+    from pyramid.events import ApplicationCreated
+
+    from kinto_attachment.settings import read_settings
+    from kinto_attachment.storage import Heartbeat
+    from kinto_attachment.storage.choice import configured_storage
+
     registry = config.registry
     settings = registry.attachment_settings = read_settings(config.get_settings())
 
@@ -32,7 +30,7 @@ def includeme(config):
 
     config.add_api_capability(
         "attachments",
-        version=__version__,
+        version=version("kinto-attachment"),
         description="Attach files to records.",
         url=DOCUMENTATION,
         base_url=settings.advertised_base_url or storage.base_url,
@@ -40,6 +38,15 @@ def includeme(config):
     config.add_subscriber(_watch_storage, ApplicationCreated)
 
 
+def __getattr__(name):
+    # Not before it is asked for: in a checkout that is not installed, the scripts run as well.
+    if name == "__version__":
+        return version("kinto-attachment")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _watch_storage(event):
+    from kinto.core import metrics
+
     registry = event.app.registry
     metrics.watch_execution_time(registry.metrics, registry.attachment_storage, prefix="backend")

@@ -32,7 +32,7 @@ def attach(request, form, location_of):
     """Attach the file of a form to the record.
 
     :param location_of: gives the URL of a stored file's name.
-    :returns: Kinto's response on the change of the record, and the attachment, as the record has it.
+    :returns: Kinto's response on the change of the record, and the attachment.
     :raises HTTPException: Kinto refuses the change. Then the new file goes, and the previous stays.
     """
     files = TransactionFiles(request.registry.attachment_storage)
@@ -61,7 +61,7 @@ def attach(request, form, location_of):
         raise
     if previous is not None:
         files.obsolete(previous)
-    _count(request, upload.size)
+    _count_when_committed(request, upload.size)
     return response, attachment
 
 
@@ -98,8 +98,10 @@ def _content_length(request):
     return request.content_length
 
 
-def _count(request, size):
-    metrics = request.registry.metrics
-    if metrics is not None:
-        metrics.count("attachments_uploads")
-        metrics.count("attachments_bytes", count=size)
+def _count_when_committed(request, size):
+    def count(success):
+        if success:
+            request.registry.metrics.count("attachments_uploads")
+            request.registry.metrics.count("attachments_bytes", count=size)
+
+    transaction.get().addAfterCommitHook(count)

@@ -120,7 +120,7 @@ def _refuse_unknown_names(registry_settings, prefix):
         name = key.removeprefix(PREFIX)
         if not key.startswith(PREFIX) or name in OPTIONS:
             continue
-        nearest = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0)[0]
+        nearest = difflib.get_close_matches(name.lower(), OPTIONS, n=1, cutoff=0)[0]
         raise ConfigurationError(
             f"{prefix}{name} is not a known setting, did you mean {prefix}{nearest}?"
         )

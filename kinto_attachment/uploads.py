@@ -174,6 +174,7 @@ class _Parts:
         self._mimetype_by_extension = mimetype_by_extension
         self._by_name = {}
         self._current = None
+        self._refusal = None
 
     def take(self, event):
         """Take one of the three kinds of event: a part begins, a piece of it, its end."""
@@ -185,6 +186,8 @@ class _Parts:
             self._current.end()
 
     def form(self):
+        if self._refusal is not None:
+            raise self._refusal
         if "attachment" not in self._by_name:
             raise errors.attachment_missing()
         values = {name: part.value for name, part in self._by_name.items()}
@@ -195,19 +198,25 @@ class _Parts:
             self._by_name["attachment"].discard()
 
     def _begin(self, segment):
-        name = segment.name
-        if name != "attachment" and name not in errors.FIELDS:
-            raise errors.unknown_field(name)
-        if name in self._by_name:
-            raise errors.repeated_field(name)
-        part = self._file(segment) if name == "attachment" else self._field(segment)
-        self._by_name[name] = part
+        if self._refusal is None:
+            self._refusal = self._refusal_of(segment)
+        if self._refusal is not None:
+            # The parts that follow are still counted, but nothing is stored any more.
+            self.discard()
+            return _IgnoredPart()
+        file = segment.name == "attachment"
+        part = self._file(segment) if file else _FieldPart(segment.name, self._max_field_bytes)
+        self._by_name[segment.name] = part
         return part
 
-    def _field(self, segment):
-        if segment.filename is not None:
-            raise errors.field_sent_as_file(segment.name)
-        return _FieldPart(segment.name, self._max_field_bytes)
+    def _refusal_of(self, segment):
+        if segment.name != "attachment" and segment.name not in errors.FIELDS:
+            return errors.unknown_field(segment.name)
+        if segment.name in self._by_name:
+            return errors.repeated_field(segment.name)
+        if segment.name != "attachment" and segment.filename is not None:
+            return errors.field_sent_as_file(segment.name)
+        return None
 
     def _file(self, segment):
         filename = _last_component(segment.filename or "")
@@ -245,6 +254,14 @@ class _FilePart:
     @property
     def value(self):
         return Upload(self.filename, self.mimetype, self.size, self.digest.hexdigest(), self.staged)
+
+
+class _IgnoredPart:
+    def write(self, chunk):
+        pass
+
+    def end(self):
+        pass
 
 
 class _FieldPart:

@@ -180,10 +180,19 @@ def detach_file(request):
     """Detach the file from the record, and delete it."""
     request.context.check_preconditions()
     changed = attachments.detach(request)
-    response = HTTPNoContent()
+    response = NoContent()
     if changed is not None:
         _copy_change_headers(changed, response)
     return response
+
+
+class NoContent(HTTPNoContent):
+    """An empty response, which in a batch is shown as an empty object.
+
+    (``build_response`` in ``kinto.core.utils`` cannot show bytes that are not JSON.)
+    """
+
+    json = {}
 
 
 files = Service(

@@ -15,6 +15,7 @@ from pathlib import Path
 import requests
 import webtest
 from kinto import main as kinto_main
+from kinto.core.events import ResourceChanged
 from kinto.core.testing import get_user_headers
 
 
@@ -62,7 +63,7 @@ class App(webtest.TestApp):
     def __init__(self, folder, **settings):
         self.folder = Path(folder)
         self.settings = base_settings() | {"kinto.attachment.base_path": str(folder)} | settings
-        super().__init__(kinto_main({}, **self.settings))
+        super().__init__(kinto_main({}, **self.settings), lint=False)
         self.registry = self.app.registry
         for backend in ("storage", "permission", "cache"):
             getattr(self.registry, backend).initialize_schema()
@@ -82,6 +83,31 @@ class App(webtest.TestApp):
         body = multipart(*(parts or [file_part()]))
         content_type = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
         return self.post(url, body, headers={**content_type, **headers}, **kwargs)
+
+    def upload_raw(self, stream, length, url=ATTACHMENT, headers=ALICE, **kwargs):
+        """Post a body that is read from a stream, of a length that may be a lie or unknown."""
+        request = webtest.TestRequest.blank(url, method="POST", headers=headers)
+        request.content_type = f"multipart/form-data; boundary={BOUNDARY}"
+        request.environ["wsgi.input"] = stream
+        request.environ["wsgi.input_terminated"] = True
+        request.content_length = length
+        return self.do_request(request, **kwargs)
+
+    def state(self):
+        """Return all that an upload could change: the record, the files and the links."""
+        record = self.get(RECORD, headers=ALICE, status="*").json
+        return record, self.files(), self.links()
+
+    def listen(self, action=None):
+        """Return a list to which Kinto's ``ResourceChanged`` events of records are added."""
+        events = []
+
+        def listener(event):
+            if event.payload["resource_name"] == "record":
+                (action or events.append)(event)
+
+        self.registry.registerHandler(listener, (ResourceChanged,))
+        return events
 
     def record(self, url=RECORD, headers=ALICE):
         return self.get(url, headers=headers).json["data"]

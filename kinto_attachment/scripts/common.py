@@ -1,0 +1,574 @@
+"""What the helper scripts share: options, requests, parallel work, and the telling of it."""
+
+import argparse
+import collections
+import concurrent.futures
+import email.utils
+import hashlib
+import itertools
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import requests
+import urllib3
+from kinto_http import cli_utils
+from kinto_http.constants import USER_AGENT
+
+
+try:
+    import tqdm
+except ImportError:  # Only the extra "scripts" brings it, kinto-http does not.
+    tqdm = None
+
+
+logger = logging.getLogger(__name__)
+
+EXIT_FAILED = 1
+EXIT_NOT_ALLOWED = 3
+EXIT_INTERRUPTED = 130
+
+STATE = ".last_sync"
+PARTIALS = ".partial"
+"""What the download script keeps in its folder, beside the files."""
+
+CHUNK_BYTES = 256 * 1024
+PAGE_RECORDS = 1000
+MAX_MESSAGE_BYTES = 64 * 1024
+
+TIMEOUT_SECONDS = (30, 300)
+"""For the connection, and for every wait on the server, that may have a large file to store."""
+
+RETRIED_STATUSES = (409, 429, 500, 502, 503, 504)
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 60
+LONGEST_RETRY_AFTER_SECONDS = 3600
+GRACE_SECONDS = 5
+
+TRANSIENT_ERRORS = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.HTTPError,
+)
+"""What a new try may mend, on the way to the answer and within its body."""
+
+
+class Failure(Exception):
+    """A file or a request has failed; the message is one for people.
+
+    :ivar status: of the answer to the request, or ``None``.
+    """
+
+    status: int | None = None
+
+
+class NotAllowed(Failure):
+    """The server answered 401 or 403."""
+
+
+class Interrupted(Exception):
+    """The user has had enough: leave, whatever is under way."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file's content, as somebody describes it.
+
+    :ivar hash: SHA-256, lower-case hexadecimal.
+    :ivar size: in bytes.
+    """
+
+    filename: str
+    hash: str
+    size: int
+
+
+def attachment_of(record: dict[str, Any]) -> Content:
+    """Return the file of a record, as the server stores it.
+
+    :raises Failure: there is none, or its description is not one.
+    """
+    return _content(record.get("attachment"))
+
+
+def original_of(record: dict[str, Any]) -> Content | None:
+    """Return the file of a record before it was compressed, or ``None`` where it was not.
+
+    Its server describes it in the attachment, the upload script in the record. The latter stays in
+    the record when another client attaches a file, and then says nothing about that one.
+
+    :raises Failure: the description is not one.
+    """
+    attachment = record.get("attachment")
+    if not isinstance(attachment, dict):
+        return None
+    if attachment.get("original"):
+        return _content(attachment["original"])
+    compressed = str(attachment.get("filename")).lower().endswith(".gz")
+    return _content(record["original"]) if compressed and record.get("original") else None
+
+
+def content_of(record: dict[str, Any]) -> Content:
+    """Return the file of a record as it was before anything compressed it.
+
+    :raises Failure: there is none, or its description is not one.
+    """
+    return original_of(record) or attachment_of(record)
+
+
+def as_failure(error: OSError | Failure) -> Failure:
+    """Return an error as one for people. (The name of the file is told beside it.)"""
+    return Failure(error.strerror or str(error)) if isinstance(error, OSError) else error
+
+
+def _content(description):
+    try:
+        filename, sha256, size = (description[key] for key in ("filename", "hash", "size"))
+        if type(filename) is not str or type(size) is not int or size < 0:
+            raise ValueError
+        if len(bytes.fromhex(sha256)) != hashlib.sha256().digest_size:
+            raise ValueError
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failure("the record does not describe its file with name, hash and size") from error
+    return Content(filename, sha256.lower(), size)
+
+
+def holds(path: str | os.PathLike, content: Content) -> bool:
+    """Return whether the file at this path has this content.
+
+    :raises OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return os.fstat(file.fileno()).st_size == content.size and sha256(file) == content.hash
+
+
+def sha256(file: BinaryIO) -> str:
+    """Return the SHA-256 of the rest of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def printable(text: str) -> str:
+    """Return text that does nothing to a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class _Parser(argparse.ArgumentParser):
+    def add_argument(self, *names, **options):
+        # One of kinto_http's, without effect here: nothing is sent in batches.
+        return None if "--ignore-batch-4xx" in names else super().add_argument(*names, **options)
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with the options of kinto_http, and those that the scripts share."""
+    parser = _Parser(description=description)
+    cli_utils.add_parser_options(parser, default_retry=5)
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=positive_integer,
+        default=4,
+        help="Number of files under way at once. (default: 4)",
+    )
+    parser.add_argument("--json", action="store_true", help="Print one JSON object a line.")
+    return parser
+
+
+def positive_integer(text: str) -> int:
+    """Return the number in an option's text, at least 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Return the options, with those that make no sense without a value checked.
+
+    :raises SystemExit: with code 2, the usage is wrong.
+    """
+    args = parser.parse_args(argv)
+    for name in ("server", "bucket", "collection"):
+        if not getattr(args, name):
+            parser.error(f"--{name} is required")
+    if urllib.parse.urlsplit(args.server).scheme not in ("http", "https"):
+        parser.error("--server should be a URL, like https://kinto.example.com/v1")
+    if args.retry < 0 or (args.retry_after or 0) < 0:
+        parser.error("--retry and --retry-after cannot be negative")
+    cli_utils.setup_logger(logging.getLogger(__package__), args)
+    if args.verbosity == logging.DEBUG:
+        cli_utils.setup_logger(logging.getLogger("urllib3"), args)
+    return args
+
+
+def run(work: Callable[..., None], args: argparse.Namespace) -> int:
+    """Do the work of a script, and return its exit code.
+
+    :param work: takes the options, a :class:`Collection` and a :class:`Report`.
+    """
+    report = Report(args)
+    http = Http(args.retry, args.retry_after)
+    collection = Collection(http, args.server, args.auth, args.bucket, args.collection)
+    try:
+        work(args, collection, report)
+    except Failure as failure:
+        report.failed(None, failure)
+    except KeyboardInterrupt:
+        http.stop()
+        report.interrupted()
+        # Not sys.exit(): that waits for threads that may be waiting for a server.
+        os._exit(EXIT_INTERRUPTED)
+    report.end()
+    return report.exit_code
+
+
+class Http:
+    """Requests that are tried again, by any number of threads.
+
+    :ivar retries: how many times.
+    """
+
+    def __init__(self, retries: int, delay_seconds: int | None):
+        self.retries = retries
+        self._delay_seconds = delay_seconds
+        self._local = threading.local()
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Have every thread raise :class:`Interrupted` at its next step."""
+        self._stop.set()
+
+    def check(self) -> None:
+        """Go on, unless there is a reason to stop.
+
+        :raises Interrupted: there is.
+        """
+        if self._stop.is_set():
+            raise Interrupted
+
+    def request(self, method: str, url: str, **options: Any) -> requests.Response:
+        """Return the answer to a request, its body unread, whatever its status.
+
+        :raises Failure: there is none.
+        """
+        for attempt in itertools.count():
+            self.check()
+            try:
+                response = self._session.request(
+                    method, url, stream=True, timeout=TIMEOUT_SECONDS, **options
+                )
+            except requests.exceptions.SSLError as error:
+                raise Failure(str(error)) from error
+            except TRANSIENT_ERRORS as error:
+                self.pause(attempt, error)
+            except (requests.RequestException, ValueError) as error:
+                # The latter comes with some URLs that are none.
+                raise Failure(str(error)) from error
+            else:
+                if response.status_code not in RETRIED_STATUSES or attempt == self.retries:
+                    return response
+                response.close()
+                self.pause(attempt, response.status_code, response.headers.get("Retry-After"))
+        raise AssertionError("the attempts never end")
+
+    def pause(self, attempt: int, reason: object, retry_after: str | None = None) -> None:
+        """Wait before the next attempt.
+
+        :param attempt: the number of the one that has failed, from 0.
+        :param retry_after: the header of that name: seconds, or a date.
+        :raises Failure: there were enough of them.
+        """
+        if attempt >= self.retries:
+            raise Failure(str(reason))
+        seconds = self._delay(attempt, retry_after)
+        logger.info("Trying again in %g s: %s", seconds, reason)
+        if self._stop.wait(seconds):
+            raise Interrupted
+
+    def _delay(self, attempt, retry_after):
+        if self._delay_seconds is not None:
+            return self._delay_seconds
+        if retry_after:
+            return min(max(_seconds_from_now(retry_after), 0), LONGEST_RETRY_AFTER_SECONDS)
+        return min(FIRST_DELAY_SECONDS * 2**attempt, LONGEST_DELAY_SECONDS)
+
+    @property
+    def _session(self):
+        # The sessions of requests are not made for threads.
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+            self._local.session.headers["User-Agent"] = USER_AGENT
+        return self._local.session
+
+
+def _seconds_from_now(retry_after):
+    """Return the seconds that a Retry-After header names (RFC 9110, section 10.2.3)."""
+    try:
+        if retry_after.isdecimal():
+            return int(retry_after)
+        return email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except ValueError:
+        return FIRST_DELAY_SECONDS
+
+
+def check_status(response: requests.Response, *expected: int) -> requests.Response:
+    """Return a response that has an expected status.
+
+    :raises NotAllowed: it is 401 or 403.
+    :raises Failure: it is another one. The message is the server's.
+    """
+    if response.status_code in expected:
+        return response
+    kind = NotAllowed if response.status_code in (401, 403) else Failure
+    failure = kind(f"{response.status_code} {response.reason}{_message(response)}")
+    failure.status = response.status_code
+    raise failure
+
+
+def _message(response):
+    try:
+        # Not all of it: there may be no end.
+        text = response.raw.read(MAX_MESSAGE_BYTES, decode_content=True)
+        return f": {json.loads(text)['message']}"
+    except (urllib3.exceptions.HTTPError, OSError, ValueError, LookupError, TypeError):
+        return ""
+    except RecursionError:
+        return ""
+    finally:
+        response.close()
+
+
+class Collection:
+    """A collection of a Kinto server."""
+
+    def __init__(self, http: Http, server: str, auth: Any, bucket: str, collection: str):
+        self.http = http
+        self.server = server.rstrip("/")
+        self.path = f"/buckets/{_quote(bucket)}/collections/{_quote(collection)}"
+        self._auth = auth
+
+    def request(
+        self, method: str, path: str, expected: Iterable[int] = (200,), **options: Any
+    ) -> requests.Response:
+        """Return Kinto's answer to a request on a path, when it has an expected status.
+
+        :raises NotAllowed: it is 401 or 403.
+        :raises Failure: it is another one, or there is none.
+        """
+        response = self.http.request(method, self.server + path, auth=self._auth, **options)
+        return check_status(response, *expected)
+
+    def create_if_missing(self) -> None:
+        """Create the bucket and the collection, if they are missing and the user may do that.
+
+        :raises Failure: the server refuses for another reason.
+        """
+        bucket_path = self.path.partition("/collections/")[0]
+        if bucket_path != "/buckets/default":  # It is there for every user.
+            self._create(bucket_path)
+        self._create(self.path)
+
+    def _create(self, path):
+        # Where the user may not, the bucket may be there: the next request on it tells.
+        self.request("PUT", path, (201, 403, 412), headers={"If-None-Match": "*"}).close()
+
+    def pages(self, **params: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Yield pages of records, the least recently changed first.
+
+        :param params: Kinto's filters.
+        :returns: the timestamp of the collection as it was when the first page was made (later
+            changes are later than that), and the records.
+        :raises Failure: they cannot be had.
+        """
+        query: Any = {"_limit": PAGE_RECORDS, "_sort": "last_modified", **params}
+        timestamp = None
+        while query:
+            with self.request("GET", f"{self.path}/records", params=query) as response:
+                timestamp = timestamp or _timestamp(response)
+                yield timestamp, _records(response)
+                # Its host is not used: the credentials are for one server only.
+                query = urllib.parse.urlsplit(response.headers.get("Next-Page", "")).query
+
+    def record_path(self, record_id: str) -> str:
+        """Return the path of a record."""
+        return f"{self.path}/records/{_quote(record_id)}"
+
+    def base_url(self) -> str:
+        """Return what relative locations of attachments are relative to."""
+        with self.request("GET", "/") as response:
+            capabilities = json_object(response).get("capabilities") or {}
+        base_url = (capabilities.get("attachments") or {}).get("base_url") or ""
+        return urllib.parse.urljoin(f"{self.server}/", base_url)
+
+
+def json_object(response: requests.Response) -> dict[str, Any]:
+    """Return the JSON object in a response.
+
+    :raises Failure: there is none.
+    """
+    try:
+        body = response.json()
+        if isinstance(body, dict):
+            return body
+    except (ValueError, RecursionError, requests.RequestException) as error:
+        raise Failure(f"the answer of {response.url} is not what Kinto answers") from error
+    raise Failure(f"the answer of {response.url} is not what Kinto answers")
+
+
+def _timestamp(response):
+    etag = response.headers.get("ETag", "").strip('"')
+    if not etag.isdecimal():
+        raise Failure(f"the answer of {response.url} has no timestamp")
+    return etag
+
+
+def _records(response):
+    records = json_object(response).get("data")
+    if not isinstance(records, list) or not all(
+        isinstance(record, dict) and isinstance(record.get("id"), str) for record in records
+    ):
+        raise Failure(f"the answer of {response.url} is not a list of records")
+    return records
+
+
+def _quote(text):
+    return urllib.parse.quote(text, safe="")
+
+
+def in_parallel(
+    jobs: int, http: Http, work: Callable[[Any], Any], items: Iterable[Any]
+) -> Iterator[tuple[Any, Any, Failure | None]]:
+    """Do work on items in threads, and yield ``(item, result, failure)`` as they end.
+
+    Items are taken as they are needed. On an interruption, work has some seconds to leave.
+    """
+    items = iter(items)
+    running: dict[concurrent.futures.Future, Any] = {}
+    executor = concurrent.futures.ThreadPoolExecutor(jobs)
+    try:
+        while True:
+            for item in itertools.islice(items, jobs + 1 - len(running)):
+                running[executor.submit(work, item)] = item
+            if not running:
+                return
+            for future in _completed(running):
+                item = running.pop(future)
+                try:
+                    yield item, future.result(), None
+                except Failure as failure:
+                    yield item, None, failure
+    except BaseException:
+        http.stop()
+        concurrent.futures.wait(running, GRACE_SECONDS)
+        raise
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _completed(futures):
+    """Return those that ended, at least one, in the order in which they began."""
+    concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED)
+    return [future for future in futures if future.done()]
+
+
+class Report:
+    """What a script says: lines for people or machines, a bar on a terminal, the exit code."""
+
+    def __init__(self, args: argparse.Namespace):
+        self._json = args.json
+        self._verbose = bool(args.verbosity) and args.verbosity <= logging.INFO
+        self._quiet = bool(args.verbosity) and args.verbosity >= logging.CRITICAL
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._refused = 0
+        self._lock = threading.Lock()
+        on_terminal = sys.stdout.isatty() and not args.json and not self._quiet
+        self._bar = _make_bar() if on_terminal and tqdm else None
+
+    def expect(self, size: int) -> None:
+        """Count on so many more bytes to come (or less, where it is negative)."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.total += size
+                self._bar.refresh()
+
+    def advance(self, size: int) -> None:
+        """Count so many bytes as done (or as to be done again, where it is negative)."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.update(size)
+
+    def done(self, action: str, name: str, **details: Any) -> None:
+        """Tell that something was done to a file."""
+        self._counts[action] += 1
+        if self._json:
+            self._print({"action": action, "name": name, **details})
+        elif self._verbose or (self._bar is None and not self._quiet and action != "unchanged"):
+            self._print(f"{action.capitalize()} {name}")
+
+    def warn(self, name: str, message: str) -> None:
+        """Tell what the user may not expect."""
+        self._tell("warning", name, message)
+
+    def failed(self, name: str | None, failure: Exception) -> None:
+        """Tell that a file has failed, or everything where there is no name."""
+        self._counts["failed"] += 1
+        self._refused += isinstance(failure, NotAllowed)
+        self._tell("failed", name, str(failure))
+
+    def interrupted(self) -> None:
+        """Tell that the user interrupted the script."""
+        self._tell("interrupted", None, "interrupted")
+        self.end()
+
+    def end(self) -> None:
+        """Take the bar away, and sum up."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if self._json:
+            self._print({"action": "summary", **self._counts})
+        elif not self._quiet:
+            counts = (f"{number} {action}" for action, number in self._counts.items())
+            self._print(", ".join(counts) or "Nothing to do")
+        sys.stdout.flush()
+
+    @property
+    def exit_code(self) -> int:
+        """0; 1 where something failed; 3 where all that failed was not allowed."""
+        if self._counts["failed"] == 0:
+            return 0
+        return EXIT_NOT_ALLOWED if self._refused == self._counts["failed"] else EXIT_FAILED
+
+    def _tell(self, action, name, message):
+        if self._json:
+            self._print({"action": action, "name": name, "message": message})
+        else:
+            self._print(f"{name}: {message}" if name else message, file=sys.stderr)
+
+    def _print(self, what, file=None):
+        file = file or sys.stdout
+        line = printable(what) if isinstance(what, str) else json.dumps(what)
+        line = _in_charset_of(line, file)
+        if self._bar is not None:
+            self._bar.write(line, file=file)
+        else:
+            print(line, file=file, flush=True)
+
+
+def _in_charset_of(line, stream):
+    encoding = stream.encoding or "ascii"
+    return line.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _make_bar():
+    return tqdm.tqdm(total=0, unit="B", unit_scale=True, unit_divisor=1024, file=sys.stdout)

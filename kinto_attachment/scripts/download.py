@@ -1,0 +1,601 @@
+"""Download the attachments of a collection into a folder."""
+
+import argparse
+import contextlib
+import gzip
+import hashlib
+import itertools
+import json
+import os
+import re
+import stat
+import threading
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kinto_attachment.scripts.common import (
+    CHUNK_BYTES,
+    PARTIALS,
+    STATE,
+    TRANSIENT_ERRORS,
+    Collection,
+    Content,
+    Failure,
+    Http,
+    Report,
+    as_failure,
+    attachment_of,
+    check_status,
+    content_of,
+    holds,
+    in_parallel,
+    make_parser,
+    original_of,
+    parse,
+    run,
+)
+
+
+RECORD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+PARTIAL_NAME = re.compile(r"[0-9a-f]{64}")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+LOCKS = 64
+MAX_FOLDERS = 100
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Download what the command line asks for, and return the exit code."""
+    parser = _make_parser()
+    args = parse(parser, argv)
+    try:
+        folder = Folder(args.folder)
+        state = State(folder, [args.server.rstrip("/"), args.bucket, args.collection], args.full)
+    except (OSError, ValueError) as error:
+        parser.error(f"--folder {args.folder}: {error}")
+    return run(lambda *shared: _download_all(folder, state, *shared), args)
+
+
+def _make_parser():
+    parser = make_parser(
+        "Download the attachments of a collection into a folder. Only records that changed since "
+        "the last time are asked for.",
+    )
+    parser.add_argument("-f", "--folder", default=".", help="Where to. (default: %(default)s)")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="Ask for all records, as the first time: files that are missing come back.",
+    )
+    parser.add_argument(
+        "--delete",
+        action="store_true",
+        help="Delete downloaded files whose records have them no more.",
+    )
+    return parser
+
+
+def _download_all(
+    folder: "Folder",
+    state: "State",
+    args: argparse.Namespace,
+    collection: Collection,
+    report: Report,
+) -> None:
+    downloader = Downloader(args.jobs, folder, state, collection, report)
+    try:
+        complete = downloader.download()
+        if args.delete:
+            complete = downloader.delete_gone() and complete
+    finally:
+        # After an interruption as well: it says whose the files are.
+        state.save()
+    if complete:
+        folder.remove_partials()
+
+
+class Folder:
+    """The folder of the files. No name from a server leads out of it, through links neither.
+
+    :raises OSError: it cannot be made.
+    """
+
+    def __init__(self, path: str):
+        self.path = Path(path).resolve()
+        self._partials = self.path / PARTIALS
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._make_partials()
+        # macOS and Windows: names that differ here may be one file there.
+        self._one_case = (self.path / PARTIALS.upper()).exists()
+
+    def key(self, name: str) -> str:
+        """Return what is equal for names that are one file."""
+        return unicodedata.normalize("NFC", name).casefold() if self._one_case else name
+
+    def target(self, name: str) -> Path:
+        """Return the path for a file of this name.
+
+        :raises Failure: the name leads out of the folder or is one of the script's own.
+        :raises OSError: it cannot be a name here.
+        """
+        parts = name.split("/")
+        for part in parts:
+            _check_name(part)
+        if len(parts) > MAX_FOLDERS:
+            raise Failure("has too long a path")
+        if parts[0].casefold() in (STATE, PARTIALS):
+            raise Failure("has a name that the script keeps for itself")
+        for number in range(1, len(parts)):
+            parent = self.path.joinpath(*parts[:number])
+            if not stat.S_ISDIR(_mode(parent) or stat.S_IFDIR):
+                raise Failure(f"{'/'.join(parts[:number])} is not a folder but a file or a link")
+        path = self.path.joinpath(*parts)
+        if not stat.S_ISREG(_mode(path) or stat.S_IFREG):
+            raise Failure("there is a folder or a link of its name")
+        return path
+
+    def move(self, partial: Path, name: str) -> None:
+        """Give a complete file its name, in one step.
+
+        :raises Failure: the name is not one for here (any more).
+        :raises OSError: the file cannot have it.
+        """
+        target = self.target(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial, target)
+
+    def remove(self, name: str) -> bool:
+        """Remove a file, with the folders that it was the last one in. Return whether it was there.
+
+        :raises Failure: the name is not that of a file here.
+        :raises OSError: it cannot be removed.
+        """
+        target = self.target(name)
+        try:
+            target.unlink()
+        except FileNotFoundError:
+            return False
+        with contextlib.suppress(OSError):
+            for parent in list(target.relative_to(self.path).parents)[:-1]:
+                (self.path / parent).rmdir()
+        return True
+
+    def partial(self, *key: str) -> Path:
+        """Return the path for a file that is not complete, the same in every run."""
+        return self._partials / hashlib.sha256(json.dumps(key).encode()).hexdigest()
+
+    def remove_partials(self) -> None:
+        """Remove what there is of files that were not completed."""
+        for path in self._partials.iterdir():
+            if PARTIAL_NAME.fullmatch(path.name):
+                path.unlink()
+        with contextlib.suppress(OSError):
+            self._partials.rmdir()
+
+    def state(self) -> Any:
+        """Return what :meth:`save_state` saved, or ``None``.
+
+        :raises ValueError: there is something else.
+        """
+        try:
+            return json.loads((self.path / STATE).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def save_state(self, state: Any) -> None:
+        """Save a JSON value, in one step."""
+        self._make_partials()
+        new = self._partials / "state"
+        new.write_text(json.dumps(state))
+        os.replace(new, self.path / STATE)
+
+    def _make_partials(self):
+        self._partials.mkdir(exist_ok=True)
+        if self._partials.is_symlink():
+            raise ValueError(f"{PARTIALS} is a link")
+
+
+def _mode(path):
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _check_name(part):
+    outside = part in ("", ".", "..") or "/" in part or "\\" in part or os.path.splitdrive(part)[0]
+    try:
+        os.fsencode(part)
+    except UnicodeEncodeError as error:
+        raise Failure("has a name that is not text") from error
+    if outside or any(unicodedata.category(character) == "Cc" for character in part):
+        raise Failure("has a name that a file in the folder cannot have")
+
+
+class State:
+    """What is known from earlier runs: whose the files are, and since when records are new.
+
+    :param source: whose attachments the folder has: server, bucket and collection.
+    :ivar timestamp: nothing changed before it that is not here, or ``None``.
+    :ivar names: ``{record id: name}`` of the files.
+    :ivar gone: names of files that no record has any more.
+    :raises ValueError: the folder is for something else.
+    """
+
+    def __init__(self, folder: Folder, source: list[str], full: bool):
+        self._folder = folder
+        self._source = source
+        saved = folder.state()
+        # Scripts of older versions saved but a timestamp: without names, all has to be seen again.
+        saved = saved if isinstance(saved, dict) else {}
+        if saved.get("source", source) != source:
+            raise ValueError(f"holds the files of {' '.join(map(str, saved['source']))}")
+        self.timestamp: str | None = None if full else saved.get("timestamp")
+        self.names: dict[str, str] = saved.get("names", {})
+        self.gone: set[str] = set(saved.get("gone", ()))
+        self._owners = {folder.key(name): owner for owner, name in self.names.items()}
+
+    def save(self) -> None:
+        """Save it for the next run."""
+        self._folder.save_state(
+            {
+                "source": self._source,
+                "timestamp": self.timestamp,
+                "names": self.names,
+                "gone": sorted(self.gone),
+            }
+        )
+
+    def claim(self, record_id: str, name: str) -> str:
+        """Return the name for the file of a record: another one where it is another record's.
+
+        :raises Failure: that is taken, too.
+        """
+        names = (name, _with_id(name, record_id))
+        previous = self.names.get(record_id)
+        if previous in names:
+            return previous
+        for candidate in names:
+            if self._owners.setdefault(self._folder.key(candidate), record_id) == record_id:
+                self._take(record_id, candidate)
+                return candidate
+        raise Failure("has a name that other records have")
+
+    def release(self, record_id: str) -> None:
+        """Take note that a record has no file any more."""
+        name = self.names.pop(record_id, None)
+        if name is not None:
+            del self._owners[self._folder.key(name)]
+            self.gone.add(name)
+
+    def _take(self, record_id, name):
+        previous = self.names.get(record_id)
+        if previous is not None:
+            del self._owners[self._folder.key(previous)]
+            self.gone.add(previous)
+        self.names[record_id] = name
+        key = self._folder.key(name)
+        self.gone = {gone for gone in self.gone if self._folder.key(gone) != key}
+
+
+def _with_id(name, record_id):
+    folder, slash, filename = name.rpartition("/")
+    stem, extension = os.path.splitext(filename)
+    return f"{folder}{slash}{stem}-{record_id}{extension}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The file of a record, to be had.
+
+    :ivar name: of the file in the folder.
+    :ivar stored: what the server has.
+    :ivar original: what that is once it is decompressed, or ``None`` where it is not compressed.
+    """
+
+    record_id: str
+    last_modified: Any
+    name: str
+    location: str
+    stored: Content
+    original: Content | None
+
+    @property
+    def content(self) -> Content:
+        return self.original or self.stored
+
+
+class Downloader:
+    """Brings a folder into line with the attachments of a collection."""
+
+    def __init__(
+        self, jobs: int, folder: Folder, state: State, collection: Collection, report: Report
+    ):
+        self._jobs = jobs
+        self._folder = folder
+        self._state = state
+        self._collection = collection
+        self._http = collection.http
+        self._report = report
+        self._base_url = ""
+        self._timestamp: str | None = None
+        self._failed: list[int] = []
+        self._locks = [threading.Lock() for _ in range(LOCKS)]
+
+    def download(self) -> bool:
+        """Get the files of the records that changed, and return whether all are here.
+
+        :raises Failure: the records cannot be had.
+        """
+        self._base_url = self._collection.base_url()
+        for wanted, action, failure in in_parallel(
+            self._jobs, self._http, self._get, self._all_wanted()
+        ):
+            if failure is not None:
+                self._fail(wanted.name, wanted.last_modified, failure)
+            else:
+                details = {"size": wanted.content.size, "hash": wanted.content.hash}
+                self._report.done(action, wanted.name, record=wanted.record_id, **details)
+        self._state.timestamp = self._next_timestamp()
+        return not self._failed
+
+    def delete_gone(self) -> bool:
+        """Delete the files that no record has any more, and return whether none is left."""
+        for name in sorted(self._state.gone):
+            try:
+                if self._folder.remove(name):
+                    self._report.done("deleted", name)
+                self._state.gone.remove(name)
+            except (OSError, Failure) as error:
+                self._report.failed(name, as_failure(error))
+        return not self._state.gone
+
+    def _all_wanted(self) -> Iterator[Wanted]:
+        """Yield what to get, and release what the records have no more."""
+        since = self._state.timestamp
+        listed = set()
+        for timestamp, records in self._collection.pages(**({"_since": since} if since else {})):
+            self._timestamp = self._timestamp or timestamp
+            wanted = [found for record in records if (found := self._wanted(record))]
+            listed.update(record["id"] for record in records)
+            self._report.expect(sum(found.stored.size for found in wanted))
+            yield from wanted
+        if not since:
+            for record_id in self._state.names.keys() - listed:
+                self._state.release(record_id)
+
+    def _wanted(self, record):
+        """Return what to get for a record, or ``None`` where that is nothing."""
+        if record.get("deleted") or not record.get("attachment"):
+            self._state.release(record["id"])
+            return None
+        try:
+            return self._describe(record)
+        except (Failure, OSError) as error:
+            self._fail(_label(record), record.get("last_modified"), as_failure(error))
+            return None
+
+    def _describe(self, record):
+        stored, original = attachment_of(record), original_of(record)
+        location = record["attachment"].get("location")
+        if not isinstance(location, str) or not RECORD_ID.fullmatch(record["id"]):
+            raise Failure("the record does not say where its file is")
+        filename = (original or stored).filename
+        _check_name(filename)
+        path = record.get("path")
+        # What the upload script says of a file in a folder's folder.
+        wished = path if isinstance(path, str) and path.endswith(f"/{filename}") else filename
+        self._folder.target(wished)
+        name = self._state.claim(record["id"], wished)
+        if name != wished:
+            self._report.warn(wished, f"is the name of two records, one is written to {name}")
+        return Wanted(
+            record["id"],
+            record.get("last_modified"),
+            name,
+            self._absolute(location),
+            stored,
+            original,
+        )
+
+    def _absolute(self, location):
+        return location if SCHEME.match(location) else self._base_url + location.lstrip("/")
+
+    def _get(self, wanted):
+        """Return what was done for a file.
+
+        :raises Failure: it could not be had, and what was there is as it was.
+        """
+        # One page after the other may list the same record, changed meanwhile.
+        with self._locks[hash(wanted.record_id) % LOCKS]:
+            try:
+                target = self._folder.target(wanted.name)
+                if target.exists() and holds(target, wanted.content):
+                    self._report.expect(-wanted.stored.size)
+                    return "unchanged"
+                self._fetch(wanted)
+            except OSError as error:
+                raise as_failure(error) from error
+        return "downloaded"
+
+    def _fetch(self, wanted):
+        key = (wanted.record_id, wanted.location, wanted.stored.hash)
+        partial = self._folder.partial(*key)
+        fetch(self._http, wanted.location, wanted.stored, partial, self._report.advance)
+        if wanted.original is None:
+            self._folder.move(partial, wanted.name)
+            return
+        decompressed = self._folder.partial(*key, "decompressed")
+        try:
+            decompress(partial, decompressed, wanted.original, self._http.check)
+            self._folder.move(decompressed, wanted.name)
+        finally:
+            decompressed.unlink(missing_ok=True)
+        partial.unlink()
+
+    def _fail(self, name, last_modified, failure):
+        self._failed.append(last_modified if isinstance(last_modified, int) else 0)
+        self._report.failed(name, failure)
+
+    def _next_timestamp(self):
+        """Return since when records are to be asked for the next time: the failed ones again."""
+        if not self._failed:
+            return self._timestamp or self._state.timestamp
+        before = min(self._failed) - 1
+        return str(max(before, int(self._state.timestamp or 0)))
+
+
+def _label(record):
+    with contextlib.suppress(Failure):
+        return content_of(record).filename or record["id"]
+    return record["id"]
+
+
+class Partial:
+    """A file that is being downloaded, kept from run to run until it is complete.
+
+    :param progress: is told how many bytes there are more (or less, where it is negative).
+    :ivar size: in bytes.
+    :raises OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, progress: Callable[[int], None]):
+        self._progress = progress
+        self._file = _open_for_update(path)
+        self._digest = hashlib.sha256()
+        self.size = 0
+        for chunk in iter(lambda: self._file.read(CHUNK_BYTES), b""):
+            self._count(chunk)
+
+    @property
+    def hash(self) -> str:
+        return self._digest.hexdigest()
+
+    def append(self, chunk: bytes) -> None:
+        self._file.write(chunk)
+        self._count(chunk)
+
+    def restart(self) -> None:
+        """Forget what there is."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._progress(-self.size)
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._file.close()
+
+    def _count(self, chunk):
+        self._digest.update(chunk)
+        self.size += len(chunk)
+        self._progress(len(chunk))
+
+
+def _open_for_update(path):
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "r+b")
+
+
+def fetch(
+    http: Http, location: str, stored: Content, path: Path, progress: Callable[[int], None]
+) -> None:
+    """Complete a partial file, which may exist already, with what the server has.
+
+    :raises Failure: it could not be completed (what there is stays for another run), or it is
+        something else than what was asked for (and goes).
+    :raises OSError: it cannot be written.
+    """
+    with Partial(path, progress) as partial:
+        resumed = partial.size > 0
+        _complete(http, location, stored, partial)
+        if partial.hash != stored.hash and resumed:
+            partial.restart()
+            _complete(http, location, stored, partial)
+        if partial.hash != stored.hash:
+            path.unlink()
+            raise Failure(f"its hash is {partial.hash} instead of {stored.hash}")
+
+
+def _complete(http, location, stored, partial):
+    if partial.size > stored.size:
+        partial.restart()
+    for attempt in itertools.count():
+        if partial.size == stored.size:
+            return
+        with _ask(http, location, partial.size) as response:
+            reason = _receive(http, response, stored.size, partial)
+        if partial.size < stored.size:
+            http.pause(attempt, reason)
+
+
+def _ask(http, location, start):
+    if not location.lower().startswith(("http://", "https://")):
+        raise Failure(f"its location is not one to download from: {location}")
+    # Encoded for the transfer, it would be other bytes, with another hash and other ranges.
+    headers = {"Accept-Encoding": "identity"}
+    if start:
+        # Without If-Range: whether it is still the same file, the hash tells.
+        headers["Range"] = f"bytes={start}-"
+    response = http.request("GET", location, headers=headers)
+    return check_status(response, 200, *((206, 416) if start else ()))
+
+
+def _receive(http, response, size, partial):
+    """Add a response to a partial file, and return why it is not complete, if it is not."""
+    if response.status_code == 416:
+        partial.restart()
+        return "the server has less than what was there"
+    if response.status_code == 200 and partial.size:
+        partial.restart()
+    if response.status_code == 206 and not _starts_at(response, partial.size):
+        raise Failure("the server answered with another range than was asked for")
+    try:
+        for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+            http.check()
+            if partial.size + len(chunk) > size:
+                partial.restart()
+                raise Failure(f"the server sends more than the {size} bytes of the file")
+            partial.append(chunk)
+    except TRANSIENT_ERRORS as error:
+        return error
+    return "the server sent less than the whole file"
+
+
+def _starts_at(response, start):
+    return response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+
+
+def decompress(source: Path, target: Path, original: Content, check: Callable[[], None]) -> None:
+    """Decompress a file into another one, not a byte longer than the original.
+
+    :param check: called all along, may raise.
+    :raises Failure: the outcome is not the original.
+    :raises OSError: a file cannot be read or written.
+    """
+    digest = hashlib.sha256()
+    left = original.size
+    with gzip.open(source) as compressed, _open_for_update(target) as file:
+        file.truncate()
+        for chunk in _decompressed(compressed):
+            check()
+            left -= len(chunk)
+            if left < 0:
+                raise Failure(f"decompressed, it has more than its {original.size} bytes")
+            digest.update(chunk)
+            file.write(chunk)
+    if digest.hexdigest() != original.hash:
+        raise Failure(f"decompressed, its hash is {digest.hexdigest()} instead of {original.hash}")
+
+
+def _decompressed(file):
+    try:
+        yield from iter(lambda: file.read(CHUNK_BYTES), b"")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise Failure(f"cannot be decompressed: {error}") from error

@@ -1,0 +1,415 @@
+"""Upload files as the attachments of records."""
+
+import argparse
+import contextlib
+import gzip
+import hashlib
+import itertools
+import json
+import mimetypes
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from urllib3.fields import RequestField
+
+from kinto_attachment.scripts.common import (
+    CHUNK_BYTES,
+    PARTIALS,
+    STATE,
+    Collection,
+    Content,
+    Failure,
+    Report,
+    as_failure,
+    content_of,
+    holds,
+    in_parallel,
+    json_object,
+    make_parser,
+    parse,
+    run,
+)
+
+
+GZIP_LEVEL = 6
+GZIP_MIMETYPE = "application/x-gzip"
+COMPRESSED = {
+    "gzip": "application/gzip",
+    "bzip2": "application/x-bzip2",
+    "xz": "application/x-xz",
+    "compress": "application/x-compress",
+    "br": "application/x-brotli",
+}
+"""The mimetypes of what :func:`mimetypes.guess_type` calls an encoding."""
+
+RECORDS_AT_ONCE = 50
+"""How many records are asked for by their ids: that makes a URL of 2 kB."""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file to upload.
+
+    :ivar name: what makes it the same file: its path in the folder that was given, or its filename.
+    :ivar size: in bytes, for the progress only.
+    """
+
+    name: str
+    path: str
+    size: int
+
+    @property
+    def record_id(self) -> str:
+        """The id of the record that has the file, the same at all times."""
+        return record_id(self.name)
+
+    @property
+    def filename(self) -> str:
+        return self.name.rpartition("/")[2]
+
+
+def record_id(name: str) -> str:
+    """Return the id of the record for a file of this name: the UUID of the MD5 of the name."""
+    return str(uuid.UUID(hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Upload what the command line asks for, and return the exit code."""
+    parser = _make_parser()
+    args = parse(parser, argv)
+    for path in args.files:
+        if os.path.isdir(path) and not args.recursive:
+            parser.error(f"{path} is a folder (see --recursive)")
+    return run(lambda *shared: _upload_all(parser, *shared), args)
+
+
+def _make_parser():
+    parser = make_parser(
+        "Upload files as the attachments of records. A file whose content the record has "
+        "already is not sent.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="File, or folder, to upload.")
+    parser.add_argument(
+        "-r", "--recursive", action="store_true", help="Upload the files in folders, too."
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="Send all files, those that did not change as well."
+    )
+    parser.add_argument(
+        "--gzip", action="store_true", help="Compress files, and describe them in `original`."
+    )
+    parser.add_argument(
+        "--keep-filenames",
+        action="store_true",
+        help="Ask the server to store files under their own names, where it allows that.",
+    )
+    parser.add_argument(
+        "--delete",
+        action="store_true",
+        help="Delete the records of uploaded files that are not among these files any more.",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Print what would be done, and do nothing."
+    )
+    return parser
+
+
+def _upload_all(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    collection: Collection,
+    report: Report,
+) -> None:
+    files, complete = _local_files(args.files, report)
+    _refuse_equal_names(parser, files)
+    report.expect(sum(file.size for file in files))
+    if not args.dry_run:
+        collection.create_if_missing()
+    uploader = Uploader(args, collection, report)
+    uploader.upload(files)
+    if args.delete and not complete:
+        report.warn("--delete", "nothing is deleted, since not all files could be found")
+    elif args.delete:
+        uploader.delete_all_but({file.record_id for file in files})
+
+
+def _local_files(paths: Iterable[str], report: Report) -> tuple[list[LocalFile], bool]:
+    """Return the files to upload, and whether these are all that were asked for."""
+    files = []
+    complete = True
+    for name, path in _walk(paths):
+        try:
+            if isinstance(path, OSError):
+                raise path
+            if not os.path.isfile(path):
+                raise Failure("is not a file" if os.path.exists(path) else "does not exist")
+            _check_name(name)
+            files.append(LocalFile(name, path, os.path.getsize(path)))
+        except (OSError, Failure) as error:
+            complete = False
+            report.failed(name, as_failure(error))
+    return files, complete
+
+
+def _walk(paths: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the path of every file (instead of the latter, the ``OSError`` of a
+    folder that cannot be read). Links to folders are not followed: they may go in circles."""
+    for path in paths:
+        if not os.path.isdir(path):
+            yield os.path.basename(path), path
+            continue
+        errors: list[OSError] = []
+        for folder, subfolders, filenames in os.walk(path, onerror=errors.append):
+            subfolders.sort()
+            if folder == path:
+                _leave_out_what_is_not_content(subfolders, filenames)
+            for filename in sorted(filenames):
+                found = os.path.join(folder, filename)
+                yield os.path.relpath(found, path).replace(os.sep, "/"), found
+        for error in errors:
+            yield str(error.filename), error
+
+
+def _leave_out_what_is_not_content(subfolders, filenames):
+    """Forget what the download script keeps in its folder."""
+    for names, name in ((subfolders, PARTIALS), (filenames, STATE)):
+        if name in names:
+            names.remove(name)
+
+
+def _check_name(name):
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise Failure("its name is not UTF-8") from error
+
+
+def _refuse_equal_names(parser, files):
+    paths: dict[str, str] = {}
+    for file in files:
+        if file.name in paths:
+            parser.error(
+                f"{paths[file.name]} and {file.path} would both be the record of {file.name!r}"
+            )
+        paths[file.name] = file.path
+
+
+class Uploader:
+    """Brings the records of a collection into line with local files."""
+
+    def __init__(self, args: argparse.Namespace, collection: Collection, report: Report):
+        self._args = args
+        self._collection = collection
+        self._report = report
+
+    def upload(self, files: Iterable[LocalFile]) -> None:
+        """Send the files that the server does not have as they are."""
+        jobs = self._args.jobs
+        for (file, _), action, failure in in_parallel(
+            jobs, self._collection.http, self._upload_one, self._with_records(files)
+        ):
+            if failure is not None:
+                self._report.failed(file.name, failure)
+            else:
+                self._tell(action, file.name, file.record_id, size=file.size)
+
+    def delete_all_but(self, kept: set[str]) -> None:
+        """Delete the records of files that are not among those with these ids.
+
+        Records that this script cannot have made stay.
+        """
+        gone = [
+            record
+            for _, page in self._collection.pages()
+            for record in page
+            if record["id"] not in kept and _name_of(record) is not None
+        ]
+        for record, _, failure in in_parallel(
+            self._args.jobs, self._collection.http, self._delete_one, gone
+        ):
+            if failure is not None:
+                self._report.failed(_name_of(record), failure)
+            else:
+                self._tell("deleted", _name_of(record), record["id"])
+
+    def _with_records(self, files):
+        """Yield the files with their records, or with ``None`` where there is none yet."""
+        files = iter(files)
+        while some := list(itertools.islice(files, RECORDS_AT_ONCE)):
+            records = self._records({file.record_id for file in some})
+            yield from ((file, records.get(file.record_id)) for file in some)
+
+    def _records(self, ids):
+        pages = self._collection.pages(in_id=",".join(sorted(ids)), _fields="attachment,original")
+        try:
+            return {record["id"]: record for _, page in pages for record in page}
+        except Failure as failure:
+            # To who may create buckets, Kinto answers 403 where there is none of the name.
+            if self._args.dry_run and failure.status in (403, 404):
+                return {}
+            raise
+
+    def _upload_one(self, file_and_record):
+        """Return what was done to a file.
+
+        :raises Failure: it could not be sent.
+        """
+        file, record = file_and_record
+        try:
+            if not self._args.force and record is not None and _is_same(file, record):
+                self._report.expect(-file.size)
+                return "unchanged"
+            if not self._args.dry_run:
+                with open(file.path, "rb") as source:
+                    self._send(file, source, record or {})
+        except OSError as error:
+            raise as_failure(error) from error
+        return "uploaded"
+
+    def _send(self, file, source, record):
+        with contextlib.ExitStack() as stack:
+            attributes: dict[str, Any] = {}
+            filename, mimetype = file.filename, guess_mimetype(file.filename)
+            if "/" in file.name:
+                attributes["path"] = file.name
+            if self._args.gzip:
+                compressed = stack.enter_context(tempfile.TemporaryFile())
+                original = compress(source, compressed, filename, self._collection.http.check)
+                attributes["original"] = {**vars(original), "mimetype": mimetype}
+                self._report.expect(compressed.tell() - file.size)
+                source, filename, mimetype = compressed, f"{filename}.gz", GZIP_MIMETYPE
+            elif record.get("original"):
+                attributes["original"] = None
+            self._post(file.record_id, Form(source, filename, mimetype, attributes, self._progress))
+
+    def _post(self, record_id, form):
+        path = f"{self._collection.record_path(record_id)}/attachment"
+        params = {"randomize": "false"} if self._args.keep_filenames else None
+        headers = {"Content-Type": form.content_type}
+        with self._collection.request(
+            "POST", path, (200, 201), data=form, headers=headers, params=params
+        ) as response:
+            attachment = json_object(response)
+        received = content_of({"attachment": attachment})
+        if received.hash != form.hash:
+            raise Failure(f"the server has something else, with the hash {received.hash}")
+
+    def _progress(self, size):
+        self._collection.http.check()
+        self._report.advance(size)
+
+    def _delete_one(self, record):
+        if not self._args.dry_run:
+            path = self._collection.record_path(record["id"])
+            # Whoever has changed it meanwhile wants to keep it.
+            headers = {"If-Match": f'"{record["last_modified"]}"'}
+            self._collection.request("DELETE", path, (200, 404), headers=headers).close()
+
+    def _tell(self, action, name, record_id, **details):
+        if self._args.dry_run and action != "unchanged":
+            action = {"uploaded": "would upload", "deleted": "would delete"}[action]
+        self._report.done(action, name, record=record_id, **details)
+
+
+def _is_same(file, record):
+    try:
+        return holds(file.path, content_of(record))
+    except Failure:
+        return False
+
+
+def _name_of(record):
+    """Return the name of the file that this script made a record for, or ``None``."""
+    with contextlib.suppress(Failure):
+        content = content_of(record)
+        for name in (record.get("path"), content.filename):
+            if isinstance(name, str) and record["id"] == record_id(name):
+                return name
+    return None
+
+
+def guess_mimetype(filename: str) -> str | None:
+    """Return the mimetype that goes with a filename, or ``None`` to leave it to the server."""
+    mimetype, encoding = mimetypes.guess_type(filename)
+    return mimetype if encoding is None else COMPRESSED.get(encoding)
+
+
+def compress(source: BinaryIO, target: BinaryIO, filename: str, check: Any) -> Content:
+    """Compress a file into another one, equal bytes to equal bytes, and return what it was.
+
+    :param check: called all along, may raise.
+    """
+    digest = hashlib.sha256()
+    size = 0
+    with gzip.GzipFile("", "wb", GZIP_LEVEL, target, mtime=0) as compressor:
+        for chunk in iter(lambda: source.read(CHUNK_BYTES), b""):
+            check()
+            digest.update(chunk)
+            size += len(chunk)
+            compressor.write(chunk)
+    return Content(filename, digest.hexdigest(), size)
+
+
+class Form:
+    """A ``multipart/form-data`` body with a file that is read while the body is sent.
+
+    It can be iterated over again, for another try. ``len()`` gives its bytes.
+
+    :ivar hash: SHA-256 of the file as it was sent last, hexadecimal.
+    :ivar content_type: the header for it.
+    """
+
+    def __init__(self, source, filename, mimetype, attributes, progress):
+        boundary = uuid.uuid4().hex
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self.hash = ""
+        self._source = source
+        self._size = source.seek(0, os.SEEK_END)
+        self._progress = progress
+        self._sent = 0
+        delimiter = f"--{boundary}".encode()
+        self._head = b""
+        if attributes:
+            data = json.dumps(attributes).encode()
+            self._head = delimiter + b"\r\n" + _part_head("data") + data + b"\r\n"
+        self._head += delimiter + b"\r\n" + _part_head("attachment", filename, mimetype)
+        self._tail = b"\r\n" + delimiter + b"--\r\n"
+
+    def __len__(self):
+        return len(self._head) + self._size + len(self._tail)
+
+    def __iter__(self):
+        self._progress(-self._sent)
+        self._sent = 0
+        self._source.seek(0)
+        digest = hashlib.sha256()
+        yield self._head
+        while chunk := self._read():
+            digest.update(chunk)
+            self._sent += len(chunk)
+            yield chunk
+            self._progress(len(chunk))
+        self.hash = digest.hexdigest()
+        yield self._tail
+
+    def _read(self):
+        try:
+            chunk = self._source.read(CHUNK_BYTES)
+        except OSError as error:
+            # Not as it is: that would pass for one of the connection.
+            raise as_failure(error) from error
+        # Before the last boundary: without it, the server keeps nothing.
+        left = self._size - self._sent
+        if len(chunk) > left or (left and not chunk):
+            raise Failure("was changed while it was sent")
+        return chunk
+
+
+def _part_head(name, filename=None, content_type=None):
+    part = RequestField(name, b"", filename=filename)
+    part.make_multipart(content_type=content_type)
+    return part.render_headers().encode()

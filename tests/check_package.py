@@ -1,0 +1,62 @@
+"""Builds the wheel from a clean export of the last commit, and checks that it installs alone.
+
+Run by ``make package``: it takes a virtual environment of its own.
+"""
+
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+
+ROOT = Path(__file__).parent.parent
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        source, dist = Path(folder) / "source", Path(folder) / "dist"
+        export(source)
+        run(sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(dist), str(source))
+        (wheel,) = dist.glob("*.whl")
+        check_content(wheel)
+        check_import(wheel, Path(folder) / "venv")
+    print(f"{wheel.name}: holds the package and nothing else, and works where it is installed")
+
+
+def export(target):
+    target.mkdir()
+    archive = subprocess.run(
+        ["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True
+    ).stdout
+    subprocess.run(["tar", "-x", "-C", str(target)], input=archive, check=True)
+
+
+def check_content(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    strangers = [
+        name
+        for name in names
+        if not name.startswith("kinto_attachment/") and ".dist-info/" not in name
+    ]
+    missing = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "kinto_attachment").rglob("*.py")
+    } - set(names)
+    if strangers or missing:
+        raise SystemExit(f"The wheel holds {strangers} and lacks {missing}")
+
+
+def check_import(wheel, environment):
+    venv.create(environment, with_pip=True)
+    python = str(environment / "bin" / "python")
+    run(python, "-m", "pip", "install", "-q", str(wheel))
+    run(python, "-c", "import kinto_attachment.views, kinto_attachment.storage.local")
+
+
+def run(*command):
+    subprocess.run(command, check=True, cwd="/")
+
+
+if __name__ == "__main__":
+    main()

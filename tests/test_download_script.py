@@ -1,0 +1,682 @@
+import gzip
+import hashlib
+import json
+import signal
+import time
+import uuid
+
+import pytest
+
+from kinto_attachment.scripts import download
+from tests.scripts_support import (
+    STORAGES,
+    FakeKinto,
+    Scripts,
+    Stalled,
+    actions,
+    cut_off,
+    described,
+    failures,
+    kill,
+    make_folder,
+    serve_range,
+    start_server,
+    tree,
+)
+
+
+STORY = b"once upon a time " * 100
+
+
+@pytest.fixture
+def kinto():
+    with FakeKinto() as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def get(kinto, folder, capsys):
+    """Run the script in this process on the fake server, and return the lines of JSON."""
+
+    def run(*args, code=0):
+        options = ["-s", kinto.url, "-a", "alice:secret", "-b", "blog", "-c", "photos", "--json"]
+        options += ["--folder", str(folder), "--retry-after", "0", *map(str, args)]
+        assert download.main(options) == code
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+def downloads(kinto):
+    """Return the ``Range`` headers of all downloads."""
+    requests = zip(kinto.seen, kinto.headers, strict=True)
+    return [headers["Range"] for (_, path), headers in requests if "stored-" in path]
+
+
+def everything_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+# What is asked for
+
+
+def test_file_that_is_right_already_is_not_downloaded(kinto, get, folder):
+    kinto.add("story.txt", STORY)
+    make_folder(folder, 0)
+    (folder / "story.txt").write_bytes(STORY)
+    assert actions(get()) == {"unchanged": {"story.txt"}}
+    assert downloads(kinto) == []
+
+
+def test_file_of_the_same_size_that_is_wrong_is_replaced(kinto, get, folder):
+    kinto.add("story.txt", STORY)
+    make_folder(folder, 0)
+    (folder / "story.txt").write_bytes(STORY.upper())
+    assert actions(get()) == {"downloaded": {"story.txt"}}
+    assert (folder / "story.txt").read_bytes() == STORY
+
+
+def test_only_records_that_changed_are_asked_for(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    get()
+    kinto.add("b.txt", b"b")
+    assert actions(get()) == {"downloaded": {"b.txt"}}
+    assert get() == [{"action": "summary"}]
+    assert everything_in(folder) == {"a.txt", "b.txt", ".last_sync"}
+
+
+def test_failed_file_is_asked_for_again_and_those_before_are_not(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    kinto.add("b.txt", b"b", served=b"B")
+    kinto.add("c.txt", b"c")
+    assert actions(get(code=1)) == {"downloaded": {"a.txt", "c.txt"}, "failed": {"b.txt"}}
+    kinto.files["stored-2"] = b"b"
+    assert actions(get()) == {"downloaded": {"b.txt"}, "unchanged": {"c.txt"}}
+    assert tree(folder).keys() == {"a.txt", "b.txt", "c.txt"}
+
+
+def test_state_of_an_older_script_is_replaced(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    make_folder(folder, 0)
+    (folder / ".last_sync").write_text("9999999")
+    assert actions(get()) == {"downloaded": {"a.txt"}}
+
+
+def test_full_brings_back_what_is_missing(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    get()
+    (folder / "a.txt").unlink()
+    assert actions(get()) == {}
+    assert actions(get("--full")) == {"downloaded": {"a.txt"}}
+
+
+def test_folder_is_for_one_collection(kinto, get, folder, capsys):
+    get()
+    with pytest.raises(SystemExit) as exit:
+        get("--collection", "others")
+    assert exit.value.code == 2
+    assert f"holds the files of {kinto.url} blog photos" in capsys.readouterr().err
+
+
+def test_folder_that_cannot_be_made_is_wrong_usage(kinto, get, folder, capsys):
+    folder.write_text("a file")
+    with pytest.raises(SystemExit) as exit:
+        get()
+    assert exit.value.code == 2
+    assert "File exists" in capsys.readouterr().err
+
+
+def test_relative_locations_are_of_the_base_url(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    kinto.base_url = "/files/"
+    kinto.add("b.txt", b"b", location=f"{kinto.origin}/elsewhere/stored-2")
+    get()
+    assert ("GET", "/files/stored-1") in kinto.seen
+    assert ("GET", "/elsewhere/stored-2") in kinto.seen
+
+
+def test_credentials_are_for_kinto_only(kinto, get):
+    kinto.add("a.txt", b"a")
+    get()
+    for (_, path), headers in zip(kinto.seen, kinto.headers, strict=True):
+        assert ("Authorization" in headers) == path.startswith("/v1/")
+
+
+def test_files_are_asked_for_as_they_are(kinto, get):
+    kinto.add("a.txt", b"a")
+    get()
+    assert kinto.headers[-1]["Accept-Encoding"] == "identity"
+
+
+def test_record_that_is_listed_twice_is_downloaded_once(kinto, get, folder):
+    def serve(handler):
+        # Long enough for another download to begin.
+        time.sleep(0.5)
+        serve_range(handler, STORY)
+
+    kinto.records.append(kinto.add("story.txt", STORY, served=serve))
+    assert actions(get()) == {"downloaded": {"story.txt"}, "unchanged": {"story.txt"}}
+    assert len(downloads(kinto)) == 1
+
+
+# Deletion
+
+
+def test_delete_removes_files_whose_records_are_gone(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    kinto.add("b.txt", b"b")
+    kinto.add("c.txt", b"c")
+    get()
+    (folder / "mine.txt").write_bytes(b"not the script's")
+    kinto.records[0] = {"id": "record-1", "last_modified": 5000, "deleted": True}
+    kinto.records[1] = {"id": "record-2", "last_modified": 6000, "attachment": None}
+    assert actions(get()) == {}
+    assert (folder / "a.txt").exists()
+    assert actions(get("--delete")) == {"deleted": {"a.txt", "b.txt"}}
+    assert tree(folder).keys() == {"c.txt", "mine.txt"}
+
+
+def test_delete_removes_the_file_of_the_previous_name(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    get()
+    kinto.records[0]["attachment"]["filename"] = "b.txt"
+    kinto.records[0]["last_modified"] = 5000
+    assert actions(get("--delete")) == {"downloaded": {"b.txt"}, "deleted": {"a.txt"}}
+
+
+def test_delete_spares_a_file_that_another_record_has_now(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    get()
+    kinto.records[0] = {"id": "record-1", "last_modified": 5000, "deleted": True}
+    kinto.add("a.txt", b"a new one")["last_modified"] = 6000
+    assert actions(get("--delete")) == {"downloaded": {"a.txt"}}
+    assert (folder / "a.txt").read_bytes() == b"a new one"
+
+
+def test_delete_finds_what_is_gone_when_all_records_are_asked_for(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    get()
+    kinto.records.clear()
+    assert actions(get("--full", "--delete")) == {"deleted": {"a.txt"}}
+
+
+def test_folders_that_are_empty_go_with_their_files(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    kinto.records[0]["path"] = "x/y/a.txt"
+    get()
+    assert tree(folder).keys() == {"x/y/a.txt"}
+    kinto.records[0] = {"id": "record-1", "last_modified": 5000, "deleted": True}
+    get("--delete")
+    assert everything_in(folder) == {".last_sync"}
+
+
+# Names
+
+
+def test_two_records_of_one_name_have_a_file_each(kinto, get, folder):
+    kinto.add("story.txt", b"first")
+    kinto.add("story.txt", b"second")
+    lines = get()
+    assert lines[0] == {
+        "action": "warning",
+        "name": "story.txt",
+        "message": "is the name of two records, one is written to story-record-2.txt",
+    }
+    assert (folder / "story.txt").read_bytes() == b"first"
+    assert (folder / "story-record-2.txt").read_bytes() == b"second"
+    kinto.files["stored-2"] = b"second, again"
+    kinto.records[1]["attachment"].update(described("story.txt", b"second, again"))
+    kinto.records[1]["last_modified"] = 5000
+    get()
+    assert (folder / "story.txt").read_bytes() == b"first"
+    assert (folder / "story-record-2.txt").read_bytes() == b"second, again"
+
+
+def test_file_keeps_its_name_when_the_other_record_of_the_name_goes(kinto, get, folder):
+    kinto.add("story.txt", b"first")
+    kinto.add("story.txt", b"second")
+    get()
+    kinto.records[0] = {"id": "record-1", "last_modified": 5000, "deleted": True}
+    kinto.records[1]["last_modified"] = 6000
+    assert actions(get("--delete"))["unchanged"] == {"story-record-2.txt"}
+    assert tree(folder).keys() == {"story-record-2.txt"}
+
+
+def test_names_that_differ_in_case_are_one_where_the_folder_says_so(kinto, get, folder):
+    kinto.add("story.txt", b"first")
+    kinto.add("STORY.txt", b"second")
+    # What a file system without case would make of the script's folder.
+    make_folder(folder / ".PARTIAL", 0)
+    get()
+    assert (folder / "STORY-record-2.txt").read_bytes() == b"second"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.txt",
+        "..",
+        ".",
+        "",
+        "/tmp/evil.txt",
+        "a/../../evil.txt",
+        "..\\evil.txt",
+        "C:\\evil.txt",
+        "evil\0.txt",
+        "evil\n.txt",
+        "\x1b[2Jevil.txt",
+        "evil\ud800.txt",
+        "e" * 300,
+        ".last_sync",
+        ".LAST_SYNC",
+        ".partial",
+    ],
+)
+def test_no_name_leads_out_of_the_folder(kinto, get, folder, tmp_path, name):
+    kinto.add("good.txt", b"good")
+    kinto.add(name, b"evil")
+    lines = get(code=1)
+    assert len(failures(lines)) == 1
+    assert actions(lines)["downloaded"] == {"good.txt"}
+    assert json.loads((folder / ".last_sync").read_text())["timestamp"] == "1999"
+    assert tree(tmp_path).keys() == {"copy/good.txt"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../evil.txt",
+        "/tmp/evil.txt",
+        "a/../../evil.txt",
+        "a//evil.txt",
+        ".partial/evil.txt",
+        "a/" * 1500 + "evil.txt",
+        "a/" * 5000 + "evil.txt",
+    ],
+)
+def test_no_path_leads_out_of_the_folder(kinto, get, tmp_path, path):
+    kinto.add("evil.txt", b"evil")
+    kinto.records[0]["path"] = path
+    assert len(failures(get(code=1))) == 1
+    assert tree(tmp_path) == {}
+
+
+def test_path_of_another_file_is_ignored(kinto, get, folder):
+    kinto.add("b.txt", b"b")
+    kinto.records[0]["path"] = "x/a.txt"
+    get()
+    assert tree(folder).keys() == {"b.txt"}
+
+
+def test_links_in_the_folder_are_not_followed(kinto, get, folder, tmp_path):
+    outside = make_folder(tmp_path / "outside", 0)
+    (outside / "secret.txt").write_bytes(b"secret")
+    make_folder(folder, 0)
+    (folder / "link.txt").symlink_to(outside / "secret.txt")
+    (folder / "dangling.txt").symlink_to(outside / "new.txt")
+    (folder / "link").symlink_to(outside)
+    kinto.add("link.txt", b"evil")
+    kinto.add("dangling.txt", b"evil")
+    kinto.add("secret.txt", b"evil")
+    kinto.records[2]["path"] = "link/secret.txt"
+    assert failures(get(code=1)) == {
+        "link.txt": "there is a folder or a link of its name",
+        "dangling.txt": "there is a folder or a link of its name",
+        "secret.txt": "link is not a folder but a file or a link",
+    }
+    assert {path.name: path.read_bytes() for path in outside.iterdir()} == {"secret.txt": b"secret"}
+
+
+def test_link_that_appears_meanwhile_is_not_followed(kinto, get, folder, tmp_path):
+    outside = make_folder(tmp_path / "outside", 0)
+
+    def serve(handler):
+        (folder / "sub").symlink_to(outside)
+        serve_range(handler, b"evil")
+
+    kinto.add("a.txt", b"evil", served=serve)
+    kinto.records[0]["path"] = "sub/a.txt"
+    assert failures(get(code=1)) == {"sub/a.txt": "sub is not a folder but a file or a link"}
+    assert list(outside.iterdir()) == []
+
+
+def test_links_among_the_partial_files_are_not_followed(kinto, get, folder, tmp_path):
+    (tmp_path / "outside").mkdir()
+    folder.mkdir()
+    (folder / ".partial").symlink_to(tmp_path / "outside")
+    with pytest.raises(SystemExit) as exit:
+        get()
+    assert exit.value.code == 2
+
+
+def test_record_ids_never_are_paths(kinto, get, tmp_path):
+    kinto.add("a.txt", b"first")
+    kinto.add("a.txt", b"second")
+    kinto.records[1]["id"] = "/../../../evil"
+    assert len(failures(get(code=1))) == 1
+    assert tree(tmp_path).keys() == {"copy/a.txt"}
+
+
+# What the server sends
+
+
+def test_wrong_hash_is_refused_and_nothing_stays(kinto, get, folder):
+    kinto.add("story.txt", STORY, served=STORY.upper())
+    make_folder(folder, 0)
+    (folder / "story.txt").write_bytes(b"the previous one")
+    message = failures(get(code=1))["story.txt"]
+    digests = [hashlib.sha256(content).hexdigest() for content in (STORY.upper(), STORY)]
+    assert message == f"its hash is {digests[0]} instead of {digests[1]}"
+    assert (folder / "story.txt").read_bytes() == b"the previous one"
+    assert everything_in(folder) == {"story.txt", ".last_sync", ".partial"}
+
+
+def endless(status):
+    """Return a file of :class:`FakeKinto` that ends when the client leaves (or after 64 MiB)."""
+
+    def serve(handler):
+        handler.send_response(status)
+        handler.end_headers()
+        for _ in range(1024):
+            handler.wfile.write(b"x" * 65536)
+        handler.close_connection = True
+        handler.server.files.clear()
+
+    return serve
+
+
+def test_endless_body_is_left(kinto, get, folder):
+    kinto.add("story.txt", STORY, served=endless(200))
+    message = failures(get(code=1))["story.txt"]
+    assert message == "the server sends more than the 1700 bytes of the file"
+    assert sum(path.stat().st_size for path in (folder / ".partial").iterdir()) == 0
+    assert kinto.files
+
+
+def test_endless_error_is_left(kinto, get):
+    kinto.add("story.txt", STORY, served=endless(500))
+    assert failures(get(code=1)) == {"story.txt": "500 Internal Server Error"}
+    assert kinto.files
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://host/file", "data:,story"])
+def test_only_web_addresses_are_downloaded(kinto, get, location):
+    kinto.add("story.txt", STORY, location=location)
+    message = failures(get(code=1))["story.txt"]
+    assert message == f"its location is not one to download from: {location}"
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://", "http://[bad/", "http://\ud800/", "http://host:port/", "http://127.0.0.1/\ud800"],
+)
+def test_location_that_is_no_url_fails_for_its_file_only(kinto, get, location):
+    kinto.add("story.txt", STORY, location=location)
+    kinto.add("good.txt", STORY)
+    lines = get("--retry", 0, code=1)
+    assert failures(lines).keys() == {"story.txt"}
+    assert actions(lines)["downloaded"] == {"good.txt"}
+
+
+def test_redirect_to_a_file_is_refused(kinto, get):
+    redirect = {"Location": "file:///etc/passwd"}
+    kinto.add("story.txt", STORY, served=lambda handler: handler.answer(302, **redirect))
+    assert "file:///etc/passwd" in failures(get(code=1))["story.txt"]
+
+
+def test_redirects_are_followed(kinto, get, folder):
+    redirect = {"Location": f"{kinto.origin}/elsewhere/stored-2"}
+    kinto.add("story.txt", STORY, served=lambda handler: handler.answer(302, **redirect))
+    kinto.files["stored-2"] = STORY
+    get()
+    assert (folder / "story.txt").read_bytes() == STORY
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": -1},
+        {"size": "17"},
+        {"size": None},
+        {"hash": "../evil"},
+        {"hash": "abc"},
+        {"hash": None},
+        {"filename": 1},
+        {"location": None},
+        {"original": "yes"},
+        {"original": {}, "filename": None},
+    ],
+)
+def test_record_that_does_not_describe_its_file_fails(kinto, get, changes):
+    kinto.add("story.txt", STORY)["attachment"].update(changes)
+    kinto.add("good.txt", STORY)
+    lines = get(code=1)
+    assert len(failures(lines)) == 1
+    assert actions(lines)["downloaded"] == {"good.txt"}
+
+
+def test_attachment_that_is_no_object_fails(kinto, get):
+    kinto.add("story.txt", STORY)
+    kinto.records[0]["attachment"] = "story.txt"
+    assert failures(get(code=1)).keys() == {"record-1"}
+
+
+def test_file_that_the_server_lost_fails(kinto, get):
+    kinto.add("story.txt", STORY)
+    kinto.files.clear()
+    assert failures(get(code=1)) == {"story.txt": "404 Not Found: No such file."}
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"data": {}}, {"data": [1]}, b"<html>", b"[" * 100_000])
+def test_server_that_is_no_kinto_is_told(kinto, get, monkeypatch, answer):
+    etag = {"ETag": '"1"'}
+    listing = "tests.scripts_support._KintoHandler._list"
+    monkeypatch.setattr(listing, lambda handler, query: handler.answer(200, answer, **etag))
+    assert "is not" in failures(get(code=1))[None]
+
+
+def test_server_without_timestamps_is_told(kinto, get, monkeypatch):
+    monkeypatch.setattr(FakeKinto, "timestamp", "yesterday")
+    assert "has no timestamp" in failures(get(code=1))[None]
+
+
+# Broken downloads
+
+
+def test_download_that_breaks_off_goes_on_where_it_was(kinto, get, folder):
+    kinto.add("story.txt", STORY, served=cut_off(STORY, after=700))
+    get()
+    assert downloads(kinto) == [None, "bytes=700-"]
+    assert (folder / "story.txt").read_bytes() == STORY
+
+
+def test_download_that_broke_off_goes_on_in_the_next_run(kinto, get, folder):
+    kinto.add("story.txt", STORY, served=cut_off(STORY, after=700))
+    get("--retry", 0, code=1)
+    assert "story.txt" not in everything_in(folder)
+    get()
+    assert downloads(kinto) == [None, "bytes=700-"]
+    assert (folder / "story.txt").read_bytes() == STORY
+    assert everything_in(folder) == {"story.txt", ".last_sync"}
+
+
+def test_server_without_ranges_sends_all_again(kinto, get, folder):
+    first = cut_off(STORY, after=700)
+
+    def serve(handler):
+        del handler.headers["Range"]
+        first(handler)
+
+    kinto.add("story.txt", STORY, served=serve)
+    get()
+    assert len(kinto.seen) == 4
+    assert (folder / "story.txt").read_bytes() == STORY
+
+
+def test_another_range_than_was_asked_for_is_refused(kinto, get):
+    first = cut_off(STORY, after=700)
+
+    def serve(handler):
+        if "Range" in handler.headers:
+            handler.headers.replace_header("Range", "bytes=10-")
+        first(handler)
+
+    kinto.add("story.txt", STORY, served=serve)
+    message = failures(get(code=1))["story.txt"]
+    assert message == "the server answered with another range than was asked for"
+
+
+def test_partial_file_that_is_wrong_is_downloaded_anew(kinto, get, folder):
+    kinto.add("story.txt", STORY, served=cut_off(STORY, after=700))
+    get("--retry", 0, code=1)
+    [partial] = (folder / ".partial").iterdir()
+    partial.write_bytes(b"x" * 700)
+    get()
+    assert downloads(kinto) == [None, "bytes=700-", None]
+    assert (folder / "story.txt").read_bytes() == STORY
+
+
+@pytest.mark.parametrize("size", [1700, 5000])
+def test_partial_file_of_a_wrong_size_is_downloaded_anew(kinto, get, folder, size):
+    kinto.add("story.txt", STORY, served=cut_off(STORY, after=700))
+    get("--retry", 0, code=1)
+    [partial] = (folder / ".partial").iterdir()
+    partial.write_bytes(b"x" * size)
+    get()
+    assert (folder / "story.txt").read_bytes() == STORY
+
+
+def test_file_that_became_shorter_than_what_is_here_is_asked_for_anew(kinto, get):
+    kinto.add("story.txt", STORY, served=cut_off(STORY, after=700))
+    get("--retry", 0, code=1)
+    kinto.files["stored-1"] = b"short"
+    message = failures(get("--retry", 1, code=1))["story.txt"]
+    assert message == "the server sent less than the whole file"
+    assert downloads(kinto) == [None, "bytes=700-", None]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_download_that_ended_in_the_middle_goes_on_in_the_next_run(kinto, folder, how):
+    story = STORY * 5000
+    stalled = Stalled(story, after=len(story) // 2)
+    kinto.add("a.txt", b"a")
+    kinto.add("story.txt", story, served=stalled)
+    scripts = Scripts(kinto.url)
+    process = scripts.start("download", "--json", "--folder", folder)
+    assert stalled.reached.wait(60)
+    partials = folder / ".partial"
+    while not any(p.stat().st_size > len(story) // 4 for p in partials.iterdir()):
+        assert process.poll() is None
+    output, errors, code = kill(process, how)
+    stalled.released.set()
+    assert not (folder / "story.txt").exists()
+    if how == signal.SIGINT:
+        assert code == 130
+        assert json.loads(output.splitlines()[-2])["action"] == "interrupted"
+    scripts.download(folder)
+    assert (folder / "story.txt").read_bytes() == story
+    assert everything_in(folder) == {"a.txt", "story.txt", ".last_sync"}
+    assert int(downloads(kinto)[-1].strip("bytes=-")) > len(story) // 4
+
+
+# Compression
+
+
+def compressed(kinto, where, content=STORY, **changes):
+    """Add a record whose file is compressed, as its attachment or the record itself tells."""
+    original = {**described("story.txt", content), **changes}
+    record = kinto.add("story.txt.gz", gzip.compress(content))
+    (record["attachment"] if where == "attachment" else record)["original"] = original
+    return record
+
+
+@pytest.mark.parametrize("where", ["attachment", "record"])
+def test_compressed_file_comes_as_its_original(kinto, get, folder, where):
+    compressed(kinto, where)
+    assert actions(get()) == {"downloaded": {"story.txt"}}
+    assert (folder / "story.txt").read_bytes() == STORY
+    assert actions(get("--full")) == {"unchanged": {"story.txt"}}
+    assert everything_in(folder) == {"story.txt", ".last_sync"}
+
+
+def test_broken_download_of_a_compressed_file_goes_on(kinto, get, folder):
+    compressed(kinto, "record")
+    kinto.files["stored-1"] = cut_off(kinto.files["stored-1"], after=20)
+    get("--retry", 0, code=1)
+    get()
+    assert downloads(kinto) == [None, "bytes=20-"]
+    assert (folder / "story.txt").read_bytes() == STORY
+
+
+@pytest.mark.parametrize("where", ["attachment", "record"])
+def test_decompression_ends_at_the_size_of_the_original(kinto, get, folder, where):
+    bomb = b"\0" * (64 << 20)
+    compressed(kinto, where, bomb, size=1000)
+    message = failures(get(code=1))["story.txt"]
+    assert message == "decompressed, it has more than its 1000 bytes"
+    assert "story.txt" not in everything_in(folder)
+    assert sum(p.stat().st_size for p in (folder / ".partial").iterdir()) < 1 << 20
+
+
+def test_wrong_original_is_refused(kinto, get, folder):
+    compressed(kinto, "record", hash="0" * 64)
+    compressed(kinto, "record")
+    kinto.records[1]["original"]["filename"] = "right.txt"
+    assert "decompressed, its hash is" in failures(get(code=1))["story.txt"]
+    # What was downloaded for it; nothing is left of what was decompressed, or of the other.
+    [partial] = tree(folder / ".partial").values()
+    assert partial == hashlib.sha256(kinto.files["stored-1"]).hexdigest()
+    assert "story.txt" not in everything_in(folder)
+    assert (folder / "right.txt").read_bytes() == STORY
+
+
+@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(STORY)[:-10]])
+def test_what_cannot_be_decompressed_fails(kinto, get, content):
+    kinto.add("story.txt.gz", content, original=described("story.txt", STORY))
+    assert "cannot be decompressed" in failures(get(code=1))["story.txt"]
+
+
+def test_original_of_a_previous_file_is_ignored(kinto, get, folder):
+    kinto.add("photo.jpg", b"a photo")
+    kinto.records[0]["original"] = described("story.txt", STORY)
+    get()
+    assert tree(folder).keys() == {"photo.jpg"}
+
+
+def test_content_encoding_of_the_transfer_does_not_matter(kinto, get, folder):
+    content = gzip.compress(STORY)
+    headers = {"Content_Encoding": "gzip"}
+    kinto.add("a.gz", content, served=lambda handler: handler.answer(200, content, **headers))
+    get()
+    assert (folder / "a.gz").read_bytes() == content
+
+
+# With a real server
+
+
+@pytest.fixture(scope="module", params=STORAGES.values(), ids=STORAGES.keys())
+def server(request, tmp_path_factory):
+    server = start_server(tmp_path_factory.mktemp("server"), request.param)
+    yield server
+    server.stop()
+
+
+def test_who_is_not_allowed_is_told_so(server, folder, tmp_path):
+    scripts = Scripts(server.url, bucket=uuid.uuid4().hex)
+    scripts.upload(make_folder(tmp_path / "source", 2), "-r")
+    lines = scripts.but(auth="bob:secret").download(folder, code=3)
+    assert failures(lines) == {None: "403 Forbidden: This user cannot access this resource."}
+
+
+def test_collection_in_pages_is_downloaded_whole(server, folder, tmp_path, monkeypatch, capsys):
+    scripts = Scripts(server.url, bucket=uuid.uuid4().hex)
+    source = make_folder(tmp_path / "source", 7)
+    scripts.upload(source, "-r")
+    monkeypatch.setattr("kinto_attachment.scripts.common.PAGE_RECORDS", 2)
+    assert download.main([*scripts.options, "--folder", str(folder)]) == 0
+    assert tree(folder) == tree(source)

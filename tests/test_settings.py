@@ -1,0 +1,172 @@
+"""The settings: their values, and how the server refuses to start with wrong ones."""
+
+import pytest
+from pyramid.exceptions import ConfigurationError
+
+from kinto_attachment.settings import read_settings
+
+
+def read(**settings):
+    """Return the settings as Kinto hands them on: each with and without prefix."""
+    from_file = {"base_path": "/srv/files"} | settings
+    values = {f"attachment.{name}": value for name, value in from_file.items()}
+    values |= {f"kinto.attachment.{name}": value for name, value in from_file.items()}
+    return read_settings({"settings_prefix": "kinto", "http_port": 8888, **values})
+
+
+def test_a_folder_is_all_that_is_needed():
+    settings = read()
+    assert settings.base_path == "/srv/files"
+    assert settings.base_url == settings.advertised_base_url == settings.folder == ""
+    assert settings.randomize and settings.fsync
+    assert not settings.serve_files
+    assert settings.max_field_size_bytes == 1024 * 1024
+
+
+@pytest.mark.parametrize("value", [True, "true", "True", "yes", "on", "1", 1, "T", "y", " yes "])
+def test_every_word_for_yes_is_true(value):
+    assert read(serve_files=value).serve_files is True
+
+
+@pytest.mark.parametrize("value", [False, "false", "False", "no", "off", "0", 0, "F", "n"])
+def test_every_word_for_no_is_false(value):
+    assert read(randomize=value).randomize is False
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("https://cdn.test", "https://cdn.test/"),
+        ("https://cdn.test/a/", "https://cdn.test/a/"),
+        ("/files", "/files/"),
+        ("", ""),
+    ],
+)
+def test_the_base_url_ends_in_a_slash(given, expected):
+    assert read(base_url=given).base_url == expected
+
+
+def test_the_extra_base_url_is_advertised():
+    settings = read(base_url="https://in.test", **{"extra.base_url": "https://cdn.test"})
+    assert settings.base_url == "https://in.test/"
+    assert settings.advertised_base_url == "https://cdn.test/"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", ""),
+        ("/a/b/", "a/b"),
+        ("{bucket_id}/{collection_id}", "blog/photos"),
+        ("x-{bucket_id}", "x-blog"),
+        ("1.10", "1.10"),
+        (2024, "2024"),
+    ],
+)
+def test_the_folder_may_name_bucket_and_collection(given, expected):
+    assert read(folder=given).folder_of("blog", "photos") == expected
+
+
+@pytest.mark.parametrize(
+    ("extensions", "allowed", "refused"),
+    [
+        ("default", ["a.JPG", "a.txt", "a.pdf", "a.csv"], ["a.exe", "a", ".jpg", "a.js"]),
+        ("images", ["a.png", "a.b.png"], ["a.txt", "a.png.txt"]),
+        ("images+audio", ["a.png", "a.mp3"], ["a.txt"]),
+        ("images + .TXT md", ["a.png", "a.txt", "a.md"], ["a.exe"]),
+        ("any", ["a.exe", "a", "a.", ".profile"], []),
+        ("images+any", ["a.exe"], []),
+        ("Images", ["a.png"], ["a.images"]),
+    ],
+)
+def test_the_last_extension_decides(extensions, allowed, refused):
+    settings = read(extensions=extensions)
+    assert [name for name in allowed + refused if settings.allows(name)] == allowed
+
+
+def test_mimetypes_are_found_by_extension():
+    settings = read(mimetypes=".FTL:application/vnd.fluent; db:application/vnd.sqlite3;")
+    assert settings.mimetypes == {
+        ".ftl": "application/vnd.fluent",
+        ".db": "application/vnd.sqlite3",
+    }
+
+
+@pytest.mark.parametrize("name", ["KINTO_ATTACHMENT_FOLDER", "ATTACHMENT_FOLDER"])
+def test_the_environment_goes_before_the_file(monkeypatch, name):
+    monkeypatch.setenv(name, "from-environment")
+    assert read(folder="from-file").folder == "from-environment"
+    assert read().folder == "from-environment"
+
+
+def test_the_environment_may_choose_the_storage(monkeypatch):
+    monkeypatch.setenv("KINTO_ATTACHMENT_BASE_PATH", "/srv/elsewhere")
+    monkeypatch.setenv("KINTO_ATTACHMENT_EXTRA_BASE_URL", "https://cdn.test")
+    settings = read_settings({"settings_prefix": "kinto"})
+    assert settings.base_path == "/srv/elsewhere"
+    assert settings.advertised_base_url == "https://cdn.test/"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("randomize", "maybe"),
+        ("randomize", ""),
+        ("fsync", "2"),
+        ("serve_files", "None"),
+        ("folder", "{bucket}"),
+        ("folder", "{bucket_id.x}"),
+        ("folder", "{bucket_id!r}"),
+        ("folder", "{"),
+        ("folder", "a/../b"),
+        ("folder", ".hidden"),
+        ("folder", "a//b"),
+        ("folder", "a\\b"),
+        ("extensions", ""),
+        ("mimetypes", ".ftl"),
+        ("mimetypes", ".ftl:nonsense"),
+        ("mimetypes", ":text/plain"),
+        ("max_field_size_bytes", "many"),
+        ("max_field_size_bytes", "0"),
+    ],
+)
+def test_a_wrong_value_stops_the_server(name, value):
+    with pytest.raises(ConfigurationError, match=rf"^kinto\.attachment\.{name} = "):
+        read(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("unknown", "nearest"),
+    [
+        ("base_pth", "base_path"),
+        ("BASE_PATH", "base_path"),
+        ("extra.base_uri", "extra.base_url"),
+        ("mimetype", "mimetypes"),
+    ],
+)
+def test_an_unknown_name_stops_the_server(unknown, nearest):
+    message = rf"^kinto\.attachment\.{unknown} is not a known .*kinto\.attachment\.{nearest}\?$"
+    with pytest.raises(ConfigurationError, match=message):
+        read(**{unknown: "x"})
+
+
+@pytest.mark.parametrize("settings", [{}, {"attachment.base_path": ""}])
+def test_no_storage_stops_the_server(settings):
+    with pytest.raises(ConfigurationError, match=r"kinto\.attachment\.base_path"):
+        read_settings({"settings_prefix": "kinto", **settings})
+
+
+def test_the_server_does_not_start_with_a_wrong_setting(make_app):
+    with pytest.raises(ConfigurationError, match=r"kinto\.attachment\.randomize"):
+        make_app(attachment__randomize="maybe")
+
+
+@pytest.mark.parametrize("base_path", ["/proc/files", "/dev/null/files"])
+def test_the_server_does_not_start_where_it_cannot_write(make_app, base_path):
+    with pytest.raises(ConfigurationError, match=r"kinto\.attachment\.base_path.*be written"):
+        make_app(attachment__base_path=base_path)
+
+
+def test_the_folder_is_created(make_app, tmp_path):
+    make_app(attachment__base_path=str(tmp_path / "some" / "where"))
+    assert (tmp_path / "some" / "where").is_dir()

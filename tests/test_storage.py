@@ -1,0 +1,332 @@
+"""Stored names, the local storage, and the files of a transaction."""
+
+import errno
+import multiprocessing
+import os
+import re
+import time
+
+import pytest
+import transaction
+
+from kinto_attachment.storage import StorageError, TransactionFiles, candidates, stored_name
+from kinto_attachment.storage.local import LocalStorage
+
+
+@pytest.fixture
+def storage(tmp_path):
+    storage = LocalStorage(str(tmp_path / "files"), "https://cdn.test/")
+    storage.prepare()
+    return storage
+
+
+def store(storage, name, content=b"content"):
+    staged = storage.stage(name, "text/plain")
+    staged.write(content)
+    return staged.publish()
+
+
+def listing(storage):
+    """Return the names of all that is in the storage's folder, staged files included."""
+    root = storage.base_path
+    return sorted(
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, _, names in os.walk(root)
+        for name in names
+    )
+
+
+@pytest.mark.parametrize(
+    ("filename", "stored"),
+    [
+        ("story.txt", "story.txt"),
+        ("My Story (1).TXT", "My_Story_1.TXT"),
+        ("Crème brûlée.jpg", "Creme_brulee.jpg"),
+        ("日本.png", "attachment.png"),
+        ("Ἀχιλλεύς", "attachment"),
+        (".profile", "profile"),
+        ("...", "attachment"),
+        ("..txt", "txt"),
+        ("a/../b.txt", "a..b.txt"),
+        ("a\\b\0.txt", "ab.txt"),
+        ("-rf.txt", "rf.txt"),
+        ("..txt", "txt"),
+        ("CON.txt", "_CON.txt"),
+        ("lpt1", "_lpt1"),
+        ("console.txt", "console.txt"),
+        ("photo.", "photo"),
+        ("50%?#&.jpg", "50.jpg"),
+    ],
+)
+def test_a_stored_name_is_safe_and_keeps_its_extension(filename, stored):
+    assert stored_name(filename, "", randomize=False) == stored
+
+
+def test_a_stored_name_has_at_most_255_bytes():
+    name = stored_name("x" * 5000 + ".jpeg", "", randomize=False)
+    assert len(name) == 255
+    assert name.endswith(".jpeg")
+    numbered = [name for name, _ in zip(candidates(name), range(1000), strict=False)]
+    assert {len(name) for name in numbered} == {255}
+    assert len(set(numbered)) == 1000
+    assert all(name.endswith(".jpeg") for name in numbered)
+
+
+def test_an_endless_extension_is_cut():
+    assert len(stored_name("x." + "y" * 5000, "", randomize=False)) < 255
+
+
+def test_a_random_name_keeps_the_extension_in_lower_case():
+    uuid4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+    first = stored_name("Photo.JPG", "a/b", randomize=True)
+    assert re.fullmatch(rf"a/b/{uuid4}\.jpg", first)
+    assert first != stored_name("Photo.JPG", "a/b", randomize=True)
+
+
+def test_a_published_file_is_there_under_its_name(storage):
+    name = store(storage, "a/b/story.txt")
+    assert name == "a/b/story.txt"
+    assert storage.exists(name)
+    assert storage.open(name).read() == b"content"
+    assert storage.url(name) == "https://cdn.test/a/b/story.txt"
+    assert listing(storage) == [name]
+
+
+def test_a_staged_file_cannot_be_seen(storage):
+    staged = storage.stage("story.txt", "text/plain")
+    staged.write(b"content")
+    (hidden,) = listing(storage)
+    assert hidden.startswith(".staging/")
+    assert not storage.exists("story.txt")
+    assert not storage.exists(hidden)
+    with pytest.raises(FileNotFoundError):
+        storage.open(hidden)
+    staged.discard()
+
+
+def test_a_discarded_file_leaves_nothing(storage):
+    staged = storage.stage("story.txt", "text/plain")
+    staged.write(b"content")
+    staged.discard()
+    staged.discard()
+    assert listing(storage) == []
+
+
+def test_discarding_a_published_file_does_nothing(storage):
+    staged = storage.stage("story.txt", "text/plain")
+    name = staged.publish()
+    staged.discard()
+    assert listing(storage) == [name]
+
+
+def test_a_taken_name_gets_a_number(storage):
+    names = [store(storage, "a/story.txt", bytes([i])) for i in range(3)]
+    assert names == ["a/story.txt", "a/story-1.txt", "a/story-2.txt"]
+    assert [storage.open(name).read() for name in names] == [b"\0", b"\1", b"\2"]
+
+
+def store_many(base_path, number):
+    storage = LocalStorage(base_path, fsync=False)
+    for i in range(50):
+        store(storage, "story.txt", f"{number}/{i}".encode())
+
+
+def test_a_name_is_never_taken_twice_by_many_processes(storage):
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=store_many, args=(storage.base_path, i)) for i in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    contents = {storage.open(name).read() for name in listing(storage)}
+    assert contents == {f"{n}/{i}".encode() for n in range(4) for i in range(50)}
+    assert set(listing(storage)) == {"story.txt", *(f"story-{i}.txt" for i in range(1, 200))}
+
+
+def test_a_file_system_without_hard_links_will_do(storage, monkeypatch):
+    def no_link(source, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_link)
+    names = [store(storage, "story.txt", bytes([i])) for i in range(2)]
+    assert names == ["story.txt", "story-1.txt"]
+    assert [storage.open(name).read() for name in names] == [b"\0", b"\1"]
+    assert listing(storage) == sorted(names)
+
+
+def test_file_and_folders_are_synced_before_the_name_is_told(storage, monkeypatch):
+    synced = []
+    fsync = os.fsync
+
+    def recording(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    store(storage, "new/story.txt")
+    base = storage.base_path
+    assert synced[0].startswith(f"{base}/.staging/")
+    assert set(synced[1:]) == {base, f"{base}/new"}
+    assert synced[-1] == f"{base}/new"
+
+
+def test_nothing_is_synced_where_that_is_switched_off(storage, monkeypatch):
+    monkeypatch.setattr(os, "fsync", None)
+    fast = LocalStorage(storage.base_path, fsync=False)
+    assert fast.exists(store(fast, "new/story.txt"))
+
+
+def test_a_name_that_cannot_be_synced_is_not_left(storage, monkeypatch):
+    fsync = os.fsync
+
+    def broken_for_folders(descriptor):
+        if os.path.isdir(os.readlink(f"/proc/self/fd/{descriptor}")):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", broken_for_folders)
+    staged = storage.stage("story.txt", "text/plain")
+    with pytest.raises(StorageError):
+        staged.publish()
+    staged.discard()
+    assert listing(storage) == []
+
+
+def test_a_stored_file_has_the_rights_that_the_process_gives(storage):
+    name = store(storage, "story.txt")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert os.stat(storage.path(name)).st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.txt", "a/../../secret.txt", "/etc/passwd", ".staging/x", "a//b", "", ".", "a\0b"],
+)
+def test_no_name_leads_out_of_the_folder(storage, tmp_path, name):
+    (tmp_path / "secret.txt").write_text("secret")
+    assert not storage.exists(name)
+    assert not storage.delete(name)
+    with pytest.raises(FileNotFoundError):
+        storage.open(name)
+    assert (tmp_path / "secret.txt").exists()
+
+
+def test_no_symbolic_link_leads_out_of_the_folder(storage, tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    os.symlink(tmp_path, os.path.join(storage.base_path, "link"))
+    with pytest.raises(FileNotFoundError):
+        storage.open("link/secret.txt")
+
+
+def test_deleting_tells_whether_there_was_a_file(storage):
+    name = store(storage, "story.txt")
+    assert storage.delete(name) is True
+    assert storage.delete(name) is False
+    assert listing(storage) == []
+
+
+def test_a_folder_that_vanished_is_made_again(storage):
+    os.rmdir(os.path.join(storage.base_path, ".staging"))
+    os.rmdir(storage.base_path)
+    assert storage.exists(store(storage, "story.txt"))
+
+
+def stage_and_die(base_path):
+    LocalStorage(base_path).stage("story.txt", "text/plain").write(b"x" * 100_000)
+    os._exit(9)
+
+
+def make_old(folder):
+    long_ago = time.time() - 3600
+    for entry in os.scandir(folder):
+        os.utime(entry, (long_ago, long_ago))
+
+
+def test_what_a_killed_worker_left_in_staging_goes_at_the_next_start(storage):
+    worker = multiprocessing.get_context("spawn").Process(
+        target=stage_and_die, args=(storage.base_path,)
+    )
+    worker.start()
+    worker.join()
+    alive = storage.stage("alive.txt", "text/plain")
+    assert len(listing(storage)) == 2
+    storage.prepare()
+    assert len(listing(storage)) == 2, "what is young is left alone"
+    make_old(os.path.join(storage.base_path, ".staging"))
+    storage.prepare()
+    assert len(listing(storage)) == 1
+    assert alive.publish() == "alive.txt"
+
+
+@pytest.fixture
+def running():
+    transaction.begin()
+    yield
+    transaction.abort()
+
+
+def test_a_commit_keeps_new_files_and_deletes_obsolete_ones(storage, running):
+    files = TransactionFiles(storage)
+    files.created(store(storage, "new.txt"))
+    files.obsolete(store(storage, "old.txt"))
+    assert listing(storage) == ["new.txt", "old.txt"]
+    transaction.commit()
+    assert listing(storage) == ["new.txt"]
+
+
+def test_an_abort_deletes_new_files_and_keeps_obsolete_ones(storage, running):
+    files = TransactionFiles(storage)
+    files.created(store(storage, "new.txt"))
+    files.obsolete(store(storage, "old.txt"))
+    transaction.abort()
+    assert listing(storage) == ["old.txt"]
+
+
+class RefusingManager:
+    """A data manager that does not let its transaction commit."""
+
+    transaction_manager = transaction.manager
+
+    def tpc_vote(self, running):
+        raise RuntimeError("refused")
+
+    def abort(self, running):
+        pass
+
+    tpc_begin = commit = tpc_finish = tpc_abort = abort
+
+    def sortKey(self):
+        return "refusing"
+
+
+def test_a_refused_commit_deletes_new_files_and_keeps_obsolete_ones(storage, running):
+    files = TransactionFiles(storage)
+    files.created(store(storage, "new.txt"))
+    files.obsolete(store(storage, "old.txt"))
+    transaction.get().join(RefusingManager())
+    with pytest.raises(RuntimeError):
+        transaction.commit()
+    assert listing(storage) == ["old.txt"]
+    transaction.abort()
+    assert listing(storage) == ["old.txt"]
+
+
+def test_the_abort_that_follows_a_commit_deletes_nothing(storage, running):
+    files = TransactionFiles(storage)
+    files.created(store(storage, "new.txt"))
+    running = transaction.get()
+    transaction.commit()
+    running.abort()
+    assert listing(storage) == ["new.txt"]
+
+
+def test_a_file_that_cannot_be_deleted_does_not_keep_the_others(storage, running, caplog):
+    files = TransactionFiles(storage)
+    os.mkdir(os.path.join(storage.base_path, "folder.txt"))
+    files.obsolete("folder.txt")
+    files.obsolete(store(storage, "old.txt"))
+    transaction.commit()
+    assert listing(storage) == []
+    assert "folder.txt" in caplog.text
