@@ -83,7 +83,10 @@ def fake_s3():
 @pytest.fixture
 def bucket(seaweedfs):
     """An empty bucket on the real server."""
-    return Bucket(seaweedfs.endpoint_url, f"bucket-{uuid.uuid4()}")
+    bucket = Bucket(seaweedfs.endpoint_url, f"bucket-{uuid.uuid4()}")
+    yield bucket
+    # Every bucket has volumes of its own, of which the server has only so many.
+    bucket.client.delete_bucket(Bucket=bucket.name)
 
 
 @pytest.fixture

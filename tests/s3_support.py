@@ -50,6 +50,8 @@ class SeaweedFS:
             "s3.port.lance": 0,
             "webdav": "false",
             "admin.ui": "false",
+            "volume.max": 1000,
+            "master.volumeSizeLimitMB": 64,
             "master.telemetry": "false",
         }
         command = [SCRIPTS / "weed", "mini", *(f"-{k}={v}" for k, v in options.items()), *others]

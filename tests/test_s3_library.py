@@ -205,3 +205,4 @@ def test_another_bucket_can_be_named(bucket, seaweedfs):
     assert (storage.exists(name), storage.exists(name, other.name)) == (False, True)
     storage.delete(name, other.name)
     assert other.keys() == []
+    other.client.delete_bucket(Bucket=other.name)

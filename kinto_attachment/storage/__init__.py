@@ -164,7 +164,7 @@ class Heartbeat:
         try:
             return self._running_probe().result(timeout=HEARTBEAT_TIMEOUT_SECONDS)
         except Exception:
-            logger.exception("The storage of attachments does not work: %s", self._storage)
+            logger.exception("The attachments storage does not work: %s", self._storage)
             return False
 
     def _running_probe(self):
