@@ -68,7 +68,7 @@ def test_the_heartbeat_is_false_where_nothing_can_be_written(app, caplog):
     os.rmdir(app.folder)
     app.folder.write_text("in the way")
     assert heartbeat(app, status=503) is False
-    assert "storage of attachments does not work" in caplog.text
+    assert "The attachments storage does not work" in caplog.text
 
 
 def test_the_heartbeat_is_false_where_other_bytes_come_back(app, monkeypatch):
