@@ -444,11 +444,15 @@ class MultipartUpload:
 
         :raises StorageError: that cannot be done, or a part could not be sent.
         """
-        self._complete(self._storage.call)
-
-    def complete_if_free(self) -> bool:
-        """Return whether the object was made. It is not where its name is taken."""
-        return self._complete(self._storage.call_if_free)
+        parts = [
+            {"PartNumber": number, "ETag": self._etag(part)}
+            for number, part in enumerate(self._parts, start=1)
+        ]
+        with self._failures_noticed():
+            self._storage.call(
+                "complete_multipart_upload", MultipartUpload={"Parts": parts}, **self._target
+            )
+        self._connection.ended(self)
 
     def abort(self) -> None:
         """Forget all parts. Where that fails, the lifecycle rule of the bucket clears them."""
@@ -495,19 +499,6 @@ class MultipartUpload:
             **self._target,
         )
         return answer["CopyPartResult"]["ETag"]
-
-    def _complete(self, call):
-        parts = [
-            {"PartNumber": number, "ETag": self._etag(part)}
-            for number, part in enumerate(self._parts, start=1)
-        ]
-        with self._failures_noticed():
-            made = call(
-                "complete_multipart_upload", MultipartUpload={"Parts": parts}, **self._target
-            )
-        if made:
-            self._connection.ended(self)
-        return made
 
     def _etag(self, part):
         with self._failures_noticed():
@@ -601,13 +592,25 @@ class S3StagedFile:
         self._upload = None
         if self._unique:
             return self._name
+        made = [self._key]
         try:
-            name = self._to_free_name(self._copy)
+            name = self._reserve_name()
+            made.append(name)
+            self._copy(name)
         except BaseException:
-            in_background(lambda: self._storage.delete_many([self._key]))
+            in_background(lambda: self._storage.delete_many(made))
             raise
         self._storage.delete_many([self._key])
         return name
+
+    def _reserve_name(self):
+        """Return a name that was free, and is now that of an empty object nobody knows of.
+
+        (Completing an upload with ``If-None-Match`` would do, but is not atomic in every store.)
+        """
+        return self._to_free_name(
+            lambda name: self._storage.call_if_free("put_object", Key=name, Body=b"")
+        )
 
     def _upload_parameters(self):
         if self._unique:
@@ -615,18 +618,16 @@ class S3StagedFile:
         return {name: value for name, value in self._parameters.items() if name != "ACL"}
 
     def _copy(self, name):
-        """Copy the complete file from its key to a name, and return whether that was free."""
-        upload = self._storage.begin_upload(name, self._parameters)
-        copied = False
+        """Copy the complete file from its key to a name that is reserved."""
         part_size = max(MIN_COPIED_PART_BYTES, self._storage.part_size)
+        upload = self._storage.begin_upload(name, self._parameters)
         try:
             for first in range(0, self._size, part_size):
                 upload.copy(self._key, first, min(first + part_size, self._size) - 1)
-            copied = upload.complete_if_free()
-        finally:
-            if not copied:
-                upload.discard()
-        return copied
+            upload.complete()
+        except BaseException:
+            upload.discard()
+            raise
 
     def _to_free_name(self, store):
         for name in candidates(self._name):
