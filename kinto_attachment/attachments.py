@@ -17,6 +17,7 @@ def receive(request):
         _content_length(request),
         stage=lambda filename, mimetype: _stage(request, filename, mimetype),
         max_field_bytes=request.registry.attachment_settings.max_field_size_bytes,
+        max_file_bytes=_settings(request).max_size_bytes,
         mimetype_by_extension=_settings(request).mimetypes,
     )
     try:

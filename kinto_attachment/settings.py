@@ -39,6 +39,7 @@ class CollectionSettings:
     :ivar extensions: the allowed file extensions, lower-case and without dot, or ``None`` for any.
     :ivar mimetypes: ``{extension: mimetype}``, extensions lower-case and with their dot.
     :ivar filename_pattern: what a stored name without its extension is made of.
+    :ivar max_size_bytes: the largest file, 0 for any.
     """
 
     folder: str
@@ -46,6 +47,7 @@ class CollectionSettings:
     filename_pattern: str
     extensions: frozenset[str] | None
     mimetypes: dict[str, str]
+    max_size_bytes: int
 
     def allows(self, filename: str) -> bool:
         """Return whether the last extension of this filename is an allowed one."""
@@ -407,6 +409,7 @@ OPTIONS = {
     "filename_pattern": Option(_filename_pattern, "{filename}"),
     "extensions": Option(_extensions, _extensions("default")),
     "mimetypes": Option(_mimetypes, {}),
+    "max_size_bytes": Option(_natural_number, 0),
     "fsync": Option(_boolean, True),
     "serve_files": Option(_boolean, False),
     "max_field_size_bytes": Option(_positive_integer, 1024 * 1024),
