@@ -1,10 +1,15 @@
 """Refused uploads of 50 MB: real clients read the answer, and not that the connection was reset."""
 
+import contextlib
+import http.client
 import json
 import subprocess
+from urllib.parse import urlsplit
 
 import pytest
 import requests
+
+from tests.support import BOUNDARY, basic_auth, file_part, multipart
 
 
 BYTES = 50_000_000
@@ -59,6 +64,18 @@ def python(url, user, headers, large):
     return response.json()["code"]
 
 
+def naive(url, user, headers, large):
+    """A client that looks for the answer only when it has sent everything."""
+    body = multipart(file_part(large.read_bytes(), "large.bin"))
+    address = urlsplit(url)
+    with contextlib.closing(http.client.HTTPConnection(address.netloc, timeout=60)) as connection:
+        headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", **headers}
+        if user:
+            headers["Authorization"] = basic_auth(user)
+        connection.request("POST", address.path, body, headers)
+        return json.loads(connection.getresponse().read())["code"]
+
+
 def test_curl_and_requests_read_why_their_upload_is_refused(server, large, tmp_path):
     answers = {}
     for name, (user, headers, collection, expected) in REFUSED.items():
@@ -69,6 +86,7 @@ def test_curl_and_requests_read_why_their_upload_is_refused(server, large, tmp_p
             curl(url, user, headers, large, "--header", "Expect:"),
             curl(url, user, headers, large, "--header", "Transfer-Encoding: chunked"),
             python(url, user, headers, large),
+            naive(url, user, headers, large),
         )
-        assert answers[name] == (expected,) * 4, (name, answers)
+        assert answers[name] == (expected,) * 5, (name, answers)
     assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == []
