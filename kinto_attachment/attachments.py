@@ -11,14 +11,14 @@ def receive(request):
 
     :raises HTTPException: the form is refused, and nothing is left of it.
     """
-    settings = request.registry.attachment_settings
     form = uploads.read_form(
         request.environ["wsgi.input"].read,
         request.headers.get("Content-Type", ""),
         _content_length(request),
         stage=lambda filename, mimetype: _stage(request, filename, mimetype),
-        max_field_bytes=settings.max_field_size_bytes,
-        mimetype_by_extension=settings.mimetypes,
+        max_field_bytes=request.registry.attachment_settings.max_field_size_bytes,
+        max_file_bytes=_settings(request).max_size_bytes,
+        mimetype_by_extension=_settings(request).mimetypes,
     )
     try:
         records.check_permissions_field(request.context, form.permissions)
@@ -81,14 +81,21 @@ def detach(request):
     return response
 
 
+def _settings(request):
+    ids = request.matchdict
+    return request.registry.attachment_settings.of(ids["bucket_id"], ids["collection_id"])
+
+
 def _stage(request, filename, mimetype):
-    settings = request.registry.attachment_settings
+    settings = _settings(request)
     if not settings.allows(filename):
         raise errors.extension_not_allowed()
     ids = request.matchdict
     folder = settings.folder_of(ids["bucket_id"], ids["collection_id"])
-    name = stored_name(filename, folder, settings.randomize)
-    return request.registry.attachment_storage.stage(name, mimetype, unique=settings.randomize)
+    pattern = settings.filename_pattern
+    name = stored_name(filename, folder, settings.randomize, pattern, ids["id"])
+    unique = settings.randomize and "{filename}" in pattern
+    return request.registry.attachment_storage.stage(name, mimetype, unique=unique)
 
 
 def _content_length(request):

@@ -56,6 +56,10 @@ def field_too_large(name, limit):
     return _too_large(f"body: {name} is larger than {limit} bytes")
 
 
+def file_too_large(at_least, limit):
+    return _too_large(f"body: attachment has at least {at_least} bytes, the limit is {limit}")
+
+
 def form_too_large(reason):
     return _too_large(f"body: Too large a form: {reason}")
 

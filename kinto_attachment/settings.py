@@ -1,9 +1,11 @@
 """The plugin's settings, as typed values.
 
-They are read once, when the server starts. Whatever is wrong with one of them stops the server
+They are read once, when the server starts, and merged for every bucket and collection that has
+some of its own. Whatever is wrong with one of them stops the server
 with a ``ConfigurationError`` that holds its full name.
 """
 
+import dataclasses
 import difflib
 import math
 import os
@@ -24,28 +26,28 @@ MIMETYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
 """A media type without parameters (RFC 6838, section 4.2)."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The settings of one server.
+RESOURCES = "resources."
 
-    :ivar backend: the dotted name of a module that registers an ``IFileStorage``.
-    :ivar aws: what ``S3Storage.from_settings`` reads, or ``None`` where no bucket is named.
+ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
+"""An id that Kinto gives a bucket or a collection (``kinto.core.storage.generators``)."""
+
+
+@dataclass(frozen=True)
+class CollectionSettings:
+    """The settings for the files of one collection.
+
     :ivar extensions: the allowed file extensions, lower-case and without dot, or ``None`` for any.
     :ivar mimetypes: ``{extension: mimetype}``, extensions lower-case and with their dot.
+    :ivar filename_pattern: what a stored name without its extension is made of.
+    :ivar max_size_bytes: the largest file, 0 for any.
     """
 
-    base_path: str | None
-    backend: str | None
-    aws: dict[str, Any] | None
-    base_url: str
-    advertised_base_url: str
     folder: str
     randomize: bool
+    filename_pattern: str
     extensions: frozenset[str] | None
     mimetypes: dict[str, str]
-    fsync: bool
-    serve_files: bool
-    max_field_size_bytes: int
+    max_size_bytes: int
 
     def allows(self, filename: str) -> bool:
         """Return whether the last extension of this filename is an allowed one."""
@@ -55,6 +57,40 @@ class Settings:
     def folder_of(self, bucket_id: str, collection_id: str) -> str:
         """Return the folder for the files of a collection, relative and without outer slashes."""
         return self.folder.format(bucket_id=bucket_id, collection_id=collection_id)
+
+
+PER_COLLECTION = tuple(field.name for field in dataclasses.fields(CollectionSettings))
+"""The settings that buckets and collections may have of their own."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one server.
+
+    :ivar backend: the dotted name of a module that registers an ``IFileStorage``.
+    :ivar aws: what ``S3Storage.from_settings`` reads, or ``None`` where no bucket is named.
+    :ivar everywhere: those of a collection for which there is nothing nearer.
+    :ivar resources: those of buckets, by ``(bucket_id,)``, and of collections, by
+        ``(bucket_id, collection_id)``, merged with those farther away.
+    """
+
+    base_path: str | None
+    backend: str | None
+    aws: dict[str, Any] | None
+    base_url: str
+    advertised_base_url: str
+    fsync: bool
+    serve_files: bool
+    max_field_size_bytes: int
+    everywhere: CollectionSettings
+    resources: dict[tuple[str, ...], CollectionSettings]
+
+    def of(self, bucket_id: str, collection_id: str) -> CollectionSettings:
+        """Return the settings that hold for the files of a collection."""
+        for resource in ((bucket_id, collection_id), (bucket_id,)):
+            if resource in self.resources:
+                return self.resources[resource]
+        return self.everywhere
 
 
 def read_settings(registry_settings: dict[str, Any]) -> Settings:
@@ -71,10 +107,13 @@ def read_settings(registry_settings: dict[str, Any]) -> Settings:
         raise ConfigurationError(f"{prefix}serve_files is for the files in {prefix}base_path")
     aws = aws_values(texts, prefix) if values["aws.bucket_name"] else None
     extra_base_url = values["extra.base_url"]
+    everywhere = CollectionSettings(**{name: values.pop(name) for name in PER_COLLECTION})
     return Settings(
         **{name: value for name, value in values.items() if "." not in name},
         aws=aws,
         advertised_base_url=extra_base_url or values["base_url"],
+        everywhere=everywhere,
+        resources=_read_resources(registry_settings, prefix, everywhere),
     )
 
 
@@ -107,23 +146,69 @@ def typed_values(settings: Mapping[str, Any], prefix: str, names: Iterable[str])
     """
     values = {}
     for name in names:
-        option, raw = OPTIONS[name], settings.get(prefix + name)
-        try:
-            values[name] = option.default if raw is None else option.cast(str(raw).strip())
-        except ValueError as error:
-            raise ConfigurationError(f"{prefix}{name} = {raw!r}: {error}") from error
+        values[name] = _typed(OPTIONS[name], settings.get(prefix + name), prefix + name)
     return values
 
 
-def _refuse_unknown_names(registry_settings, prefix):
-    for key in registry_settings:
-        name = key.removeprefix(PREFIX)
-        if not key.startswith(PREFIX) or name in OPTIONS:
-            continue
-        nearest = difflib.get_close_matches(name.lower(), OPTIONS, n=1, cutoff=0)[0]
+def _typed(option, raw, full_name):
+    try:
+        return option.default if raw is None else option.cast(str(raw).strip())
+    except ValueError as error:
+        raise ConfigurationError(f"{full_name} = {raw!r}: {error}") from error
+
+
+def _read_resources(registry_settings, prefix, everywhere):
+    """Return what :attr:`Settings.resources` holds."""
+    own = {}
+    for name in _names(registry_settings):
+        if name.startswith(RESOURCES):
+            text = _raw_value(registry_settings, prefix, name)
+            *resource, option = _resource_and_option(name, prefix)
+            own.setdefault(tuple(resource), {})[option] = _typed(
+                OPTIONS[option], text, prefix + name
+            )
+    merged = {}
+    # Those of a bucket go first, since its collections build upon them.
+    for resource in sorted(own, key=len):
+        farther = merged.get(resource[:1], everywhere)
+        merged[resource] = dataclasses.replace(farther, **own[resource])
+    return merged
+
+
+def _resource_and_option(name, prefix):
+    """Return ``[bucket_id, option]`` or ``[bucket_id, collection_id, option]`` of a setting."""
+    parts = name.removeprefix(RESOURCES).split(".")
+    if len(parts) not in (2, 3) or not all(ID.fullmatch(part) for part in parts[:-1]):
         raise ConfigurationError(
-            f"{prefix}{name} is not a known setting, did you mean {prefix}{nearest}?"
+            f"{prefix}{name} is neither like {prefix}{RESOURCES}BUCKET.randomize "
+            f"nor like {prefix}{RESOURCES}BUCKET.COLLECTION.randomize"
         )
+    if parts[0] == "default":
+        raise ConfigurationError(
+            f"{prefix}{name} would never apply: the default bucket has another id for every user"
+        )
+    if parts[-1] not in PER_COLLECTION:
+        known = [".".join([RESOURCES[:-1], *parts[:-1], option]) for option in PER_COLLECTION]
+        _raise_unknown(name, known, prefix)
+    return parts
+
+
+def _refuse_unknown_names(registry_settings, prefix):
+    for name in _names(registry_settings):
+        if name not in OPTIONS and not name.startswith(RESOURCES):
+            _raise_unknown(name, OPTIONS, prefix)
+
+
+def _names(registry_settings):
+    """Return the names of all settings that are the plugin's, without prefix."""
+    return [key.removeprefix(PREFIX) for key in registry_settings if key.startswith(PREFIX)]
+
+
+def _raise_unknown(name, known, prefix):
+    nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0)[0]
+    raise ConfigurationError(
+        f"{prefix}{name} is not a known setting, did you mean {prefix}{nearest}?"
+    )
 
 
 def _raw_value(registry_settings, prefix, name):
@@ -228,12 +313,21 @@ def _url(text):
     return text and text.rstrip("/") + "/"
 
 
-def _folder(text):
+def _check_placeholders(text, *known):
     for _, placeholder, spec, conversion in string.Formatter().parse(text):
-        if placeholder is None:
-            continue
-        if placeholder not in ("bucket_id", "collection_id") or spec or conversion:
-            raise ValueError("the placeholders are {bucket_id} and {collection_id}")
+        if placeholder is not None and (placeholder not in known or spec or conversion):
+            raise ValueError(f"the placeholders are {{{'}, {'.join(known)}}}")
+
+
+def _filename_pattern(text):
+    _check_placeholders(text, "datetime", "rid", "filename")
+    if not re.fullmatch(r"[A-Za-z0-9_.{}-]+", text) or "{{" in text or "}}" in text:
+        raise ValueError("should be placeholders, letters, digits, dots, dashes and underscores")
+    return text
+
+
+def _folder(text):
+    _check_placeholders(text, "bucket_id", "collection_id")
     folder = text.strip("/")
     for part in folder.split("/") if folder else ():
         if not part or part.startswith(".") or "\\" in part:
@@ -312,8 +406,10 @@ OPTIONS = {
     "extra.base_url": Option(_url, ""),
     "folder": Option(_folder, ""),
     "randomize": Option(_boolean, True),
+    "filename_pattern": Option(_filename_pattern, "{filename}"),
     "extensions": Option(_extensions, _extensions("default")),
     "mimetypes": Option(_mimetypes, {}),
+    "max_size_bytes": Option(_natural_number, 0),
     "fsync": Option(_boolean, True),
     "serve_files": Option(_boolean, False),
     "max_field_size_bytes": Option(_positive_integer, 1024 * 1024),

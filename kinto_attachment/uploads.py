@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 256 * 1024
 MAX_PARTS = 16
+MAX_ENVELOPE_BYTES = 1024 * 1024
+"""How much of a request may be neither file nor field: boundaries, headers of the parts."""
 
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -42,6 +44,15 @@ COMPRESSED = {
     "br": "application/x-brotli",
 }
 """The mimetypes of what :func:`mimetypes.guess_type` calls an encoding."""
+
+
+ACTIVE_TYPES = re.compile(
+    r"text/(html|xml|xsl|vbscript|x-component)"
+    r"|application/(xml|xml-dtd)|.*\+xml"
+    r"|(text|application)/(x-)?(java|ecma|live|j)script[\d.]*"
+    r"|multipart/.*|message/.*"
+)
+"""The mimetypes with which a browser runs what is in a file, or looks into it for what to run."""
 
 
 class StagedFile(Protocol):
@@ -82,6 +93,7 @@ def read_form(
     content_length: int | None,
     stage: Callable[[str, str], StagedFile],
     max_field_bytes: int,
+    max_file_bytes: int,
     mimetype_by_extension: dict[str, str],
 ) -> Form:
     """Return the form of a ``multipart/form-data`` body (RFC 7578), its parts in any order.
@@ -90,12 +102,14 @@ def read_form(
 
     :param read: returns at most so many bytes of the body, none at its end.
     :param content_length: of the body in bytes, ``None`` if the client did not tell.
+    :param max_file_bytes: 0 for a file of any size.
     :param stage: makes a staged file for a filename and a mimetype; it may refuse.
     :raises HTTPException: the form is refused (see :mod:`kinto_attachment.errors`).
     """
     boundary = _boundary(content_type)
+    _refuse_too_long(content_length, max_field_bytes, max_file_bytes)
     body = _Body(read, content_length)
-    parts = _Parts(stage, max_field_bytes, mimetype_by_extension)
+    parts = _Parts(stage, max_field_bytes, max_file_bytes, mimetype_by_extension)
     try:
         parser = PushMultipartParser(
             boundary,
@@ -137,6 +151,12 @@ def _boundary(content_type):
     return parameters["boundary"].encode("latin-1")
 
 
+def _refuse_too_long(content_length, max_field_bytes, max_file_bytes):
+    beside = len(errors.FIELDS) * max_field_bytes + MAX_ENVELOPE_BYTES
+    if max_file_bytes and (content_length or 0) > max_file_bytes + beside:
+        raise errors.file_too_large(content_length - beside, max_file_bytes)
+
+
 class _Body:
     """The bytes of a request, counted, so that one that was cut off is told from a bad one.
 
@@ -168,9 +188,10 @@ class _Body:
 class _Parts:
     """The parts of a form, collected from the events of the parser."""
 
-    def __init__(self, stage, max_field_bytes, mimetype_by_extension):
+    def __init__(self, stage, max_field_bytes, max_file_bytes, mimetype_by_extension):
         self._stage = stage
         self._max_field_bytes = max_field_bytes
+        self._max_file_bytes = max_file_bytes
         self._mimetype_by_extension = mimetype_by_extension
         self._by_name = {}
         self._current = None
@@ -223,13 +244,16 @@ class _Parts:
         if not filename:
             raise errors.filename_required()
         mimetype = self._mimetype(filename, segment.content_type)
-        return _FilePart(filename, mimetype, self._stage(filename, mimetype))
+        staged = self._stage(filename, mimetype)
+        return _FilePart(filename, mimetype, staged, self._max_file_bytes)
 
     def _mimetype(self, filename, sent):
         configured = self._mimetype_by_extension.get(os.path.splitext(filename)[1].lower())
         if configured:
             return configured
-        return sent if sent and MIMETYPE.fullmatch(sent) else guess_mimetype(filename)
+        # One who may upload a text should not make it a page that runs scripts.
+        valid = MIMETYPE.fullmatch(sent or "") and not ACTIVE_TYPES.fullmatch(sent.lower())
+        return sent if valid else guess_mimetype(filename)
 
 
 @dataclass
@@ -237,13 +261,16 @@ class _FilePart:
     filename: str
     mimetype: str
     staged: StagedFile
+    max_bytes: int
     size: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
 
     def write(self, chunk):
+        self.size += len(chunk)
+        if 0 < self.max_bytes < self.size:
+            raise errors.file_too_large(self.size, self.max_bytes)
         self.digest.update(chunk)
         self.staged.write(chunk)
-        self.size += len(chunk)
 
     def end(self):
         pass

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import time
 
 import colander
 from kinto.core import Service
@@ -25,6 +26,10 @@ from kinto_attachment.storage import StorageError
 
 
 logger = logging.getLogger(__name__)
+
+MAX_DISCARDED_BYTES = 64 * 1024**2
+MAX_DISCARDING_SECONDS = 30
+DISCARDED_CHUNK_BYTES = 64 * 1024
 
 FILES_PATH = "/__files__"
 
@@ -121,7 +126,9 @@ COMMON_RESPONSES = {
 ATTACH_RESPONSES = {
     "200": AttachedResponseSchema(description="The file is attached to the existing record."),
     "201": AttachedResponseSchema(description="The record is created, with the file attached."),
-    "413": ErrorResponseSchema(description="A form field is too large, or there are too many."),
+    "413": ErrorResponseSchema(
+        description="The file or a form field is too large, or there are too many fields."
+    ),
     **COMMON_RESPONSES,
 }
 
@@ -193,6 +200,40 @@ class NoContent(HTTPNoContent):
     """
 
     json = {}
+
+
+def discard_body(event):
+    """Read what is left of a refused upload, within limits, so that the client gets its answer.
+
+    Most clients send all of a body before they look for an answer; a server that answers and
+    closes resets the connection, and the answer is lost. This happens when the transaction has
+    ended, and a body that is longer than the limit is not begun: those clients look earlier, or
+    cannot be helped.
+    """
+    request = event.request
+    if event.response.status_code < 400 or not _is_for_attachment(request):
+        return
+    length = request.content_length
+    if length is None and not request.environ.get("wsgi.input_terminated"):
+        return
+    if (length or 0) <= MAX_DISCARDED_BYTES:
+        _discard(request.environ["wsgi.input"].read)
+
+
+def _is_for_attachment(request):
+    return getattr(request.matched_route, "name", None) == attachment.name
+
+
+def _discard(read):
+    deadline = time.monotonic() + MAX_DISCARDING_SECONDS
+    left = MAX_DISCARDED_BYTES
+    # An OSError is a client that went away: there is nobody to answer.
+    with contextlib.suppress(OSError):
+        while left > 0 and time.monotonic() < deadline:
+            chunk = read(DISCARDED_CHUNK_BYTES)
+            if not chunk:
+                return
+            left -= len(chunk)
 
 
 files = Service(

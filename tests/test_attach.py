@@ -143,7 +143,7 @@ def test_a_body_without_content_length_is_read_to_its_end(app):
 @pytest.mark.parametrize(
     ("filename", "sent", "mimetype"),
     [
-        ("story.txt", "text/html", "text/html"),
+        ("story.txt", "text/csv", "text/csv"),
         ("photo.jpg", "Image/JPEG; quality=1", "image/jpeg"),
         ("photo.jpg", None, "image/jpeg"),
         ("photo.jpg", "", "image/jpeg"),
@@ -160,6 +160,54 @@ def test_the_mimetype_is_configured_or_sent_or_guessed(make_app, filename, sent,
         attachment__mimetypes=".ftl:application/vnd.fluent;.db:application/vnd.sqlite3",
     )
     assert app.upload(file_part(CONTENT, filename, sent)).json["mimetype"] == mimetype
+
+
+@pytest.mark.parametrize(
+    "active",
+    [
+        "text/html",
+        "Text/HTML; charset=utf-8",
+        "application/xhtml+xml",
+        "image/svg+xml",
+        "text/xml",
+        "application/xml",
+        "application/atom+xml",
+        "text/javascript",
+        "application/javascript",
+        "application/x-javascript",
+        "text/ecmascript",
+        "text/jscript",
+        "text/javascript1.5",
+        "text/xsl",
+        "multipart/x-mixed-replace",
+        "message/rfc822",
+    ],
+)
+@pytest.mark.parametrize(
+    ("filename", "stored"),
+    [
+        ("story.txt", "text/plain"),
+        ("photo.png", "image/png"),
+        ("nothing", "application/octet-stream"),
+        ("page.html.txt", "text/plain"),
+    ],
+)
+def test_a_type_that_browsers_run_is_not_taken_for_another_extension(
+    make_app, filename, active, stored
+):
+    app = make_app(attachment__extensions="any")
+    assert app.upload(file_part(CONTENT, filename, active)).json["mimetype"] == stored
+
+
+@pytest.mark.parametrize(
+    ("filename", "active"),
+    [("page.html", "text/html"), ("PAGE.HTM", "text/html"), ("drawing.svg", "image/svg+xml")],
+)
+def test_a_type_that_browsers_run_is_taken_where_the_extension_says_the_same(
+    make_app, filename, active
+):
+    app = make_app(attachment__extensions="any")
+    assert app.upload(file_part(CONTENT, filename, active)).json["mimetype"] == active
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import logging
 import os
 
 import pytest
+import transaction
 
+from kinto_attachment import views
 from kinto_attachment.storage import local
 from tests.support import (
     ALICE,
@@ -320,10 +322,10 @@ def test_a_client_that_goes_away_leaves_nothing_but_a_line_in_the_log(state, cap
 
 
 class Unread(io.BytesIO):
-    """A body that must not be looked at."""
+    """A body that must not be looked at: what refuses it is then that it is cut off."""
 
     def read(self, size=-1):
-        raise AssertionError("The body was read")
+        raise OSError("The body was read")
 
 
 REFUSED_UNREAD = {
@@ -395,6 +397,98 @@ def test_a_permission_that_was_withdrawn_during_the_upload_is_missed(app):
     refused(response, 403, 121, "cannot access")
     assert app.files() == {}
     assert "attachment" not in app.record()
+
+
+LIMIT = 100_000
+
+
+@pytest.fixture
+def limited(make_app):
+    return make_app(attachment__max_size_bytes=str(LIMIT))
+
+
+def test_a_file_of_the_largest_size_is_taken_whatever_is_beside_it(limited):
+    data = part("data", '{"text": "%s"}' % ("x" * LIMIT))
+    assert limited.upload(data, file_part(b"x" * LIMIT), status=201).json["size"] == LIMIT
+
+
+def test_a_file_that_is_one_byte_too_large_is_refused_with_both_numbers(limited):
+    response = limited.upload(file_part(b"x" * (LIMIT + 1)), status=413)
+    refused(response, 413, 113, f"attachment has at least {LIMIT + 1} bytes, the limit is {LIMIT}")
+    assert limited.files() == {}
+
+
+def test_a_collection_has_a_limit_of_its_own(make_app):
+    app = make_app(
+        attachment__max_size_bytes="1", attachment__resources__blog__photos__max_size_bytes="0"
+    )
+    app.create_collection(collection="others")
+    app.upload(status=201)
+    other = "/buckets/blog/collections/others/records/first/attachment"
+    app.upload(url=other, status=413)
+
+
+def test_a_content_length_that_is_too_large_for_any_file_is_refused_unread(limited):
+    response = limited.upload_raw(Unread(), 50_000_000, status=413)
+    refused(response, 413, 113, f"bytes, the limit is {LIMIT}")
+
+
+@pytest.mark.parametrize("length_is_known", [True, False])
+def test_a_file_is_refused_as_soon_as_the_limit_is_passed(limited, length_is_known):
+    body = multipart(file_part(b"x" * 2_000_000))
+    reads = []
+
+    class Counted(io.BytesIO):
+        def read(self, size=-1):
+            reads.append(len(limited.files()))
+            return super().read(size)
+
+    length = len(body) if length_is_known else None
+    refused(limited.upload_raw(Counted(body), length, status=413), 413, 113, "the limit is")
+    # Nothing is staged any more when what is left is read and thrown away.
+    assert set(reads[1:]) == {0}
+
+
+def body_that_is_counted(length):
+    class Counted(io.BytesIO):
+        taken = 0
+
+        def read(self, size=-1):
+            chunk = b"x" * min(size, length - self.taken)
+            self.taken += len(chunk)
+            return chunk
+
+    return Counted()
+
+
+@pytest.mark.parametrize(
+    ("length", "discarded"), [(50_000_000, 50_000_000), (100_000_000, 0), (None, 64 * 1024**2)]
+)
+def test_a_bounded_rest_of_a_refused_body_is_read_so_that_the_answer_arrives(
+    app, length, discarded
+):
+    body = body_that_is_counted(length or 1_000_000_000)
+    app.upload_raw(body, length, headers=BOB, status=403)
+    assert body.taken == discarded
+
+
+def test_the_rest_of_a_refused_body_is_not_read_when_it_takes_too_long(app, monkeypatch):
+    body = body_that_is_counted(50_000_000)
+    monkeypatch.setattr(views, "MAX_DISCARDING_SECONDS", 0)
+    app.upload_raw(body, 50_000_000, headers=BOB, status=403)
+    assert body.taken == 0
+
+
+def test_the_rest_is_read_when_the_transaction_has_ended(app):
+    statuses = []
+
+    class Rest(io.BytesIO):
+        def read(self, size=-1):
+            statuses.append(transaction.manager.manager._txn)
+            return b""
+
+    app.upload_raw(Rest(), 10, headers=BOB, status=403)
+    assert statuses == [None]
 
 
 @pytest.mark.parametrize("method", ["get", "put", "patch", "head"])

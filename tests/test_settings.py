@@ -17,8 +17,10 @@ def read(**settings):
 def test_a_folder_is_all_that_is_needed():
     settings = read()
     assert settings.base_path == "/srv/files"
-    assert settings.base_url == settings.advertised_base_url == settings.folder == ""
-    assert settings.randomize and settings.fsync
+    assert settings.base_url == settings.advertised_base_url == ""
+    assert settings.everywhere.folder == ""
+    assert settings.everywhere.filename_pattern == "{filename}"
+    assert settings.everywhere.randomize and settings.fsync
     assert not settings.serve_files
     assert settings.max_field_size_bytes == 1024 * 1024
 
@@ -30,7 +32,7 @@ def test_every_word_for_yes_is_true(value):
 
 @pytest.mark.parametrize("value", [False, "false", "False", "no", "off", "0", 0, "F", "n"])
 def test_every_word_for_no_is_false(value):
-    assert read(randomize=value).randomize is False
+    assert read(randomize=value).everywhere.randomize is False
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_the_extra_base_url_is_advertised():
     ],
 )
 def test_the_folder_may_name_bucket_and_collection(given, expected):
-    assert read(folder=given).folder_of("blog", "photos") == expected
+    assert read(folder=given).everywhere.folder_of("blog", "photos") == expected
 
 
 @pytest.mark.parametrize(
@@ -81,12 +83,12 @@ def test_the_folder_may_name_bucket_and_collection(given, expected):
 )
 def test_the_last_extension_decides(extensions, allowed, refused):
     settings = read(extensions=extensions)
-    assert [name for name in allowed + refused if settings.allows(name)] == allowed
+    assert [name for name in allowed + refused if settings.everywhere.allows(name)] == allowed
 
 
 def test_mimetypes_are_found_by_extension():
     settings = read(mimetypes=".FTL:application/vnd.fluent; db:application/vnd.sqlite3;")
-    assert settings.mimetypes == {
+    assert settings.everywhere.mimetypes == {
         ".ftl": "application/vnd.fluent",
         ".db": "application/vnd.sqlite3",
     }
@@ -95,8 +97,8 @@ def test_mimetypes_are_found_by_extension():
 @pytest.mark.parametrize("name", ["KINTO_ATTACHMENT_FOLDER", "ATTACHMENT_FOLDER"])
 def test_the_environment_goes_before_the_file(monkeypatch, name):
     monkeypatch.setenv(name, "from-environment")
-    assert read(folder="from-file").folder == "from-environment"
-    assert read().folder == "from-environment"
+    assert read(folder="from-file").everywhere.folder == "from-environment"
+    assert read().everywhere.folder == "from-environment"
 
 
 def test_the_environment_may_choose_the_storage(monkeypatch):
@@ -122,6 +124,15 @@ def test_the_environment_may_choose_the_storage(monkeypatch):
         ("folder", ".hidden"),
         ("folder", "a//b"),
         ("folder", "a\\b"),
+        ("filename_pattern", ""),
+        ("filename_pattern", "{name}"),
+        ("filename_pattern", "{}"),
+        ("filename_pattern", "{filename:>9}"),
+        ("filename_pattern", "{filename!r}"),
+        ("filename_pattern", "{filename.x}"),
+        ("filename_pattern", "{filename"),
+        ("filename_pattern", "../{filename}"),
+        ("filename_pattern", "{{filename}}"),
         ("extensions", ""),
         ("mimetypes", ".ftl"),
         ("mimetypes", ".ftl:nonsense"),
@@ -148,6 +159,94 @@ def test_an_unknown_name_stops_the_server(unknown, nearest):
     message = rf"^kinto\.attachment\.{unknown} is not a known .*kinto\.attachment\.{nearest}\?$"
     with pytest.raises(ConfigurationError, match=message):
         read(**{unknown: "x"})
+
+
+def test_the_nearest_setting_wins():
+    settings = read(
+        **{
+            "folder": "everywhere",
+            "extensions": "images",
+            "resources.blog.folder": "of-the-bucket",
+            "resources.blog.randomize": "false",
+            "resources.blog.photos.folder": "of-the-collection",
+            "resources.news.photos.extensions": "any",
+        }
+    )
+
+    def effective(bucket, collection):
+        found = settings.of(bucket, collection)
+        return found.folder, found.randomize, found.allows("x.exe")
+
+    assert effective("blog", "photos") == ("of-the-collection", False, False)
+    assert effective("blog", "others") == ("of-the-bucket", False, False)
+    assert effective("news", "photos") == ("everywhere", True, True)
+    assert effective("news", "others") == ("everywhere", True, False)
+    assert effective("photos", "blog") == ("everywhere", True, False)
+
+
+def test_the_order_of_the_file_does_not_matter():
+    names = ["resources.blog.photos.folder", "resources.blog.randomize", "resources.blog.folder"]
+    for order in (names, names[::-1]):
+        settings = read(**dict.fromkeys(order, "no")).of("blog", "photos")
+        assert (settings.folder, settings.randomize) == ("no", False)
+
+
+def test_an_empty_folder_of_a_collection_is_one_of_its_own():
+    settings = read(**{"folder": "everywhere", "resources.blog.folder": ""})
+    assert settings.of("blog", "photos").folder == ""
+
+
+def test_the_environment_goes_before_the_setting_of_a_collection(monkeypatch):
+    monkeypatch.setenv("KINTO_ATTACHMENT_RESOURCES_BLOG_PHOTOS_FOLDER", "from-environment")
+    settings = read(**{"resources.blog.photos.folder": "from-file"})
+    assert settings.of("blog", "photos").folder == "from-environment"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("randomize", "maybe"),
+        ("folder", "{rid}"),
+        ("folder", ".."),
+        ("extensions", ""),
+        ("mimetypes", "nonsense"),
+        ("filename_pattern", "{bucket_id}"),
+    ],
+)
+@pytest.mark.parametrize("resource", ["blog", "blog.photos"])
+def test_a_wrong_value_for_a_resource_stops_the_server_with_its_full_name(resource, name, value):
+    full = f"resources.{resource}.{name}"
+    with pytest.raises(ConfigurationError, match=rf"^kinto\.attachment\.{full} = "):
+        read(**{full: value})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resources",
+        "resources.randomize",
+        "resources..randomize",
+        "resources.blog.photos.first.randomize",
+        "resources.blog..randomize",
+        "resources.-blog.randomize",
+        "resources.blog.photos/x.randomize",
+        "resources.blog.randomise",
+        "resources.blog.photos.RANDOMIZE",
+        "resources.blog.base_path",
+        "resources.blog.photos.fsync",
+        "resources.blog.aws.region",
+        "resources.default.randomize",
+        "resources.default.photos.randomize",
+    ],
+)
+def test_a_setting_of_no_resource_stops_the_server_with_its_full_name(name):
+    with pytest.raises(ConfigurationError, match=rf"^kinto\.attachment\.{name} "):
+        read(**{name: "true"})
+
+
+def test_the_message_names_the_nearest_setting_of_the_same_collection():
+    with pytest.raises(ConfigurationError, match=r"resources\.blog\.photos\.randomize\?$"):
+        read(**{"resources.blog.photos.randomise": "true"})
 
 
 @pytest.mark.parametrize("settings", [{}, {"attachment.base_path": ""}])

@@ -30,6 +30,7 @@ import unicodedata
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from datetime import datetime, timezone
 from itertools import count
 from typing import Any
 
@@ -51,14 +52,26 @@ class StorageError(Exception):
     """The storage could not do what it was asked to, and the request is not to blame."""
 
 
-def stored_name(filename: str, folder: str, randomize: bool) -> str:
+def stored_name(
+    filename: str,
+    folder: str,
+    randomize: bool,
+    pattern: str = "{filename}",
+    record_id: str = "",
+) -> str:
     """Return the name to ask the storage for: safe in any file system and URL.
 
     :param folder: relative, without outer slashes, may be empty.
     :param randomize: only the extension is taken from the filename.
+    :param pattern: what the name is before its extension: text in which ``{datetime}`` is the
+        time in UTC, ``{rid}`` the record's id and ``{filename}`` the (random) name.
     """
     stem, extension = _safe_parts(filename)
-    name = f"{uuid.uuid4()}{extension.lower()}" if randomize else _fit(stem, extension)
+    if randomize:
+        stem, extension = str(uuid.uuid4()), extension.lower()
+    now = datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
+    stem = _safe_stem(pattern.format(datetime=now, rid=record_id, filename=stem))
+    name = _fit(stem, extension)
     return f"{folder}/{name}" if folder else name
 
 
@@ -90,11 +103,13 @@ def in_background(function: Callable[[], Any]) -> Future:
 
 def _safe_parts(filename):
     stem, extension = os.path.splitext(filename)
-    stem = _ascii(stem).strip("._-") or "attachment"
     extension = _ascii(extension).strip("._-")[:MAX_EXTENSION_BYTES]
-    if DEVICES.match(stem):
-        stem = f"_{stem}"
-    return stem, f".{extension}" if extension else ""
+    return _safe_stem(stem), f".{extension}" if extension else ""
+
+
+def _safe_stem(text):
+    stem = _ascii(text).strip(".-_") or "attachment"
+    return f"_{stem}" if DEVICES.match(stem) else stem
 
 
 def _ascii(text):
