@@ -34,6 +34,7 @@ def includeme(config):
         version=version("kinto-attachment"),
         description="Attach files to records.",
         url=DOCUMENTATION,
+        gzipped=settings.everywhere.gzipped,
         base_url=settings.advertised_base_url or storage.base_url,
     )
     config.add_subscriber(_watch_storage, ApplicationCreated)

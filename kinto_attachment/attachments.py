@@ -1,5 +1,7 @@
 """The verbs: receive, attach, detach. Here bytes, files and records meet, in the one safe order."""
 
+from dataclasses import asdict
+
 import transaction
 
 from kinto_attachment import errors, records, uploads
@@ -11,14 +13,17 @@ def receive(request):
 
     :raises HTTPException: the form is refused, and nothing is left of it.
     """
+    settings = request.registry.attachment_settings
+    own = _own_settings(request)
     form = uploads.read_form(
         request.environ["wsgi.input"].read,
         request.headers.get("Content-Type", ""),
         _content_length(request),
         stage=lambda filename, mimetype: _stage(request, filename, mimetype),
-        max_field_bytes=request.registry.attachment_settings.max_field_size_bytes,
-        max_file_bytes=_settings(request).max_size_bytes,
-        mimetype_by_extension=_settings(request).mimetypes,
+        max_field_bytes=settings.max_field_size_bytes,
+        max_file_bytes=own.max_size_bytes,
+        mimetype_by_extension=own.mimetypes,
+        gzip_level=settings.gzip_level if own.gzipped else None,
     )
     try:
         records.check_permissions_field(request.context, form.permissions)
@@ -42,13 +47,9 @@ def attach(request, form, location_of):
     finally:
         upload.staged.discard()
     files.created(name)
-    attachment = {
-        "filename": upload.filename,
-        "hash": upload.hash,
-        "location": location_of(name),
-        "mimetype": upload.mimetype,
-        "size": upload.size,
-    }
+    attachment = {**asdict(upload.description), "location": location_of(name)}
+    if upload.original is not None:
+        attachment["original"] = asdict(upload.original)
     changes = {k: v for k, v in form.data.items() if k not in records.SERVER_FIELDS}
     try:
         response = records.write(request, {**changes, "attachment": attachment}, form.permissions)
@@ -61,7 +62,7 @@ def attach(request, form, location_of):
         raise
     if previous is not None:
         files.obsolete(previous)
-    _count_when_committed(request, upload.size)
+    _count_when_committed(request, upload.description.size)
     return response, attachment
 
 
@@ -81,19 +82,22 @@ def detach(request):
     return response
 
 
-def _settings(request):
+def _own_settings(request):
     ids = request.matchdict
     return request.registry.attachment_settings.of(ids["bucket_id"], ids["collection_id"])
 
 
 def _stage(request, filename, mimetype):
-    settings = _settings(request)
+    settings = _own_settings(request)
     if not settings.allows(filename):
         raise errors.extension_not_allowed()
     ids = request.matchdict
     folder = settings.folder_of(ids["bucket_id"], ids["collection_id"])
     pattern = settings.filename_pattern
-    name = stored_name(filename, folder, settings.randomize, pattern, ids["id"])
+    appended = ""
+    if settings.gzipped:
+        appended, mimetype = uploads.GZIP_EXTENSION, uploads.GZIP_MIMETYPE
+    name = stored_name(filename, folder, settings.randomize, pattern, ids["id"], appended)
     unique = settings.randomize and "{filename}" in pattern
     return request.registry.attachment_storage.stage(name, mimetype, unique=unique)
 

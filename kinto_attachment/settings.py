@@ -48,6 +48,7 @@ class CollectionSettings:
     extensions: frozenset[str] | None
     mimetypes: dict[str, str]
     max_size_bytes: int
+    gzipped: bool
 
     def allows(self, filename: str) -> bool:
         """Return whether the last extension of this filename is an allowed one."""
@@ -82,6 +83,7 @@ class Settings:
     fsync: bool
     serve_files: bool
     max_field_size_bytes: int
+    gzip_level: int
     everywhere: CollectionSettings
     resources: dict[tuple[str, ...], CollectionSettings]
 
@@ -261,6 +263,13 @@ def _natural_number(text):
     return number
 
 
+def _gzip_level(text):
+    level = int(text)
+    if not 1 <= level <= 9:
+        raise ValueError("should be between 1 and 9")
+    return level
+
+
 def _port(text):
     number = int(text) if text else None
     if number is not None and not 0 < number < 65536:
@@ -410,6 +419,8 @@ OPTIONS = {
     "extensions": Option(_extensions, _extensions("default")),
     "mimetypes": Option(_mimetypes, {}),
     "max_size_bytes": Option(_natural_number, 0),
+    "gzipped": Option(_boolean, False),
+    "gzip_level": Option(_gzip_level, 6),
     "fsync": Option(_boolean, True),
     "serve_files": Option(_boolean, False),
     "max_field_size_bytes": Option(_positive_integer, 1024 * 1024),

@@ -10,7 +10,7 @@ import mimetypes
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kinto.core.resource import has_null_character
@@ -24,6 +24,7 @@ from multipart import (
 )
 
 from kinto_attachment import errors
+from kinto_attachment.compression import GzipWriter
 from kinto_attachment.settings import MIMETYPE
 
 
@@ -55,6 +56,10 @@ ACTIVE_TYPES = re.compile(
 """The mimetypes with which a browser runs what is in a file, or looks into it for what to run."""
 
 
+GZIP_EXTENSION = ".gz"
+GZIP_MIMETYPE = "application/x-gzip"
+
+
 class StagedFile(Protocol):
     """Where the bytes of a file go (see :mod:`kinto_attachment.storage`)."""
 
@@ -64,17 +69,29 @@ class StagedFile(Protocol):
 
 
 @dataclass
-class Upload:
-    """A file that has been received.
+class Description:
+    """What a record tells of some bytes.
 
     :ivar size: in bytes.
     :ivar hash: SHA-256 of the bytes, lower-case hexadecimal.
     """
 
     filename: str
+    hash: str
     mimetype: str
     size: int
-    hash: str
+
+
+@dataclass
+class Upload:
+    """A file that has been received.
+
+    :ivar description: of what is staged.
+    :ivar original: of what was sent, where that is not what is staged.
+    """
+
+    description: Description
+    original: Description | None
     staged: StagedFile
 
 
@@ -95,6 +112,7 @@ def read_form(
     max_field_bytes: int,
     max_file_bytes: int,
     mimetype_by_extension: dict[str, str],
+    gzip_level: int | None = None,
 ) -> Form:
     """Return the form of a ``multipart/form-data`` body (RFC 7578), its parts in any order.
 
@@ -103,13 +121,15 @@ def read_form(
     :param read: returns at most so many bytes of the body, none at its end.
     :param content_length: of the body in bytes, ``None`` if the client did not tell.
     :param max_file_bytes: 0 for a file of any size.
-    :param stage: makes a staged file for a filename and a mimetype; it may refuse.
+    :param stage: makes a staged file for the filename and the mimetype that were sent; it may
+        refuse.
+    :param gzip_level: from 1 to 9; ``None`` where the file is not to be compressed.
     :raises HTTPException: the form is refused (see :mod:`kinto_attachment.errors`).
     """
     boundary = _boundary(content_type)
     _refuse_too_long(content_length, max_field_bytes, max_file_bytes)
     body = _Body(read, content_length)
-    parts = _Parts(stage, max_field_bytes, max_file_bytes, mimetype_by_extension)
+    parts = _Parts(stage, max_field_bytes, max_file_bytes, mimetype_by_extension, gzip_level)
     try:
         parser = PushMultipartParser(
             boundary,
@@ -188,11 +208,12 @@ class _Body:
 class _Parts:
     """The parts of a form, collected from the events of the parser."""
 
-    def __init__(self, stage, max_field_bytes, max_file_bytes, mimetype_by_extension):
+    def __init__(self, stage, max_field_bytes, max_file_bytes, mimetype_by_extension, gzip_level):
         self._stage = stage
         self._max_field_bytes = max_field_bytes
         self._max_file_bytes = max_file_bytes
         self._mimetype_by_extension = mimetype_by_extension
+        self._gzip_level = gzip_level
         self._by_name = {}
         self._current = None
         self._refusal = None
@@ -245,6 +266,8 @@ class _Parts:
             raise errors.filename_required()
         mimetype = self._mimetype(filename, segment.content_type)
         staged = self._stage(filename, mimetype)
+        if self._gzip_level is not None:
+            staged = _GzippedFile(staged, self._gzip_level)
         return _FilePart(filename, mimetype, staged, self._max_file_bytes)
 
     def _mimetype(self, filename, sent):
@@ -256,31 +279,74 @@ class _Parts:
         return sent if valid else guess_mimetype(filename)
 
 
-@dataclass
 class _FilePart:
-    filename: str
-    mimetype: str
-    staged: StagedFile
-    max_bytes: int
-    size: int = 0
-    digest: Any = field(default_factory=hashlib.sha256)
+    def __init__(self, filename, mimetype, staged, max_bytes):
+        self._filename = filename
+        self._mimetype = mimetype
+        self._staged = staged
+        self._max_bytes = max_bytes
+        self._count = _Count()
 
     def write(self, chunk):
-        self.size += len(chunk)
-        if 0 < self.max_bytes < self.size:
-            raise errors.file_too_large(self.size, self.max_bytes)
-        self.digest.update(chunk)
-        self.staged.write(chunk)
+        self._count.add(chunk)
+        if 0 < self._max_bytes < self._count.size:
+            raise errors.file_too_large(self._count.size, self._max_bytes)
+        self._staged.write(chunk)
 
     def end(self):
-        pass
+        if isinstance(self._staged, _GzippedFile):
+            self._staged.close()
 
     def discard(self):
-        self.staged.discard()
+        self._staged.discard()
 
     @property
     def value(self):
-        return Upload(self.filename, self.mimetype, self.size, self.digest.hexdigest(), self.staged)
+        sent = self._count.description(self._filename, self._mimetype)
+        if isinstance(self._staged, _GzippedFile):
+            return Upload(self._staged.description(self._filename), sent, self._staged.staged)
+        return Upload(sent, None, self._staged)
+
+
+class _GzippedFile:
+    """A staged file that receives what is written here compressed."""
+
+    def __init__(self, staged, level):
+        self.staged = staged
+        self._count = _Count()
+        self._writer = GzipWriter(self._write, level)
+
+    def write(self, chunk):
+        self._writer.write(chunk)
+
+    def close(self):
+        self._writer.close()
+
+    def discard(self):
+        self._writer.abort()
+        self.staged.discard()
+
+    def description(self, filename):
+        return self._count.description(filename + GZIP_EXTENSION, GZIP_MIMETYPE)
+
+    def _write(self, chunk):
+        self._count.add(chunk)
+        self.staged.write(chunk)
+
+
+class _Count:
+    """The size and the hash of what passes."""
+
+    def __init__(self):
+        self.size = 0
+        self._digest = hashlib.sha256()
+
+    def add(self, chunk):
+        self.size += len(chunk)
+        self._digest.update(chunk)
+
+    def description(self, filename, mimetype):
+        return Description(filename, self._digest.hexdigest(), mimetype, self.size)
 
 
 class _IgnoredPart:

@@ -85,12 +85,18 @@ class DetachRequestSchema(colander.MappingSchema):
     header = HeaderSchema()
 
 
-class AttachmentSchema(colander.MappingSchema):
+class DescriptionSchema(colander.MappingSchema):
     filename = colander.SchemaNode(colander.String(), description="Original name.")
     hash = colander.SchemaNode(colander.String(), description="SHA-256, hexadecimal.")
-    location = colander.SchemaNode(colander.String(), description="URL of the file.")
     mimetype = colander.SchemaNode(colander.String())
     size = colander.SchemaNode(colander.Integer(), description="In bytes.")
+
+
+class AttachmentSchema(DescriptionSchema):
+    location = colander.SchemaNode(colander.String(), description="URL of the file.")
+    original = DescriptionSchema(
+        missing=colander.drop, description="What was sent, where it is stored compressed."
+    )
 
 
 class AttachedHeaderSchema(ResponseHeaderSchema):

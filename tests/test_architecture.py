@@ -11,7 +11,7 @@ ROWS = [
     {"views"},
     {"attachments"},
     {"uploads", "storage", "records"},
-    {"settings", "errors"},
+    {"settings", "errors", "compression"},
     {"scripts"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent

@@ -30,9 +30,18 @@ from tests.support import ALICE, App, file_part
 )
 def test_the_capability_tells_the_base_url(make_app, settings, base_url):
     capability = make_app(**settings).get("/").json["capabilities"]["attachments"]
-    assert capability.keys() == {"version", "description", "url", "base_url"}
+    assert capability.keys() == {"version", "description", "url", "base_url", "gzipped"}
     assert capability["version"] == __version__
     assert capability["base_url"] == base_url
+
+
+@pytest.mark.parametrize("gzipped", [True, False])
+def test_the_capability_tells_whether_files_are_compressed(make_app, gzipped):
+    app = make_app(
+        attachment__gzipped=str(gzipped).lower(),
+        attachment__resources__blog__gzipped=str(not gzipped).lower(),
+    )
+    assert app.get("/").json["capabilities"]["attachments"]["gzipped"] is gzipped
 
 
 def heartbeat(app, status=200):
@@ -171,7 +180,10 @@ def test_the_openapi_document_describes_the_endpoint(app):
     assert body["schema"]["required"] == ["attachment"]
     assert {"200", "201", "400", "401", "403", "404", "412", "413", "503"} <= set(post["responses"])
     attachment = post["responses"]["201"]["schema"]["properties"]
-    assert attachment.keys() == {"filename", "hash", "location", "mimetype", "size"}
+    described = {"filename", "hash", "mimetype", "size"}
+    assert attachment.keys() == {"location", "original"} | described
+    assert attachment["original"]["properties"].keys() == described
+    assert "original" not in post["responses"]["201"]["schema"]["required"]
     assert {"204", "401", "403", "404", "412"} <= set(delete["responses"])
 
 

@@ -58,6 +58,7 @@ def stored_name(
     randomize: bool,
     pattern: str = "{filename}",
     record_id: str = "",
+    appended: str = "",
 ) -> str:
     """Return the name to ask the storage for: safe in any file system and URL.
 
@@ -65,13 +66,14 @@ def stored_name(
     :param randomize: only the extension is taken from the filename.
     :param pattern: what the name is before its extension: text in which ``{datetime}`` is the
         time in UTC, ``{rid}`` the record's id and ``{filename}`` the (random) name.
+    :param appended: another extension, that of a compressed file.
     """
     stem, extension = _safe_parts(filename)
     if randomize:
         stem, extension = str(uuid.uuid4()), extension.lower()
     now = datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
     stem = _safe_stem(pattern.format(datetime=now, rid=record_id, filename=stem))
-    name = _fit(stem, extension)
+    name = _fit(stem, extension + appended)
     return f"{folder}/{name}" if folder else name
 
 
@@ -80,6 +82,10 @@ def candidates(name: str) -> Iterator[str]:
     yield name
     folder, base = os.path.split(name)
     stem, extension = os.path.splitext(base)
+    if extension == ".gz":
+        # Who decompresses it gets a name that ends in the extension of the content.
+        stem, inner = os.path.splitext(stem)
+        extension = inner + extension
     for number in count(1):
         yield os.path.join(folder, _fit(stem, f"-{number}{extension}"))
 
