@@ -22,7 +22,7 @@ def includeme(config):
     registry.heartbeats["attachments"] = Heartbeat(storage)
 
     # Not before: a service takes over Kinto's settings as soon as its module is loaded.
-    from kinto_attachment import views
+    from kinto_attachment import listeners, views
 
     config.add_cornice_service(views.attachment)
     if settings.serve_files:
@@ -35,6 +35,7 @@ def includeme(config):
         url=DOCUMENTATION,
         base_url=settings.advertised_base_url or storage.base_url,
     )
+    config.include(listeners)
     config.add_subscriber(_watch_storage, ApplicationCreated)
 
 

@@ -46,6 +46,11 @@ class Settings:
     fsync: bool
     serve_files: bool
     max_field_size_bytes: int
+    keep_old_files: bool
+
+    def keeps_old_files(self, bucket_id: str, collection_id: str) -> bool:
+        """Return whether the files of a collection stay when no record holds them any more."""
+        return self.keep_old_files
 
     def allows(self, filename: str) -> bool:
         """Return whether the last extension of this filename is an allowed one."""
@@ -316,6 +321,7 @@ OPTIONS = {
     "mimetypes": Option(_mimetypes, {}),
     "fsync": Option(_boolean, True),
     "serve_files": Option(_boolean, False),
+    "keep_old_files": Option(_boolean, False),
     "max_field_size_bytes": Option(_positive_integer, 1024 * 1024),
 }
 """Name, cast and default of every setting. A cast raises ``ValueError`` for a wrong value."""
