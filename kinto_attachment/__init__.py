@@ -22,7 +22,7 @@ def includeme(config):
     registry.heartbeats["attachments"] = Heartbeat(storage)
 
     # Not before: a service takes over Kinto's settings as soon as its module is loaded.
-    from kinto_attachment import views
+    from kinto_attachment import listeners, views
 
     config.add_cornice_service(views.attachment)
     config.add_subscriber(views.discard_body, NewResponse)
@@ -37,6 +37,7 @@ def includeme(config):
         gzipped=settings.everywhere.gzipped,
         base_url=settings.advertised_base_url or storage.base_url,
     )
+    config.include(listeners)
     config.add_subscriber(_watch_storage, ApplicationCreated)
 
 

@@ -36,6 +36,10 @@ def attachment_missing():
     return _posted_data("Attachment missing.")
 
 
+def metadata_locked():
+    return _posted_data("Attachment metadata cannot be modified")
+
+
 def repeated_field(name):
     return _posted_data(f"body: {name} should be sent once")
 

@@ -5,21 +5,30 @@ as if the client had written the record itself. So permissions, JSON schemas, pr
 and history hold as for any other change.
 """
 
+import hashlib
+from urllib.parse import unquote
+
 import colander
 from kinto.authorization import RouteFactory
 from kinto.core.authorization import DYNAMIC
 from kinto.core.cornice.errors import Errors
 from kinto.core.errors import raise_invalid
 from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
-from kinto.core.storage.exceptions import ObjectNotFoundError
-from kinto.core.utils import build_request, instance_uri
+from kinto.core.storage import Filter, Sort
+from kinto.core.utils import COMPARISON, build_request, instance_uri
 from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPBadRequest, HTTPForbidden
 from pyramid.interfaces import IRoutesMapper
 
 
 LINKS = "attachments"
+LINK_NAMES = (LINKS, "")
+"""The resource names of links: the empty one is that of the oldest deployments."""
 LINKS_PARENT = "__attachments__"
+
+PAGE_SIZE = 1000
+MAX_SINGLE_QUERIES = 25
+MAX_LOCATION_PARTS = 16
 
 RECORD_METHODS = {"POST": "PUT", "DELETE": "PATCH"}
 """What a request on the attachment asks of the record: creating or changing it, changing it."""
@@ -125,44 +134,143 @@ def _remove_attribute(request, name):
     return record_request.response
 
 
-def replace_link(request, location):
-    """Link the record with a stored file, and return the location of the previous one, if any."""
-    parent, link_id = _link_key(request)
-    record_uri = uri(request)
-    previous = linked_location(request)
+def current(storage, collection_uri, ids):
+    """Return ``{id: record}`` of those of the records that exist, as they are now."""
+    found = {}
+    for page in _pages(sorted(ids)):
+        filters = [Filter("id", page, COMPARISON.IN)]
+        records = storage.list_all("record", collection_uri, filters=filters)
+        found |= {record["id"]: record for record in records}
+    return found
+
+
+def add_link(storage, record_uri, location, attachment, origin=None):
+    """Link a record with a stored file, and return the link.
+
+    Every record has a parent of its own: Kinto's storage keeps one timestamp per parent, which
+    concurrent transactions conflict on. The id is made of the location, so that the primary key
+    finds all records that hold a file.
+
+    :param location: relative to the storage.
+    :param origin: the URI of the collection that the file was uploaded to, if it is another one.
+    """
+    collection_uri = _parent_uri(record_uri)
     link = {
         "location": location,
+        "attachment": attachment,
         "record_uri": record_uri,
-        "collection_uri": _parent_uri(record_uri),
-        "bucket_uri": _parent_uri(_parent_uri(record_uri)),
+        "collection_uri": collection_uri,
+        "bucket_uri": _parent_uri(collection_uri),
+        "origin": origin or collection_uri,
     }
-    request.registry.storage.update(LINKS, parent, link_id, link)
-    return previous
+    storage.update(LINKS, LINKS_PARENT + record_uri, _link_id(location), link)
+    return link
 
 
-def remove_link(request):
-    """Remove the record's link, and return the location of the file it was on, if any."""
-    location = linked_location(request)
-    if location is not None:
-        request.registry.storage.delete(LINKS, *_link_key(request), with_deleted=False)
-    return location
+def links_of(storage, record_uris):
+    """Return the links of records."""
+    if len(record_uris) > MAX_SINGLE_QUERIES:
+        return [
+            link for page in _pages(record_uris) for link in _all_links(storage, "record_uri", page)
+        ]
+    links = [link for uri in record_uris for link in storage.list_all(LINKS, LINKS_PARENT + uri)]
+    return links + _old_links(storage, "record_uri", record_uris)
 
 
-def linked_location(request):
-    """Return the location, relative to the storage, of the record's file, or ``None``."""
-    try:
-        return request.registry.storage.get(LINKS, *_link_key(request))["location"]
-    except ObjectNotFoundError:
-        return None
+def links_on(storage, locations):
+    """Return the links on stored files, of whatever records."""
+    links = []
+    for page in _pages(locations):
+        filters = [Filter("id", [_link_id(location) for location in page], COMPARISON.IN)]
+        links += storage.list_all(LINKS, f"{LINKS_PARENT}*", filters=filters)
+        links += _old_links(storage, "location", page)
+    return links
 
 
-def _link_key(request):
-    """Return the parent and the id of the link of a record.
+def pages_of_links(storage, field=None, object_uri=None):
+    """Return the links in pages. Those of a page may be removed before the next is asked for.
 
-    Kinto's storage keeps one timestamp per parent, which concurrent transactions conflict on. With
-    a parent for every collection, an upload meets no conflict that writing its record does not.
+    :param field: ``collection_uri`` or ``bucket_uri``.
+    :param object_uri: that of the bucket or collection, without which all links are returned.
     """
-    return f"{LINKS_PARENT}{_parent_uri(uri(request))}", request.matchdict["id"]
+    filters = [Filter(field, object_uri, COMPARISON.EQ)] if object_uri else []
+    for name in LINK_NAMES:
+        rules = None
+        while page := storage.list_all(
+            name,
+            f"{LINKS_PARENT}*",
+            filters=filters,
+            sorting=[Sort("record_uri", 1), Sort("id", 1)],
+            pagination_rules=rules,
+            limit=PAGE_SIZE,
+        ):
+            yield page
+            rules = _after(page[-1])
+
+
+def remove_links(storage, links):
+    """Remove links, of any age."""
+    for page in _pages(links):
+        filters = [
+            Filter("id", [link["id"] for link in page], COMPARISON.IN),
+            # The id alone would be that of all links on the same file.
+            Filter("record_uri", sorted({link["record_uri"] for link in page}), COMPARISON.IN),
+        ]
+        for name in LINK_NAMES:
+            storage.delete_all(name, f"{LINKS_PARENT}*", filters=filters, with_deleted=False)
+
+
+def locates(attachment, location):
+    """Return whether this metadata is about the stored file, under whatever base URL."""
+    return location in possible_locations(attachment)
+
+
+def possible_locations(attachment):
+    """Return where in the storage the file of this metadata may be: the ends of its URL."""
+    url = attachment.get("location") if isinstance(attachment, dict) else None
+    if not isinstance(url, str):
+        return []
+    parts = url.split("/")[-MAX_LOCATION_PARTS:]
+    ends = ["/".join(parts[start:]) for start in range(len(parts))]
+    return list(dict.fromkeys([*ends, *(unquote(end) for end in ends)]))
+
+
+def _after(link):
+    """Return the rules for those links that are sorted after this one."""
+    return [
+        [Filter("record_uri", link["record_uri"], COMPARISON.GT)],
+        [
+            Filter("record_uri", link["record_uri"], COMPARISON.EQ),
+            Filter("id", link["id"], COMPARISON.GT),
+        ],
+    ]
+
+
+def _all_links(storage, field, values):
+    filters = [Filter(field, values, COMPARISON.IN)]
+    return [
+        link
+        for name in LINK_NAMES
+        for link in storage.list_all(name, f"{LINKS_PARENT}*", filters=filters)
+    ]
+
+
+def _old_links(storage, field, values):
+    """Return links that earlier plugins wrote: one parent, and ids that mean nothing."""
+    filters = [Filter(field, values, COMPARISON.IN)]
+    return [
+        link
+        for name in LINK_NAMES
+        for link in storage.list_all(name, LINKS_PARENT, filters=filters)
+    ]
+
+
+def _pages(values):
+    return [values[start : start + PAGE_SIZE] for start in range(0, len(values), PAGE_SIZE)]
+
+
+def _link_id(location):
+    return hashlib.sha256(location.encode()).hexdigest()
 
 
 def _parent_uri(object_uri):

@@ -40,6 +40,7 @@ class CollectionSettings:
     :ivar mimetypes: ``{extension: mimetype}``, extensions lower-case and with their dot.
     :ivar filename_pattern: what a stored name without its extension is made of.
     :ivar max_size_bytes: the largest file, 0 for any.
+    :ivar keep_old_files: whether files stay when no record holds them any more.
     """
 
     folder: str
@@ -49,6 +50,7 @@ class CollectionSettings:
     mimetypes: dict[str, str]
     max_size_bytes: int
     gzipped: bool
+    keep_old_files: bool
 
     def allows(self, filename: str) -> bool:
         """Return whether the last extension of this filename is an allowed one."""
@@ -423,6 +425,7 @@ OPTIONS = {
     "gzip_level": Option(_gzip_level, 6),
     "fsync": Option(_boolean, True),
     "serve_files": Option(_boolean, False),
+    "keep_old_files": Option(_boolean, False),
     "max_field_size_bytes": Option(_positive_integer, 1024 * 1024),
 }
 """Name, cast and default of every setting. A cast raises ``ValueError`` for a wrong value."""

@@ -8,7 +8,7 @@ import kinto_attachment
 
 ROWS = [
     {"kinto_attachment"},
-    {"views"},
+    {"views", "listeners"},
     {"attachments"},
     {"uploads", "storage", "records"},
     {"settings", "errors", "compression"},

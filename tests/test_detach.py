@@ -76,11 +76,12 @@ def test_a_second_time_nothing_changes(attached):
     assert attached.state() == before
 
 
-def test_metadata_that_was_copied_has_no_power_over_the_file(attached):
+def test_a_file_stays_as_long_as_one_record_holds_it(attached):
     copied = attached.record()["attachment"]
     other = "/buckets/blog/collections/photos/records/second"
-    attached.put_json(other, {"data": {"attachment": copied}}, headers=ALICE)
     before = attached.state()
+    attached.put_json(other, {"data": {"attachment": copied}}, headers=ALICE)
+    assert len(attached.links()) == 2
     attached.delete(f"{other}/attachment", headers=ALICE, status=204)
     assert attached.record(other)["attachment"] is None
     assert attached.state() == before

@@ -8,7 +8,6 @@ import os
 import pytest
 import transaction
 
-from kinto_attachment import views
 from kinto_attachment.storage import local
 from tests.support import (
     ALICE,
@@ -474,7 +473,7 @@ def test_a_bounded_rest_of_a_refused_body_is_read_so_that_the_answer_arrives(
 
 def test_the_rest_of_a_refused_body_is_not_read_when_it_takes_too_long(app, monkeypatch):
     body = body_that_is_counted(50_000_000)
-    monkeypatch.setattr(views, "MAX_DISCARDING_SECONDS", 0)
+    monkeypatch.setattr("kinto_attachment.views.MAX_DISCARDING_SECONDS", 0)
     app.upload_raw(body, 50_000_000, headers=BOB, status=403)
     assert body.taken == 0
 

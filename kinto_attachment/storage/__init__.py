@@ -132,12 +132,15 @@ class TransactionFiles:
 
     Until the transaction ends, a new file belongs to it: it goes where the transaction fails.
     A previous file goes after the commit, never before.
+
+    :ivar ended: whether the transaction has ended: the next one has files of its own.
     """
 
     def __init__(self, storage: Any):
         self._storage = storage
         self._created: list[str] = []
         self._obsolete: list[str] = []
+        self.ended = False
         running = transaction.get()
         running.addAfterCommitHook(self._after_commit)
         running.addAfterAbortHook(self._after_abort)
@@ -150,6 +153,10 @@ class TransactionFiles:
         """Remember a file that nothing points at any more once the transaction has committed."""
         self._obsolete.append(name)
 
+    def keep(self, name: str) -> None:
+        """Forget that a file was obsolete: it is pointed at once more."""
+        self._obsolete = [obsolete for obsolete in self._obsolete if obsolete != name]
+
     def _after_commit(self, success):
         self._end(self._obsolete if success else self._created)
 
@@ -158,6 +165,7 @@ class TransactionFiles:
 
     def _end(self, names):
         # A failed commit is followed by an abort: what was done at the first is not done again.
+        self.ended = True
         names = list(names)
         self._created.clear()
         self._obsolete.clear()

@@ -1,0 +1,233 @@
+"""Metadata that cannot be forged, copies, files of earlier plugins: what decides are the links."""
+
+import pytest
+from pyramid.events import NewRequest
+
+from tests.support import ALICE, ATTACHMENT, RECORD, file_part, part
+
+
+SECOND = "/buckets/blog/collections/photos/records/second"
+REFUSED = "Attachment metadata cannot be modified"
+FORGED = {"filename": "a", "hash": "b", "location": "c", "mimetype": "d/e", "size": 1}
+JSON_PATCH = {**ALICE, "Content-Type": "application/json-patch+json"}
+MERGE_PATCH = {**ALICE, "Content-Type": "application/merge-patch+json"}
+
+
+@pytest.fixture
+def attached(app):
+    app.upload(file_part(), part("data", '{"title": "Spring"}'))
+    return app
+
+
+def batch(app, *requests):
+    body = {
+        "requests": [
+            {"method": method, "path": path, **({"body": {"data": data}} if data else {})}
+            for method, path, data in requests
+        ]
+    }
+    return app.post_json("/batch", body, headers=ALICE, status="*")
+
+
+def contents(app):
+    return sorted(app.files().values())
+
+
+class TestForgery:
+    @pytest.mark.parametrize(
+        ("method", "body", "headers"),
+        [
+            ("put", {"data": {"attachment": FORGED}}, ALICE),
+            ("patch", {"data": {"attachment": FORGED}}, ALICE),
+            ("patch", {"data": {"attachment": "text"}}, ALICE),
+            ("patch", {"data": {"attachment": {"size": 1}}}, MERGE_PATCH),
+            ("patch", {"data": {"attachment": {"location": "a"}}}, MERGE_PATCH),
+            (
+                "patch",
+                [{"op": "replace", "path": "/data/attachment/hash", "value": "0"}],
+                JSON_PATCH,
+            ),
+        ],
+    )
+    def test_changed_metadata_is_refused(self, attached, method, body, headers):
+        before = attached.state()
+        request = getattr(attached, f"{method}_json")
+        response = request(RECORD, body, headers=headers, status=400)
+        assert response.json["message"] == REFUSED
+        assert attached.files() == before[1]
+
+    @pytest.mark.parametrize(
+        "requests",
+        [
+            [("PATCH", RECORD, {"attachment": FORGED})],
+            [("PATCH", RECORD, {"title": "a"}), ("PATCH", RECORD, {"attachment": FORGED})],
+            [("PATCH", RECORD, {"attachment": FORGED}), ("DELETE", ATTACHMENT, None)],
+            [("DELETE", f"{SECOND}/attachment", None), ("PUT", RECORD, {"attachment": FORGED})],
+        ],
+    )
+    def test_changed_metadata_is_refused_in_a_batch(self, attached, requests):
+        attached.upload(url=f"{SECOND}/attachment")
+        response = batch(attached, *requests)
+        assert (response.status_code, response.json["message"]) == (400, REFUSED)
+        assert len(attached.files()) == 2
+
+    def test_unchanged_metadata_is_fine(self, attached):
+        record = {**attached.record(), "title": "Summer"}
+        before = attached.files(), attached.links()
+        attached.put_json(RECORD, {"data": record}, headers=ALICE, status=200)
+        assert (attached.files(), attached.links()) == before
+
+    def test_a_record_without_a_file_of_ours_may_carry_anything(self, app):
+        for attachment in (FORGED, "text", 1, [1], {"location": 2}, {}, None):
+            body = {"data": {"attachment": attachment}}
+            app.put_json(RECORD, body, headers=ALICE)
+            assert app.record()["attachment"] == attachment
+        assert app.links() == []
+
+    def test_a_location_alone_gives_no_power_over_its_file(self, attached):
+        location = attached.record()["attachment"]["location"]
+        before = attached.state()
+        forged = {"data": {"attachment": {**FORGED, "location": location}}}
+        attached.put_json(SECOND, forged, headers=ALICE)
+        attached.delete(SECOND, headers=ALICE)
+        assert attached.state() == before
+
+    def test_a_server_side_integration_may_write_metadata(self, attached):
+        changed = {**attached.record()["attachment"], "note": "signed"}
+
+        def integration(request):
+            if request.headers.get("Integration"):
+                request._attachment_auto_save = True
+
+        attached.registry.registerHandler(lambda e: integration(e.request), (NewRequest,))
+        headers = {**ALICE, "Integration": "1"}
+        body = {"data": {"attachment": changed}}
+        attached.patch_json(RECORD, body, headers=headers, status=200)
+        assert attached.record()["attachment"] == changed
+        (link,) = attached.links()
+        assert link["attachment"] == changed
+        attached.delete(RECORD, headers=ALICE)
+        assert attached.files() == {}
+
+
+class TestCopies:
+    def test_the_file_goes_with_its_last_holder(self, attached):
+        attached.create_collection("preview", "photos")
+        copy = "/buckets/preview/collections/photos/records/copy"
+        body = {"data": {"attachment": attached.record()["attachment"]}}
+        attached.put_json(copy, body, headers=ALICE)
+        attached.delete("/buckets/blog", headers=ALICE)
+        assert len(attached.files()) == 1
+        attached.delete("/buckets/preview/collections/photos", headers=ALICE)
+        assert (attached.files(), attached.links()) == ({}, [])
+
+    def test_a_record_with_a_file_may_take_that_of_another(self, attached):
+        attached.upload(file_part(b"second"), url=f"{SECOND}/attachment")
+        body = {"data": {"attachment": attached.record(SECOND)["attachment"]}}
+        attached.patch_json(RECORD, body, headers=ALICE, status=200)
+        assert contents(attached) == [b"second"]
+        assert len(attached.links()) == 2
+
+    def test_a_file_moves_to_another_record_in_a_batch(self, attached):
+        attachment = attached.record()["attachment"]
+        batch(attached, ("DELETE", RECORD, None), ("PUT", SECOND, {"attachment": attachment}))
+        assert attached.stored(attached.record(SECOND)["attachment"]) == b"once upon a time"
+        assert [link["record_uri"] for link in attached.links()] == [SECOND]
+
+    def test_a_record_made_anew_in_a_batch_keeps_its_file(self, attached):
+        attachment = attached.record()["attachment"]
+        batch(attached, ("DELETE", RECORD, None), ("PUT", RECORD, {"attachment": attachment}))
+        assert attached.stored(attached.record()["attachment"]) == b"once upon a time"
+        assert len(attached.links()) == 1
+
+    def test_a_record_detached_and_rolled_back_in_a_batch_keeps_its_file(self, attached):
+        attachment = attached.record()["attachment"]
+        requests = ("DELETE", ATTACHMENT, None), ("PATCH", RECORD, {"attachment": attachment})
+        batch(attached, *requests)
+        assert attached.stored(attached.record()["attachment"]) == b"once upon a time"
+        assert len(attached.links()) == 1
+
+
+class TestNeighbours:
+    @pytest.mark.parametrize("path", ["", "/collections/a_b"])
+    def test_files_of_a_similar_name_stay(self, app, path):
+        for bucket, collection in (("x_y", "a_b"), ("x-y", "a_b"), ("x_y", "a-b")):
+            app.create_collection(bucket, collection)
+            url = f"/buckets/{bucket}/collections/{collection}/records/first/attachment"
+            app.upload(file_part(f"{bucket} {collection}".encode()), url=url)
+        app.delete(f"/buckets/x_y{path}", headers=ALICE)
+        assert contents(app) == ([b"x-y a_b", b"x_y a-b"] if path else [b"x-y a_b"])
+        assert len(app.links()) == len(app.files())
+
+
+class TestManyFiles:
+    @pytest.mark.parametrize("url", ["/records", ""])
+    def test_links_are_read_in_pages(self, attached, url, monkeypatch):
+        monkeypatch.setattr("kinto_attachment.records.PAGE_SIZE", 2)
+        monkeypatch.setattr("kinto_attachment.records.MAX_SINGLE_QUERIES", 3)
+        for number in range(6):
+            record = f"/buckets/blog/collections/photos/records/{number}"
+            attached.upload(url=f"{record}/attachment")
+        attached.delete(f"/buckets/blog/collections/photos{url}", headers=ALICE)
+        assert (attached.files(), attached.links()) == ({}, [])
+
+
+@pytest.mark.parametrize("resource", ["attachments", ""])
+class TestEarlierLinks:
+    """Links as earlier plugins wrote them: one parent for all, random ids, no metadata."""
+
+    @pytest.fixture
+    def earlier(self, attached, resource):
+        storage = attached.registry.storage
+        (link,) = attached.links()
+        storage.delete_all("attachments", "__attachments__*", with_deleted=False)
+        names = ("location", "record_uri", "collection_uri", "bucket_uri")
+        storage.create(resource, "__attachments__", {name: link[name] for name in names})
+        return attached
+
+    def left(self, app, resource):
+        return contents(app), [
+            link
+            for name in {resource, "attachments"}
+            for link in app.registry.storage.list_all(name, "__attachments__*")
+        ]
+
+    def test_replacing_finds_them(self, earlier, resource):
+        earlier.upload(file_part(b"new"))
+        files, links = self.left(earlier, resource)
+        assert files == [b"new"]
+        assert [link["location"] for link in links] == list(earlier.files())
+
+    @pytest.mark.parametrize(
+        "url",
+        [ATTACHMENT, RECORD, "/buckets/blog/collections/photos", "/buckets/blog", "/buckets"],
+    )
+    def test_deleting_finds_them(self, earlier, resource, url):
+        earlier.delete(url, headers=ALICE)
+        assert self.left(earlier, resource) == ([], [])
+
+    def test_their_metadata_cannot_be_forged(self, earlier, resource):
+        location = earlier.record()["attachment"]["location"]
+        body = {"data": {"attachment": {**FORGED, "location": location}}}
+        response = earlier.patch_json(RECORD, body, headers=ALICE, status=400)
+        assert response.json["message"] == REFUSED
+
+    def test_a_copy_of_their_metadata_holds_the_file(self, earlier, resource):
+        body = {"data": {"attachment": earlier.record()["attachment"]}}
+        earlier.put_json(SECOND, body, headers=ALICE)
+        earlier.delete(RECORD, headers=ALICE)
+        files, links = self.left(earlier, resource)
+        assert files == [b"once upon a time"]
+        assert [link["record_uri"] for link in links] == [SECOND]
+
+
+def test_a_collection_may_keep_its_old_files_where_others_do_not(make_app):
+    app = make_app(attachment__resources__blog__photos__keep_old_files="true")
+    app.create_collection(collection="others")
+    kept = app.upload().json
+    other = "/buckets/blog/collections/others/records/first"
+    app.upload(url=f"{other}/attachment")
+    app.delete(RECORD, headers=ALICE)
+    app.delete(other, headers=ALICE)
+    assert list(app.files()) == [kept["location"]]
+    assert app.links() == []
