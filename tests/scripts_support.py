@@ -10,16 +10,15 @@ import subprocess
 import sys
 import threading
 import urllib.parse
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import requests
 
+from tests.s3_support import Bucket
 from tests.support import ROOT, Server, base_settings
 
-
-STORAGES = {"local": {"attachment__serve_files": True}}
-"""Settings of the server, by storage, for all tests with a real one. (``base_path`` is added.)"""
 
 MEASURED = """
 import re, runpy, sys
@@ -67,10 +66,27 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def script_storage(request):
+    """Give the settings of a server that keeps files where the parameter of a fixture says.
+
+    (``base_path`` is added to those of a local folder.)
+    """
+    if request.param == "local":
+        yield {"attachment__serve_files": True}
+        return
+    bucket = Bucket(request.getfixturevalue("seaweedfs").endpoint_url, f"scripts-{uuid.uuid4()}")
+    yield bucket.settings()
+    stored = bucket.keys()
+    for key in stored:
+        bucket.client.delete_object(Bucket=bucket.name, Key=key)
+    bucket.client.delete_bucket(Bucket=bucket.name)
+
+
 def start_server(folder, storage, **settings):
     """Return a real server that takes files of any kind.
 
-    :param storage: one of :data:`STORAGES`.
+    :param storage: what :func:`script_storage` gives.
     """
     settings = {"attachment__extensions": "any", **storage, **settings}
     prefixed = {f"kinto.{name.replace('__', '.')}": value for name, value in settings.items()}

@@ -9,7 +9,6 @@ import pytest
 
 from kinto_attachment.scripts import download
 from tests.scripts_support import (
-    STORAGES,
     FakeKinto,
     Scripts,
     Stalled,
@@ -19,6 +18,7 @@ from tests.scripts_support import (
     failures,
     kill,
     make_folder,
+    script_storage,
     serve_range,
     start_server,
     tree,
@@ -659,11 +659,13 @@ def test_content_encoding_of_the_transfer_does_not_matter(kinto, get, folder):
 # With a real server
 
 
-@pytest.fixture(scope="module", params=STORAGES.values(), ids=STORAGES.keys())
+@pytest.fixture(scope="module", params=["local", "s3"])
 def server(request, tmp_path_factory):
-    server = start_server(tmp_path_factory.mktemp("server"), request.param)
-    yield server
-    server.stop()
+    folder = tmp_path_factory.mktemp("server")
+    with script_storage(request) as storage:
+        server = start_server(folder, storage)
+        yield server
+        server.stop()
 
 
 def test_who_is_not_allowed_is_told_so(server, folder, tmp_path):

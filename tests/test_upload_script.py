@@ -18,7 +18,6 @@ import requests
 from kinto_attachment.scripts import upload
 from kinto_attachment.scripts.common import Failure
 from tests.scripts_support import (
-    STORAGES,
     FakeKinto,
     FlakyProxy,
     Scripts,
@@ -29,6 +28,7 @@ from tests.scripts_support import (
     kill,
     make_folder,
     make_large_file,
+    script_storage,
     start_server,
     tree,
     without_modules,
@@ -39,11 +39,13 @@ from tests.support import SCRIPTS
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module", params=STORAGES.values(), ids=STORAGES.keys())
+@pytest.fixture(scope="module", params=["local", "s3"])
 def server(request, tmp_path_factory):
-    server = start_server(tmp_path_factory.mktemp("server"), request.param)
-    yield server
-    server.stop()
+    folder = tmp_path_factory.mktemp("server")
+    with script_storage(request) as storage:
+        server = start_server(folder, storage)
+        yield server
+        server.stop()
 
 
 @pytest.fixture
