@@ -233,8 +233,8 @@ def _is_for_attachment(request):
 def _discard(read):
     deadline = time.monotonic() + MAX_DISCARDING_SECONDS
     left = MAX_DISCARDED_BYTES
-    # An OSError is a client that went away: there is nobody to answer.
-    with contextlib.suppress(OSError):
+    # The answer stands: whatever happens to the rest of the body must not take its place.
+    with contextlib.suppress(Exception):
         while left > 0 and time.monotonic() < deadline:
             chunk = read(DISCARDED_CHUNK_BYTES)
             if not chunk:

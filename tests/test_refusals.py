@@ -478,6 +478,14 @@ def test_the_rest_of_a_refused_body_is_not_read_when_it_takes_too_long(app, monk
     assert body.taken == 0
 
 
+def test_a_rest_that_cannot_be_read_does_not_take_the_place_of_the_answer(app):
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            raise RuntimeError("the server's own way to say that the client is gone")
+
+    refused(app.upload_raw(Broken(), 10, headers=BOB, status=403), 403, 121, "cannot access")
+
+
 def test_the_rest_is_read_when_the_transaction_has_ended(app):
     statuses = []
 
