@@ -28,7 +28,7 @@ import re
 import threading
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from datetime import datetime, timezone
 from itertools import count
@@ -88,6 +88,19 @@ def candidates(name: str) -> Iterator[str]:
         extension = inner + extension
     for number in count(1):
         yield os.path.join(folder, _fit(stem, f"-{number}{extension}"))
+
+
+def delete_one_by_one(
+    delete: Callable[[str], Any], names: Iterable[str]
+) -> dict[str, StorageError]:
+    """Delete stored files, and return those that could not be deleted."""
+    failed = {}
+    for name in names:
+        try:
+            delete(name)
+        except StorageError as error:
+            failed[name] = error
+    return failed
 
 
 def in_background(function: Callable[[], Any]) -> Future:

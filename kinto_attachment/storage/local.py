@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.local import LocalFileStorage
 
-from kinto_attachment.storage import StorageError, candidates
+from kinto_attachment.storage import StorageError, candidates, delete_one_by_one
 
 
 logger = logging.getLogger(__name__)
@@ -113,13 +113,7 @@ class LocalStorage(LocalFileStorage):
 
     def delete_many(self, names: Iterable[str]) -> dict[str, StorageError]:
         """Delete stored files, and return those that could not be deleted."""
-        failed = {}
-        for name in names:
-            try:
-                self.delete(name)
-            except StorageError as error:
-                failed[name] = error
-        return failed
+        return delete_one_by_one(self.delete, names)
 
     def names(self) -> Iterator[str]:
         """Return the names of all stored files."""

@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from kinto_attachment.storage import StorageError, candidates
+from kinto_attachment.storage import StorageError, candidates, delete_one_by_one
 
 
 IN_MEMORY_BYTES = 1024**2
@@ -67,13 +67,7 @@ class SpooledStorage:
 
     def delete_many(self, names: Iterable[str]) -> dict[str, StorageError]:
         """Delete stored files, and return those that could not be deleted."""
-        failed = {}
-        for name in names:
-            try:
-                self.delete(name)
-            except StorageError as error:
-                failed[name] = error
-        return failed
+        return delete_one_by_one(self.delete, names)
 
     def names(self) -> Iterator[str]:
         """Return the names of all stored files.
