@@ -15,6 +15,7 @@ help:
 	@echo "make clean    delete all that these commands made"
 
 $(VENV)/installed: setup.cfg setup.py
+	@echo "Installing into $(VENV): this takes a minute or two"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable ".[test,lint]"
 	@touch $@
