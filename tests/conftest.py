@@ -6,6 +6,7 @@ from kinto.core.cornice.service import SERVICES
 from moto.server import ThreadedMotoServer
 
 from tests.s3_support import Bucket, Proxy, SeaweedFS, Silence
+from tests.scripts_support import script_storage, start_server
 from tests.support import App, Server, base_settings
 
 
@@ -124,3 +125,12 @@ def silence():
     silence = Silence()
     yield silence
     silence.stop()
+
+
+@pytest.fixture(scope="session", params=["local", "s3"])
+def server(request, tmp_path_factory):
+    """A real server for the scripts, with its files in a local folder or on S3."""
+    with script_storage(request) as storage:
+        server = start_server(tmp_path_factory.mktemp("server"), storage)
+        yield server
+        server.stop()
