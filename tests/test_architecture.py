@@ -10,6 +10,7 @@ ROWS = [
     {"kinto_attachment"},
     {"views", "listeners"},
     {"attachments"},
+    {"releases"},
     {"uploads", "storage", "records"},
     {"settings", "errors", "compression"},
     {"scripts"},
