@@ -18,6 +18,9 @@ from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
 from kinto.core.storage import Filter, Sort
 from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON, build_request, instance_uri
+from kinto.plugins.default_bucket import resource_create_object
+from kinto.views.buckets import Bucket
+from kinto.views.collections import Collection
 from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPBadRequest, HTTPForbidden
 from pyramid.interfaces import IRoutesMapper
@@ -57,6 +60,8 @@ class AttachmentRouteFactory(RouteFactory):
     def __init__(self, request):
         self.record_request = None
         if request.method in RECORD_METHODS:
+            if getattr(request, "creates_parents", False):
+                _create_parents(request)
             self.record_request = _record_request(request, RECORD_METHODS[request.method])
         super().__init__(self.record_request or request)
 
@@ -422,6 +427,20 @@ def _link_id(location):
 
 def _parent_uri(object_uri):
     return object_uri.rsplit("/", 2)[0]
+
+
+def _create_parents(request):
+    """Create the bucket and the collection of a record where they are missing.
+
+    (As ``create_bucket`` and ``create_collection`` of ``kinto.plugins.default_bucket`` do for a
+    request of that plugin's own.)
+    """
+    collection_uri = _parent_uri(uri(request))
+    for resource, object_uri in (
+        (Bucket, _parent_uri(collection_uri)),
+        (Collection, collection_uri),
+    ):
+        resource_create_object(request=request, resource_cls=resource, uri=object_uri)
 
 
 def _record_request(request, method):

@@ -8,7 +8,7 @@ import kinto_attachment
 
 ROWS = [
     {"kinto_attachment"},
-    {"views", "listeners"},
+    {"views", "listeners", "default_bucket"},
     {"attachments"},
     {"releases"},
     {"uploads", "storage", "records"},
