@@ -11,7 +11,7 @@ ROWS = [
     {"views", "listeners"},
     {"attachments"},
     {"uploads", "storage", "records"},
-    {"settings", "errors", "compression"},
+    {"settings", "errors", "compression", "digests"},
     {"scripts"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent
