@@ -292,6 +292,8 @@ class _Parts:
             self._by_name["attachment"].discard()
 
     def _begin(self, segment):
+        if any("\n" in value or "\r" in value for _, value in segment.headerlist):
+            raise errors.malformed("Invalid line break in part header")
         if self._refusal is None:
             self._refusal = self._refusal_of(segment)
         if self._refusal is not None:
