@@ -88,6 +88,16 @@ def form_too_large(reason):
     return _too_large(f"body: Too large a form: {reason}")
 
 
+def no_such_range(size):
+    error = http_error(
+        httpexceptions.HTTPRequestRangeNotSatisfiable(),
+        errno=ERRORS.INVALID_PARAMETERS,
+        message=f"Range: the file has {size} bytes",
+    )
+    error.headers["Content-Range"] = f"bytes */{size}"
+    return error
+
+
 def storage_unavailable():
     """503: Kinto's view for it adds ``Retry-After`` (``kinto.core.views.errors``)."""
     return http_error(

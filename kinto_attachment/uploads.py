@@ -178,8 +178,16 @@ def read_form(
         raise
 
 
-def guess_mimetype(filename: str) -> str:
-    """Return the mimetype that goes with the name of a file."""
+def mimetype_of(filename: str, configured: dict[str, str]) -> str:
+    """Return the mimetype that goes with the name of a file: the configured one, or a guess.
+
+    :param configured: ``{extension: mimetype}``, extensions lower-case and with their dot.
+    """
+    extension = os.path.splitext(filename)[1].lower()
+    return configured.get(extension) or _guess_mimetype(filename)
+
+
+def _guess_mimetype(filename):
     # As a path: a name like a URL (``data:…``) would tell a type of its own.
     mimetype, encoding = mimetypes.guess_type(f"./{filename}")
     if encoding is not None:
@@ -332,12 +340,12 @@ class _Parts:
         return _FilePart(filename, mimetype, staged, self._max_file_bytes, count)
 
     def _mimetype(self, filename, sent):
-        configured = self._mimetype_by_extension.get(os.path.splitext(filename)[1].lower())
-        if configured:
-            return configured
+        extension = os.path.splitext(filename)[1].lower()
         # One who may upload a text should not make it a page that runs scripts.
         valid = MIMETYPE.fullmatch(sent or "") and not ACTIVE_TYPES.fullmatch(sent.lower())
-        return sent if valid else guess_mimetype(filename)
+        if valid and extension not in self._mimetype_by_extension:
+            return sent
+        return mimetype_of(filename, self._mimetype_by_extension)
 
 
 class _FilePart:
