@@ -29,6 +29,7 @@ def receive(request):
         max_file_bytes=own.max_size_bytes,
         mimetype_by_extension=own.mimetypes,
         gzip_level=settings.gzip_level if own.gzipped else None,
+        content_digest=request.headers.get("Content-Digest"),
     )
     try:
         records.check_permissions_field(request.context, form.permissions)

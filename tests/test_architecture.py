@@ -12,7 +12,7 @@ ROWS = [
     {"attachments"},
     {"releases"},
     {"uploads", "storage", "records"},
-    {"settings", "errors", "compression"},
+    {"settings", "errors", "compression", "digests"},
     {"scripts"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent
