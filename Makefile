@@ -23,6 +23,7 @@ $(VENV)/installed: setup.cfg setup.py
 serve: $(VENV)/installed
 	@mkdir -p var
 	@echo "Kinto with attachments: http://localhost:8888/v1/ (Ctrl-C stops it)"
+	@echo "A page to try it:       http://localhost:8888/v1/__playground__/"
 	@$(BIN)/kinto start --ini config/serve.ini
 
 # Kinto with its files in a real S3 server, SeaweedFS, both on this machine. Ctrl-C stops both.

@@ -12,7 +12,7 @@ ROWS = [
     {"attachments"},
     {"uploads", "storage", "records"},
     {"settings", "errors", "compression"},
-    {"scripts"},
+    {"scripts", "playground"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent
 
