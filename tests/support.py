@@ -195,10 +195,16 @@ class Server:
         if "kinto.storage_url" in settings:
             migrate = [SCRIPTS / "kinto", "migrate", "--ini", str(self.ini)]
             subprocess.run(migrate, check=True, capture_output=True)
-        environment = {**os.environ, "KINTO_INI": str(self.ini), **(environment or {})}
+        self._start(command, {"KINTO_INI": str(self.ini), **(environment or {})})
+
+    def _start(self, command, environment):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT / "config", env=environment, stdout=log, stderr=log
+                command,
+                cwd=ROOT / "config",
+                env={**os.environ, **environment},
+                stdout=log,
+                stderr=log,
             )
 
     def _write_ini(self, settings):
@@ -259,3 +265,28 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+class TryOutServer(Server):
+    """The Kinto of ``make serve``, with its own ``config/serve.ini``, but for where files go.
+
+    :ivar files: the folder of its files, in which every collection has one of its own.
+    """
+
+    def __init__(self, folder, **options):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.url = f"http://localhost:{self.port}/v1"
+        self.log = folder / "server.log"
+        self.files = folder / "files"
+        options = {"base_path": self.files, "folder": "{bucket_id}/{collection_id}", **options}
+        environment = {f"KINTO_ATTACHMENT_{k.upper()}": str(v) for k, v in options.items()}
+        ini = ROOT / "config" / "serve.ini"
+        command = [SCRIPTS / "kinto", "start", "--ini", ini, "--port", str(self.port)]
+        self._start(command, environment)
+
+    def stored(self, collection):
+        """Return the content of all files of a collection, those of all users, sorted."""
+        return sorted(
+            path.read_bytes() for path in self.files.glob(f"*/{collection}/*") if path.is_file()
+        )

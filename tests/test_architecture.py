@@ -13,7 +13,7 @@ ROWS = [
     {"releases"},
     {"uploads", "storage", "records"},
     {"settings", "errors", "compression", "digests"},
-    {"scripts"},
+    {"scripts", "playground"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent
 
