@@ -7,6 +7,7 @@ import kinto_attachment
 
 
 ROWS = [
+    {"commands"},
     {"kinto_attachment"},
     {"views", "listeners", "default_bucket"},
     {"attachments"},

@@ -8,12 +8,14 @@ A storage is a pyramid_storage backend (``IFileStorage``) with staging added::
         publish()               make it a stored file under a free name like the one that was
                                 asked for, and return that name
         discard()               forget it; does nothing where it is published or discarded
+    replace(name, mimetype) a staged file whose publish() takes this very name, whatever has it
     open(name)              a binary file object on a stored file, or FileNotFoundError
     delete(name)            whether there was such a file
     delete_many(names)      those that could not be deleted, ``{name: StorageError}``; to delete
                             what is gone is no failure
     exists(name)            whether there is one
-    names()                 the names of all stored files, in no order
+    files()                 a StoredFile for each of the stored files, in no order, as they are read
+    unfinished()            the same for what is staged, by whomever
     url(name)               the location of a stored file
     str(…)                  what an administrator calls it
 
@@ -31,6 +33,7 @@ import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
 from typing import Any
@@ -51,6 +54,19 @@ DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 class StorageError(Exception):
     """The storage could not do what it was asked to, and the request is not to blame."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as a storage lists it.
+
+    :ivar size: in bytes, ``None`` where the storage does not tell it.
+    :ivar modified: when it was written, in seconds since 1970.
+    """
+
+    name: str
+    size: int | None
+    modified: float
 
 
 def stored_name(
