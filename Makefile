@@ -2,13 +2,14 @@ VENV = .venv
 BIN = $(VENV)/bin
 PYTHON = python3
 
-.PHONY: help serve serve-s3 moto tests lint format readme package clean
+.PHONY: help serve serve-s3 moto tests bench bench-quick lint format readme package clean
 
 help:
 	@echo "make serve    run a Kinto with the plugin, for trying things out"
 	@echo "make serve-s3 the same with its files in an S3 server on this machine"
 	@echo "make moto     run a fake S3 in memory"
 	@echo "make tests    run the whole suite"
+	@echo "make bench    measure how fast it is, into var/bench (make bench-quick: in a minute)"
 	@echo "make lint     check the code and the README"
 	@echo "make format   format the code"
 	@echo "make package  build the package and check what is in it"
@@ -49,6 +50,17 @@ moto: $(VENV)/installed
 
 tests: $(VENV)/installed
 	$(BIN)/pytest
+
+$(VENV)/bench-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable ".[bench]"
+	@touch $@
+
+# Beside the usual way, a bare pipeline and a plain record, on a machine that does nothing else.
+bench: $(VENV)/bench-installed
+	$(BIN)/python -m bench
+
+bench-quick: $(VENV)/bench-installed
+	$(BIN)/python -m bench --quick
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
