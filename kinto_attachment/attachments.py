@@ -57,7 +57,7 @@ def attach(request, form, location_of):
     try:
         response = records.write(request, {**changes, "attachment": attachment}, form.permissions)
         # After the record: whoever writes the same one waits there, and then sees this link.
-        _replace_links(request, name, attachment)
+        _replace_links(request, name, attachment, is_new=response.status_code == 201)
     except BaseException:
         # The default bucket answers a refusal with a response, on which the transaction would
         # be committed.
@@ -87,7 +87,12 @@ def follow(request, collection_uri, changes):
     :raises HTTPBadRequest: the metadata of a file of ours was changed.
     """
     storage = request.registry.storage
-    carried = [change for change in changes if any(map(_attachment, change.values()))]
+    carried = [
+        change
+        for change in changes
+        if any(map(_attachment, change.values()))
+        and not _is_settled(request, collection_uri, change)
+    ]
     ids = {_record_id(change) for change in carried}
     if not ids:
         return
@@ -209,16 +214,20 @@ def _describes(request, record_uri, attachment, link):
     return _attachment(found.get(id_)) == attachment
 
 
-def _replace_links(request, location=None, attachment=None):
-    """Take the previous links of the record away, and add that on its new file, if any."""
+def _replace_links(request, location=None, attachment=None, is_new=False):
+    """Take the previous links of the record away, and add that on its new file, if any.
+
+    :param is_new: whether the record was created just now, so that it has no previous ones.
+    """
     storage = request.registry.storage
     record_uri = records.uri(request)
-    previous = records.links_of(storage, [record_uri])
+    previous = [] if is_new else records.links_of(storage, [record_uri])
     _remember(request, record_uri, previous)
     if location is not None:
         link = records.add_link(storage, record_uri, location, attachment)
         _remember(request, record_uri, [link])
     _let_go(request, previous)
+    _settled(request)[record_uri] = attachment
 
 
 def _let_go(request, links):
@@ -234,6 +243,22 @@ def _let_go(request, links):
     for location in locations:
         if location not in held | kept:
             files.obsolete(location)
+
+
+def _settled(request):
+    """Return ``{record URI: attachment}`` of what was attached or detached with all its links."""
+    return request.bound_data.setdefault("attachment_settled", {})
+
+
+def _is_settled(request, collection_uri, change):
+    """Return whether a change is that of attaching or detaching itself."""
+    settled = _settled(request)
+    record_uri = f"{collection_uri}/records/{_record_id(change)}"
+    return (
+        "new" in change
+        and record_uri in settled
+        and settled[record_uri] == _attachment(change["new"])
+    )
 
 
 def _is_kept(request, link):
