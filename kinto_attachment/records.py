@@ -15,6 +15,7 @@ from kinto.core.authorization import DYNAMIC
 from kinto.core.cornice.errors import Errors
 from kinto.core.errors import raise_invalid
 from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
+from kinto.core.schema import HeaderQuotedInteger
 from kinto.core.storage import Filter, Sort
 from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON, build_request, instance_uri
@@ -44,6 +45,19 @@ RECORD_METHODS = {"POST": "PUT", "DELETE": "PATCH"}
 
 SERVER_FIELDS = ("attachment", "last_modified", "schema")
 """Fields of a record that are the server's: a client that sends the whole record back has them."""
+
+
+class ETag(HeaderQuotedInteger):
+    """Kinto's node for an ETag or ``*``, without what its pattern lets pass to fail later."""
+
+    validator = colander.Regex(r'^("[0-9]{1,18}"|\*)$', msg=HeaderQuotedInteger.error_message)
+
+
+class PreconditionsSchema(HeaderSchema):
+    """The headers of a request on an attachment."""
+
+    if_match = ETag(name="If-Match")
+    if_none_match = ETag(name="If-None-Match")
 
 
 class AttachmentRouteFactory(RouteFactory):
@@ -458,7 +472,7 @@ def _record_request(request, method):
     subrequest.errors = Errors()
     subrequest.info = {}
     _authenticate_as(subrequest, request)
-    headers = _deserialize(subrequest, "header", HeaderSchema(), dict(request.headers))
+    headers = _deserialize(subrequest, "header", PreconditionsSchema(), dict(request.headers))
     subrequest.validated = {"header": headers, "querystring": {}, "body": {}}
     return subrequest
 

@@ -11,7 +11,6 @@ from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
 from kinto.core.resource.schema import (
     ErrorResponseSchema,
-    HeaderSchema,
     PermissionsSchema,
     ResponseHeaderSchema,
 )
@@ -22,7 +21,7 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 from webob.static import FileApp
 
 from kinto_attachment import attachments, errors, uploads
-from kinto_attachment.records import AttachmentRouteFactory
+from kinto_attachment.records import AttachmentRouteFactory, PreconditionsSchema
 from kinto_attachment.storage import StorageError
 
 
@@ -81,12 +80,12 @@ class FormSchema(colander.MappingSchema):
 
 
 class AttachRequestSchema(colander.MappingSchema):
-    header = HeaderSchema()
+    header = PreconditionsSchema()
     body = FormSchema()
 
 
 class DetachRequestSchema(colander.MappingSchema):
-    header = HeaderSchema()
+    header = PreconditionsSchema()
 
 
 class DescriptionSchema(colander.MappingSchema):
@@ -248,7 +247,7 @@ def _discard(read):
 
 files = Service(
     name="attachment-files",
-    path=FILES_PATH + "/{path:.+}",
+    path=FILES_PATH + "/*subpath",
     description="The stored files",
 )
 
@@ -263,7 +262,8 @@ files = Service(
 def get_file(request):
     """Return a stored file, or the range of it that is asked for."""
     try:
-        path = request.registry.attachment_storage.path(request.matchdict["path"])
+        name = "/".join(request.matchdict["subpath"])
+        path = request.registry.attachment_storage.path(name)
         stat = os.stat(path)
     except OSError as error:
         raise HTTPNotFound() from error
@@ -333,7 +333,7 @@ class StreamedResponse(Response):
 def _location_of(request):
     settings = request.registry.attachment_settings
     if settings.serve_files and not settings.base_url:
-        return lambda name: request.route_url(files.name, path=name)
+        return lambda name: request.route_url(files.name, subpath=name)
     return request.registry.attachment_storage.url
 
 
