@@ -62,7 +62,7 @@ def attach(request, form, location_of):
     try:
         response = records.write(request, {**changes, "attachment": attachment}, form.permissions)
         # After the record: whoever writes the same one waits there, and then sees this link.
-        _replace_links(request, name, attachment)
+        _replace_links(request, name, attachment, is_new=response.status_code == 201)
     except BaseException:
         # The default bucket answers a refusal with a response, on which the transaction would
         # be committed.
@@ -102,7 +102,11 @@ def follow(request, collection_uri, changes, trusted=()):
     :raises HTTPBadRequest: the metadata of a file of ours was changed.
     """
     storage = request.registry.storage
-    carried = [change for change in changes if any(map(_attachment, change.values()))]
+    carried = [
+        change
+        for change in changes
+        if any(map(_attachment, change.values())) and not _is_settled(collection_uri, change)
+    ]
     ids = {_record_id(change) for change in carried}
     if not ids:
         return
@@ -160,6 +164,7 @@ class _Seen:
     :ivar at_start: the same, as it was when the transaction first saw the record.
     :ivar on: ``{location: links}``.
     :ivar removed: the ids of links that the transaction has removed.
+    :ivar settled: ``{record URI: attachment}`` of what was attached or detached with all its links.
     :ivar allowed: ``{record URI: attachments}`` that the record had before, or was given by code on
         the server.
     """
@@ -169,6 +174,7 @@ class _Seen:
         self.at_start = {}
         self.on = defaultdict(list)
         self.removed = set()
+        self.settled = {}
         self.allowed = {}
 
     def remember(self, record_uri, links):
@@ -273,16 +279,20 @@ def _describes(request, record_uri, attachment, link):
     return _attachment(found.get(id_)) == attachment
 
 
-def _replace_links(request, location=None, attachment=None):
-    """Take the previous links of the record away, and add that on its new file, if any."""
+def _replace_links(request, location=None, attachment=None, is_new=False):
+    """Take the previous links of the record away, and add that on its new file, if any.
+
+    :param is_new: whether the record was created just now, so that it has no previous ones.
+    """
     storage = request.registry.storage
     record_uri = records.uri(request)
-    previous = records.links_of(storage, [record_uri])
+    previous = [] if is_new else records.links_of(storage, [record_uri])
     _seen().remember(record_uri, previous)
     if location is not None:
         link = records.add_link(storage, record_uri, location, attachment)
         _seen().remember(record_uri, [link])
     _let_go(request, previous)
+    _seen().settled[record_uri] = attachment
 
 
 def _let_go(request, links):
@@ -290,6 +300,17 @@ def _let_go(request, links):
     _seen().removed |= records.remove_links(request.registry.storage, links)
     locations = {link["location"] for link in links if not _is_kept(request, link)}
     request.registry.attachment_releases.write_down(sorted(locations))
+
+
+def _is_settled(collection_uri, change):
+    """Return whether a change is that of attaching or detaching itself."""
+    settled = _seen().settled
+    record_uri = f"{collection_uri}/records/{_record_id(change)}"
+    return (
+        "new" in change
+        and record_uri in settled
+        and settled[record_uri] == _attachment(change["new"])
+    )
 
 
 def _is_kept(request, link):

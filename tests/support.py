@@ -192,10 +192,11 @@ class Server:
         self.ini = folder / "kinto.ini"
         self._write_ini(settings)
         command = getattr(self, f"_{kind}")()
+        environment = {**os.environ, "KINTO_INI": str(self.ini), **(environment or {})}
         if "kinto.storage_url" in settings:
             migrate = [SCRIPTS / "kinto", "migrate", "--ini", str(self.ini)]
-            subprocess.run(migrate, check=True, capture_output=True)
-        self._start(command, {"KINTO_INI": str(self.ini), **(environment or {})})
+            subprocess.run(migrate, check=True, capture_output=True, env=environment)
+        self._start(command, environment)
 
     def _start(self, command, environment):
         with self.log.open("ab") as log:
