@@ -33,6 +33,9 @@ MAX_LOCATION_PARTS = 16
 RECORD_METHODS = {"POST": "PUT", "DELETE": "PATCH"}
 """What a request on the attachment asks of the record: creating or changing it, changing it."""
 
+HEADER_SCHEMA = HeaderSchema()
+PERMISSIONS_SCHEMA = PermissionsSchema(name="permissions", permissions=Record.permissions)
+
 SERVER_FIELDS = ("attachment", "last_modified", "schema")
 """Fields of a record that are the server's: a client that sends the whole record back has them."""
 
@@ -85,8 +88,7 @@ def check_permissions_field(context, permissions):
 
     :raises HTTPBadRequest: a name is unknown, or principals are not a list of strings.
     """
-    schema = PermissionsSchema(name="permissions", permissions=Record.permissions)
-    _deserialize(context.record_request, "body", schema, permissions)
+    _deserialize(context.record_request, "body", PERMISSIONS_SCHEMA, permissions)
 
 
 def write(request, changes, permissions=None):
@@ -292,7 +294,7 @@ def _record_request(request, method):
     subrequest.errors = Errors()
     subrequest.info = {}
     _authenticate_as(subrequest, request)
-    headers = _deserialize(subrequest, "header", HeaderSchema(), dict(request.headers))
+    headers = _deserialize(subrequest, "header", HEADER_SCHEMA, dict(request.headers))
     subrequest.validated = {"header": headers, "querystring": {}, "body": {}}
     return subrequest
 
