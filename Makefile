@@ -2,13 +2,14 @@ VENV = .venv
 BIN = $(VENV)/bin
 PYTHON = python3
 
-.PHONY: help serve serve-s3 moto tests bench bench-quick lint format readme package clean
+.PHONY: help serve serve-s3 moto tests browser-tests fuzz bench bench-quick lint format readme package clean
 
 help:
 	@echo "make serve    run a Kinto with the plugin, for trying things out"
 	@echo "make serve-s3 the same with its files in an S3 server on this machine"
 	@echo "make moto     run a fake S3 in memory"
 	@echo "make tests    run the whole suite"
+	@echo "make browser-tests  run what needs a browser: Chromium, installed by apt-get"
 	@echo "make bench    measure how fast it is, into var/bench (make bench-quick: in a minute)"
 	@echo "make lint     check the code and the README"
 	@echo "make format   format the code"
@@ -16,6 +17,7 @@ help:
 	@echo "make clean    delete all that these commands made"
 
 $(VENV)/installed: setup.cfg setup.py
+	@echo "Installing into $(VENV): this takes a minute or two"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable ".[test,lint]"
 	@touch $@
@@ -23,6 +25,7 @@ $(VENV)/installed: setup.cfg setup.py
 serve: $(VENV)/installed
 	@mkdir -p var
 	@echo "Kinto with attachments: http://localhost:8888/v1/ (Ctrl-C stops it)"
+	@echo "A page to try it:       http://localhost:8888/v1/__playground__/"
 	@$(BIN)/kinto start --ini config/serve.ini
 
 # Kinto with its files in a real S3 server, SeaweedFS, both on this machine. Ctrl-C stops both.
@@ -50,6 +53,16 @@ moto: $(VENV)/installed
 
 tests: $(VENV)/installed
 	$(BIN)/pytest
+
+# Screenshots go to var/screenshots.
+browser-tests: $(VENV)/installed-browser
+	$(BIN)/pytest tests/browser
+
+$(VENV)/installed-browser: $(VENV)/installed
+	command -v chromium || { apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive \
+		apt-get install --yes --quiet=2 --no-install-recommends chromium; }
+	$(BIN)/pip install --quiet --editable ".[browser]"
+	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable ".[bench]"

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import time
 
 import colander
@@ -34,6 +35,9 @@ DISCARDED_CHUNK_BYTES = 64 * 1024
 FILES_PATH = "/__files__"
 
 CHANGE_HEADERS = ("ETag", "Last-Modified")
+
+RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
+MAX_RANGE_DIGITS = 18
 
 SERVED_FILE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -148,7 +152,7 @@ FILE_RESPONSES = {
     "206": FileResponseSchema(description="The part of the file that `Range` asks for."),
     "304": EmptyResponseSchema(description="The client has this file already."),
     "404": ErrorResponseSchema(description="There is no such file."),
-    "416": EmptyResponseSchema(description="The file has no such range."),
+    "416": ErrorResponseSchema(description="The file has no such range."),
 }
 
 
@@ -265,9 +269,10 @@ def get_file(request):
         raise HTTPNotFound() from error
     if not os.path.isfile(path):
         raise HTTPNotFound()
+    configured = request.registry.attachment_settings.everywhere.mimetypes
     file_app = FileApp(
         path,
-        content_type=uploads.guess_mimetype(path),
+        content_type=uploads.mimetype_of(os.path.basename(path), configured),
         # The bytes are sent as they are: they are not another file's, encoded for the transfer.
         content_encoding=None,
         charset=None,
@@ -275,12 +280,42 @@ def get_file(request):
     )
     # Without the server's file wrapper, which cannot start in the middle of a file.
     environ = {k: v for k, v in request.environ.items() if k != "wsgi.file_wrapper"}
-    served = type(request)(environ).get_response(file_app)
+    asked = type(request)(environ)
+    asked.headers["Range"] = _plain_range(request.headers.get("Range", ""), stat.st_size)
+    served = asked.get_response(file_app)
+    if served.status_code == 416:
+        raise errors.no_such_range(stat.st_size)
     return StreamedResponse(
         app_iter=served.app_iter,
         status=served.status,
         headerlist=[*served.headerlist, *SERVED_FILE_HEADERS.items()],
     )
+
+
+def _plain_range(header, size):
+    """Return a Range that WebOb reads as RFC 9110 means it; an empty one is ignored.
+
+    (WebOb fails on ``bytes=-``, and knows neither ``bytes=-0`` nor the end of a file that is longer
+    than the file.)
+
+    :param size: of the file, in bytes.
+    """
+    match = RANGE.fullmatch(header.strip())
+    if match is None or not any(match.groups()):
+        return ""
+    first, last = (_bounded(digits) for digits in match.groups())
+    if first is not None:
+        return f"bytes={first}-{'' if last is None else last}"
+    if last == 0:
+        return f"bytes={size}-"
+    return f"bytes={max(0, size - last)}-" if size else ""
+
+
+def _bounded(digits):
+    """Return a number, or one that is larger than any file's, and ``None`` without digits."""
+    if len(digits) > MAX_RANGE_DIGITS:
+        return 10**MAX_RANGE_DIGITS
+    return int(digits) if digits else None
 
 
 class StreamedResponse(Response):

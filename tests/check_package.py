@@ -40,9 +40,8 @@ def check_content(wheel):
         for name in names
         if not name.startswith("kinto_attachment/") and ".dist-info/" not in name
     ]
-    missing = {
-        str(path.relative_to(ROOT)) for path in (ROOT / "kinto_attachment").rglob("*.py")
-    } - set(names)
+    tracked = run_for_output("git", "ls-files", "kinto_attachment").split()
+    missing = set(tracked) - set(names)
     if strangers or missing:
         raise SystemExit(f"The wheel holds {strangers} and lacks {missing}")
 
@@ -52,6 +51,10 @@ def check_import(wheel, environment):
     python = str(environment / "bin" / "python")
     run(python, "-m", "pip", "install", "-q", str(wheel))
     run(python, "-c", "import kinto_attachment.views, kinto_attachment.storage.local")
+
+
+def run_for_output(*command):
+    return subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stdout
 
 
 def run(*command):

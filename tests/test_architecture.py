@@ -7,12 +7,14 @@ import kinto_attachment
 
 
 ROWS = [
+    {"commands"},
     {"kinto_attachment"},
-    {"views", "listeners"},
+    {"views", "listeners", "default_bucket"},
     {"attachments"},
+    {"releases"},
     {"uploads", "storage", "records"},
-    {"settings", "errors", "compression"},
-    {"scripts"},
+    {"settings", "errors", "compression", "digests"},
+    {"scripts", "playground"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent
 

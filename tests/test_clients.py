@@ -1,10 +1,17 @@
 """Real clients against a running server."""
 
 import filecmp
+import hashlib
+import json
+import os
+import shutil
+import subprocess
 
 import kinto_http
 import pytest
 import requests
+
+from tests.support import ROOT, SCRIPTS
 
 
 @pytest.fixture
@@ -58,3 +65,43 @@ def test_kinto_http_shows_the_message_of_a_refusal(client, tmp_path):
     nameless.write_bytes(b"x")
     with pytest.raises(kinto_http.exceptions.KintoException, match="Filename is required"):
         client.add_attachment(id="first", filepath=str(nameless), filename="..")
+
+
+@pytest.fixture(scope="session")
+def javascript(tmp_path_factory):
+    """A folder with the scripts of tests/javascript, and the packages that they need."""
+    folder = tmp_path_factory.mktemp("javascript")
+    shutil.copytree(ROOT / "tests" / "javascript", folder, dirs_exist_ok=True)
+    run_node("npm", "ci", "--ignore-scripts", "--cache", folder / "cache", cwd=folder)
+    return folder
+
+
+def run_node(command, *arguments, cwd):
+    """Return what a command of Node.js printed. It is the one of this virtual environment."""
+    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
+    finished = subprocess.run(
+        [SCRIPTS / command, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
+
+
+def test_kinto_http_js_adds_replaces_and_removes_an_attachment(client, javascript, tmp_path):
+    printed = run_node("node", "client.js", client.session.server_url, "photos", cwd=javascript)
+    created, replaced, removed, message = map(json.loads, printed.splitlines())
+
+    assert (created["title"], replaced["title"]) == ("Spring", "Summer")
+    assert created["attachment"]["filename"] == "one.txt"
+    assert created["attachment"]["hash"] == hashlib.sha256(b"one").hexdigest()
+    assert replaced["attachment"]["hash"] == hashlib.sha256(b"two").hexdigest()
+    assert requests.get(created["attachment"]["location"], timeout=10).status_code == 404
+
+    assert removed["attachment"] is None
+    assert client.get_record(id=created["id"])["data"] == removed
+    assert not list((tmp_path / "files").rglob("*.txt"))
+    assert "Filename is required" in message

@@ -18,9 +18,7 @@ from tests.scripts_support import (
     failures,
     kill,
     make_folder,
-    script_storage,
     serve_range,
-    start_server,
     tree,
 )
 
@@ -657,15 +655,6 @@ def test_content_encoding_of_the_transfer_does_not_matter(kinto, get, folder):
 
 
 # With a real server
-
-
-@pytest.fixture(scope="module", params=["local", "s3"])
-def server(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    with script_storage(request) as storage:
-        server = start_server(folder, storage)
-        yield server
-        server.stop()
 
 
 def test_who_is_not_allowed_is_told_so(server, folder, tmp_path):

@@ -147,6 +147,24 @@ class TestCopies:
         assert attached.stored(attached.record()["attachment"]) == b"once upon a time"
         assert len(attached.links()) == 1
 
+    @pytest.mark.parametrize("single_queries", [0, 25])
+    def test_two_records_may_swap_their_files(self, attached, monkeypatch, single_queries):
+        monkeypatch.setattr("kinto_attachment.records.MAX_SINGLE_QUERIES", single_queries)
+        attached.upload(file_part(b"other"), url=f"{SECOND}/attachment")
+        first, second = (attached.record(url)["attachment"] for url in (RECORD, SECOND))
+        response = batch(
+            attached,
+            ("PATCH", RECORD, {"attachment": second}),
+            ("PATCH", SECOND, {"attachment": first}),
+        )
+        assert [one["status"] for one in response.json["responses"]] == [200, 200]
+        assert attached.stored(attached.record()["attachment"]) == b"other"
+        assert attached.stored(attached.record(SECOND)["attachment"]) == b"once upon a time"
+        assert {link["record_uri"]: link["location"] for link in attached.links()} == {
+            RECORD: second["location"],
+            SECOND: first["location"],
+        }
+
 
 class TestNeighbours:
     @pytest.mark.parametrize("path", ["", "/collections/a_b"])

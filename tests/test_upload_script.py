@@ -28,8 +28,6 @@ from tests.scripts_support import (
     kill,
     make_folder,
     make_large_file,
-    script_storage,
-    start_server,
     tree,
     without_modules,
 )
@@ -37,15 +35,6 @@ from tests.support import SCRIPTS
 
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module", params=["local", "s3"])
-def server(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    with script_storage(request) as storage:
-        server = start_server(folder, storage)
-        yield server
-        server.stop()
 
 
 @pytest.fixture

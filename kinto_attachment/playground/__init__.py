@@ -1,0 +1,60 @@
+"""A page to try attachments in a browser, for those who ask for it in ``kinto.includes``."""
+
+from urllib.parse import urlsplit
+
+from pyramid.exceptions import ConfigurationError
+from pyramid.httpexceptions import HTTPMovedPermanently
+from pyramid.security import NO_PERMISSION_REQUIRED
+from pyramid.static import static_view
+
+
+PATH = "/__playground__/"
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' {files}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Where everything is this server's own, but for the thumbnails."""
+
+
+def includeme(config):
+    """Serve the page under ``/v1/__playground__/``.
+
+    :raises ConfigurationError: the plugin itself is not included before.
+    """
+    if not hasattr(config.registry, "attachment_storage"):
+        raise ConfigurationError(
+            "kinto.includes: kinto_attachment.playground goes after kinto_attachment"
+        )
+    static = static_view("kinto_attachment.playground:static", use_subpath=True, cache_max_age=0)
+    config.add_route("attachment-playground", PATH + "*subpath")
+    config.add_view(
+        static,
+        route_name="attachment-playground",
+        decorator=_with_security_headers,
+        permission=NO_PERMISSION_REQUIRED,
+    )
+    config.add_route("attachment-playground-redirect", PATH.rstrip("/"))
+    config.add_view(
+        lambda request: HTTPMovedPermanently(request.path_url + "/"),
+        route_name="attachment-playground-redirect",
+        permission=NO_PERMISSION_REQUIRED,
+    )
+
+
+def _with_security_headers(view):
+    def secured(context, request):
+        response = view(context, request)
+        files = _origin(request.registry.attachment_storage.base_url)
+        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.format(files=files)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    return secured
+
+
+def _origin(url):
+    """Return the scheme and host of a URL, or nothing for a relative one."""
+    scheme, netloc = urlsplit(url)[:2]
+    return f"{scheme}://{netloc}" if netloc else ""

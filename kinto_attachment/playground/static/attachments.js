@@ -1,0 +1,121 @@
+// A small client of Kinto's records and their attachments: plain JavaScript, to be copied from.
+
+export class Refusal extends Error {
+  /** What the server, or the browser, said against a request. `status` is 0 without an answer. */
+  constructor(status, body) {
+    super(inWords(status, body));
+    this.status = status;
+    this.errno = body?.errno;
+  }
+}
+
+export class Collection {
+  /** A collection of the server whose API begins at `root`, as seen by a user of Basic auth. */
+  constructor(root, user, password, bucket, collection) {
+    const ids = [bucket, collection].map(encodeURIComponent);
+    this.url = `${root}/buckets/${ids[0]}/collections/${ids[1]}/records`;
+    const credentials = new TextEncoder().encode(`${user}:${password}`);
+    this.headers = { Authorization: `Basic ${btoa(String.fromCharCode(...credentials))}` };
+  }
+
+  /** Return a page of records, the last changed first, and the URL of the next page, if any. */
+  async list(url = `${this.url}?_sort=-last_modified&_limit=24`) {
+    const response = await this.request(url);
+    const { data } = await response.json();
+    return { records: data, next: response.headers.get("Next-Page") };
+  }
+
+  /** Return a record. */
+  async get(id) {
+    return (await (await this.request(this.recordUrl(id))).json()).data;
+  }
+
+  /**
+   * Attach a file to a record, which is created if need be, and return the attachment.
+   *
+   * `fetch` would do (`body: form`), but tells nothing of how far the upload is. So this is an
+   * XMLHttpRequest: `onProgress` is called with a number from 0 to 1, and `signal` aborts.
+   */
+  attach(id, file, { lastModified, onProgress, signal } = {}) {
+    const form = new FormData();
+    form.append("attachment", file, file.name);
+    const xhr = new XMLHttpRequest();
+    xhr.open("POST", `${this.recordUrl(id)}/attachment`);
+    const headers = { ...this.headers, ...unlessChanged(lastModified) };
+    Object.entries(headers).forEach(([name, value]) => xhr.setRequestHeader(name, value));
+    xhr.responseType = "json";
+    xhr.upload.onprogress = (event) => onProgress?.(event.loaded / event.total);
+    signal?.addEventListener("abort", () => xhr.abort());
+    return new Promise((resolve, reject) => {
+      xhr.onload = () =>
+        xhr.status < 300 ? resolve(xhr.response) : reject(new Refusal(xhr.status, xhr.response));
+      xhr.onerror = () => reject(new Refusal(0));
+      xhr.onabort = () => reject(new DOMException("The upload was cancelled.", "AbortError"));
+      xhr.send(form);
+    });
+  }
+
+  /** Detach the file of a record, and delete it. */
+  async detach(id, lastModified) {
+    await this.request(`${this.recordUrl(id)}/attachment`, {
+      method: "DELETE",
+      headers: unlessChanged(lastModified),
+    });
+  }
+
+  /** Delete a record, and its file with it. */
+  async remove(id, lastModified) {
+    await this.request(this.recordUrl(id), {
+      method: "DELETE",
+      headers: unlessChanged(lastModified),
+    });
+  }
+
+  recordUrl(id) {
+    return `${this.url}/${encodeURIComponent(id)}`;
+  }
+
+  async request(url, { method = "GET", headers = {} } = {}) {
+    let response;
+    try {
+      response = await fetch(url, {
+        method,
+        headers: { ...this.headers, ...headers },
+        // The browser would ask for a password by itself.
+        credentials: "omit",
+        cache: "no-store",
+      });
+    } catch {
+      throw new Refusal(0);
+    }
+    if (!response.ok) {
+      throw new Refusal(response.status, await response.json().catch(() => null));
+    }
+    return response;
+  }
+}
+
+/** Return the header that has a change refused (412) if somebody else was faster. */
+function unlessChanged(lastModified) {
+  return lastModified ? { "If-Match": `"${lastModified}"` } : {};
+}
+
+function inWords(status, body) {
+  switch (status) {
+    case 0:
+      return (
+        "The connection broke before there was an answer. Either the server is not running, " +
+        "or it stopped reading a file that it refuses, as one that is too large."
+      );
+    case 401:
+      return "The user name or the password is wrong.";
+    case 403:
+      return "This user may not do that here.";
+    case 404:
+      return "There is no such bucket, collection or record (any more).";
+    case 412:
+      return "The record was changed meanwhile. Load the list again, and repeat what you wanted.";
+    default:
+      return body?.message || `The server answered with the status ${status}.`;
+  }
+}

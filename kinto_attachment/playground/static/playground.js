@@ -1,0 +1,283 @@
+// The page: files that are dropped or chosen become records, and records are shown as a list.
+// What comes from records and files is shown with textContent, never as HTML.
+
+import { Collection, Refusal } from "./attachments.js";
+
+const ROOT = new URL("..", import.meta.url).href.replace(/\/$/, "");
+
+const find = (selector, within = document) => within.querySelector(selector);
+const place = find("#place");
+const drop = find("#drop");
+const files = find("#files");
+const records = find("#records");
+const more = find("#more");
+
+let collection;
+let nextPage;
+let lastUpload = Promise.resolve();
+
+place.addEventListener("submit", (event) => {
+  event.preventDefault();
+  open();
+});
+files.addEventListener("change", () => {
+  uploadAll(files.files);
+  files.value = "";
+});
+more.addEventListener("click", showMore);
+// Anywhere on the page: a file that misses the field would open instead of it.
+for (const type of ["dragenter", "dragover"]) {
+  addEventListener(type, (event) => {
+    event.preventDefault();
+    drop.classList.add("over");
+  });
+}
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) drop.classList.remove("over");
+});
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  uploadAll(event.dataTransfer.files);
+});
+
+open();
+
+async function open() {
+  const { user, password, bucket, collection: id } = Object.fromEntries(new FormData(place));
+  collection = new Collection(ROOT, user, password, bucket, id);
+  records.replaceChildren();
+  nextPage = undefined;
+  await showMore();
+}
+
+async function showMore() {
+  await saying(async () => {
+    const shown = collection;
+    const page = await shown.list(nextPage);
+    if (shown !== collection) return;
+    nextPage = page.next;
+    more.hidden = !nextPage;
+    page.records.filter((record) => !cardOf(record.id)).forEach((record) => {
+      records.append(makeCard(record));
+    });
+  });
+  showWhetherEmpty();
+}
+
+function uploadAll(list) {
+  for (const file of list) {
+    const item = makeUpload(file.name);
+    // One after another: the server has a thread for each, and only so many.
+    lastUpload = lastUpload.then(() => upload(item, file));
+  }
+}
+
+async function upload({ item, controller }, file) {
+  if (controller.signal.aborted) return;
+  const into = collection;
+  const id = newId();
+  const progress = showProgress(item);
+  try {
+    await into.attach(id, file, { onProgress: progress, signal: controller.signal });
+    const record = await into.get(id);
+    item.remove();
+    if (into !== collection) return;
+    records.prepend(makeCard(record));
+    showWhetherEmpty();
+    say(`${file.name} is attached.`);
+  } catch (error) {
+    fail(item, error);
+  }
+}
+
+async function replace(card, record, file) {
+  const { item, controller } = makeUpload(file.name);
+  try {
+    await collection.attach(record.id, file, {
+      lastModified: record.last_modified,
+      onProgress: showProgress(item),
+      signal: controller.signal,
+    });
+    item.remove();
+    await refresh(card, record.id);
+    say(`${file.name} is attached.`);
+  } catch (error) {
+    fail(item, error);
+  }
+}
+
+async function detach(card, record) {
+  await saying(async () => {
+    await collection.detach(record.id, record.last_modified);
+    await refresh(card, record.id);
+    say(`${nameOf(record)} is deleted; the record stays.`);
+  });
+}
+
+async function remove(card, record) {
+  await saying(async () => {
+    await collection.remove(record.id, record.last_modified);
+    const neighbour = card.nextElementSibling ?? card.previousElementSibling;
+    card.remove();
+    showWhetherEmpty();
+    (neighbour ? find(".name", neighbour) : find("#records-heading")).focus();
+    say("The record is deleted, and its file with it.");
+  });
+}
+
+async function refresh(card, id) {
+  const fresh = makeCard(await collection.get(id));
+  card.replaceWith(fresh);
+  find(".name", fresh).focus();
+}
+
+function makeUpload(name) {
+  const item = find("#upload").content.cloneNode(true).firstElementChild;
+  const controller = new AbortController();
+  find(".name", item).textContent = name;
+  find("progress", item).setAttribute("aria-label", `Upload of ${name}`);
+  const cancel = find(".cancel", item);
+  cancel.setAttribute("aria-label", `Cancel the upload of ${name}`);
+  cancel.addEventListener("click", () => {
+    controller.abort();
+    item.remove();
+    files.focus();
+  });
+  find("#uploads").append(item);
+  return { item, controller };
+}
+
+function showProgress(item) {
+  const state = find(".state", item);
+  state.textContent = "0 %";
+  return (part) => {
+    find("progress", item).value = part;
+    state.textContent = part < 1 ? `${Math.floor(part * 100)} %` : "being stored";
+  };
+}
+
+function fail(item, error) {
+  if (error.name === "AbortError") {
+    say(error.message);
+    return;
+  }
+  if (!(error instanceof Refusal)) throw error;
+  item.classList.add("failed");
+  find("progress", item).remove();
+  find(".state", item).textContent = error.message;
+  const dismiss = find(".cancel", item);
+  dismiss.textContent = "Dismiss";
+  dismiss.setAttribute("aria-label", `Dismiss the message on ${find(".name", item).textContent}`);
+  say(`${find(".name", item).textContent}: ${error.message}`, true);
+}
+
+function makeCard(record) {
+  const card = find("#record").content.cloneNode(true).firstElementChild;
+  const attachment = record.attachment;
+  const name = nameOf(record);
+  card.dataset.id = record.id;
+  find(".id", card).textContent = record.id;
+  find(".thumbnail", card).append(makeThumbnail(attachment));
+  if (attachment) {
+    const link = document.createElement("a");
+    link.textContent = name;
+    link.href = webUrl(attachment.location);
+    link.target = "_blank";
+    link.rel = "noopener noreferrer";
+    find(".name", card).append(link);
+    find(".size", card).textContent = inUnits(attachment.size);
+    find(".mimetype", card).textContent = attachment.mimetype;
+    find(".hash", card).textContent = attachment.hash;
+  } else {
+    find(".name", card).textContent = name;
+    for (const field of [".size", ".mimetype", ".hash"]) {
+      const value = find(field, card);
+      value.previousElementSibling.remove();
+      value.remove();
+    }
+    find(".detach", card).remove();
+  }
+  const file = find(".file", card);
+  file.addEventListener("change", () => replace(card, record, file.files[0]));
+  const choose = () => file.click();
+  const verb = attachment ? "Replace…" : "Attach…";
+  connect(find(".replace", card), verb, `${verb} (${name})`, choose);
+  connect(find(".detach", card), "Delete file", `Delete file (${name})`, () => detach(card, record));
+  connect(find(".remove", card), "Delete record", `Delete record (${name})`, () => remove(card, record));
+  return card;
+}
+
+function connect(button, text, label, action) {
+  if (!button) return;
+  button.textContent = text;
+  button.setAttribute("aria-label", label);
+  button.addEventListener("click", action);
+}
+
+function makeThumbnail(attachment) {
+  if (!attachment?.mimetype?.startsWith("image/")) return makeBadge(attachment);
+  const image = document.createElement("img");
+  image.alt = "";
+  image.loading = "lazy";
+  image.addEventListener("error", () => image.replaceWith(makeBadge(attachment)));
+  image.src = webUrl(attachment.location);
+  return image;
+}
+
+function makeBadge(attachment) {
+  const badge = document.createElement("span");
+  badge.className = "badge";
+  badge.setAttribute("aria-hidden", "true");
+  const extension = /\.(\w{1,5})$/.exec(attachment?.filename ?? "");
+  badge.textContent = attachment ? (extension?.[1] ?? "file") : "no file";
+  return badge;
+}
+
+function cardOf(id) {
+  return [...records.children].find((card) => card.dataset.id === id);
+}
+
+function nameOf(record) {
+  const attachment = record.attachment;
+  return attachment ? (attachment.original?.filename ?? attachment.filename) : "No file";
+}
+
+/** Return a location as a URL, and nothing for one that is not of the web, as `javascript:…`. */
+function webUrl(location) {
+  const url = new URL(location, `${ROOT}/`);
+  return ["http:", "https:"].includes(url.protocol) ? url.href : "";
+}
+
+function newId() {
+  // Not randomUUID(): that is missing where the page does not come by HTTPS or from this machine.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function inUnits(bytes) {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  const step = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), units.length - 1);
+  const number = new Intl.NumberFormat("en", { maximumSignificantDigits: step ? 3 : 4 });
+  return `${number.format(bytes / 1000 ** step)} ${units[step]}`;
+}
+
+async function saying(action) {
+  try {
+    say("");
+    await action();
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    say(error.message, true);
+  }
+}
+
+function say(text, isError = false) {
+  const message = find("#message");
+  message.textContent = text;
+  message.classList.toggle("error", isError);
+}
+
+function showWhetherEmpty() {
+  find("#empty").hidden = records.children.length > 0;
+}
