@@ -43,6 +43,8 @@ MAX_LOCATION_PARTS = 16
 RECORD_METHODS = {"POST": "PUT", "DELETE": "PATCH"}
 """What a request on the attachment asks of the record: creating or changing it, changing it."""
 
+PERMISSIONS_SCHEMA = PermissionsSchema(name="permissions", permissions=Record.permissions)
+
 SERVER_FIELDS = ("attachment", "last_modified", "schema")
 """Fields of a record that are the server's: a client that sends the whole record back has them."""
 
@@ -59,6 +61,9 @@ class PreconditionsSchema(HeaderSchema):
     if_match = ETag(name="If-Match")
     if_none_match = ETag(name="If-None-Match")
 
+
+# A schema is costly to make.
+HEADER_SCHEMA = PreconditionsSchema()
 
 class AttachmentRouteFactory(RouteFactory):
     """The context of a request on an attachment: that of the record, asked for by its own method.
@@ -110,8 +115,7 @@ def check_permissions_field(context, permissions):
 
     :raises HTTPBadRequest: a name is unknown, or principals are not a list of strings.
     """
-    schema = PermissionsSchema(name="permissions", permissions=Record.permissions)
-    _deserialize(context.record_request, "body", schema, permissions)
+    _deserialize(context.record_request, "body", PERMISSIONS_SCHEMA, permissions)
 
 
 def write(request, changes, permissions=None):
@@ -472,7 +476,7 @@ def _record_request(request, method):
     subrequest.errors = Errors()
     subrequest.info = {}
     _authenticate_as(subrequest, request)
-    headers = _deserialize(subrequest, "header", PreconditionsSchema(), dict(request.headers))
+    headers = _deserialize(subrequest, "header", HEADER_SCHEMA, dict(request.headers))
     subrequest.validated = {"header": headers, "querystring": {}, "body": {}}
     return subrequest
 
