@@ -3,9 +3,9 @@
 from kinto.core.events import ACTIONS, ResourceChanged
 from kinto.core.utils import instance_uri
 from kinto.events import ServerFlushed
-from pyramid.events import ContextFound
+from pyramid.events import ContextFound, NewRequest
 
-from kinto_attachment import attachments
+from kinto_attachment import attachments, default_bucket
 
 
 FLUSH_ROUTE = "flush"
@@ -24,6 +24,7 @@ def includeme(config):
         config.add_subscriber(
             listener, ResourceChanged, for_resources=(resource,), for_actions=actions
         )
+    config.add_subscriber(default_bucket.resolve, NewRequest)
     config.add_subscriber(on_request, ContextFound)
     config.add_subscriber(on_flushed, ServerFlushed)
 

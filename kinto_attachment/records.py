@@ -14,11 +14,13 @@ from kinto.core.authorization import DYNAMIC
 from kinto.core.cornice.errors import Errors
 from kinto.core.errors import raise_invalid
 from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
-from kinto.core.storage import Filter, Sort
-from kinto.core.utils import COMPARISON, build_request, instance_uri
+from kinto.core.storage import Filter, Sort, postgresql
+from kinto.core.utils import COMPARISON, build_request, instance_uri, sqlalchemy
 from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPBadRequest, HTTPForbidden
 from pyramid.interfaces import IRoutesMapper
+
+from kinto_attachment import default_bucket
 
 
 LINKS = "attachments"
@@ -45,14 +47,25 @@ class AttachmentRouteFactory(RouteFactory):
 
     :ivar record_request: the request on the record.
     :ivar current_object: the record, or ``None`` where it does not exist.
-    :raises HTTPNotFound: the bucket or the collection does not exist.
+    :raises HTTPNotFound: the bucket or the collection does not exist, nor is about to be created.
     """
 
     def __init__(self, request):
         self.record_request = None
+        self._collection_is_to_come = False
         if request.method in RECORD_METHODS:
             self.record_request = _record_request(request, RECORD_METHODS[request.method])
+            self._collection_is_to_come = (
+                request.method == "POST"
+                and default_bucket.is_meant_by(request)
+                and default_bucket.foresee_collection(request)
+            )
         super().__init__(self.record_request or request)
+
+    def check_permission(self, principals, bound_perms):
+        """Return whether the user may do what is asked for (``kinto.core.authorization``)."""
+        # Who has a collection created may write to it.
+        return self._collection_is_to_come or super().check_permission(principals, bound_perms)
 
     def check_preconditions(self):
         """Refuse what Kinto would refuse before it looks at the body of a request on the record.
@@ -102,6 +115,7 @@ def write(request, changes, permissions=None):
     context = AttachmentRouteFactory(request)
     if not request.has_permission(DYNAMIC, context):
         raise HTTPForbidden()
+    context.check_preconditions()
     record_request = context.record_request
     body = {"data": changes}
     if permissions:
@@ -111,6 +125,24 @@ def write(request, changes, permissions=None):
     resource = Record(record_request, context=context)
     resource.patch() if context.current_object else resource.put()
     return record_request.response
+
+
+def lock_parents_of(request):
+    """Have whoever deletes the record's bucket or collection wait until the transaction ends.
+
+    And wait for whoever is deleting one of them, so that it is seen to be gone. (Kinto itself lets
+    a record be written into a collection that is deleted at the same moment.) The locks are
+    PostgreSQL's advisory ones, which nothing else waits for: in other storages that Kinto has,
+    there is nobody to wait for.
+    """
+    collection_uri = _parent_uri(uri(request))
+    for object_uri in (_parent_uri(collection_uri), collection_uri):
+        _lock(request.registry.storage, "pg_advisory_xact_lock_shared", object_uri)
+
+
+def lock_deleted(storage, object_uri):
+    """Wait for the uploads to a bucket or a collection, and keep further ones waiting."""
+    _lock(storage, "pg_advisory_xact_lock", object_uri)
 
 
 def clear_attachment(request):
@@ -233,6 +265,13 @@ def possible_locations(attachment):
     parts = url.split("/")[-MAX_LOCATION_PARTS:]
     ends = ["/".join(parts[start:]) for start in range(len(parts))]
     return list(dict.fromkeys([*ends, *(unquote(end) for end in ends)]))
+
+
+def _lock(storage, function, object_uri):
+    if isinstance(storage, postgresql.Storage):
+        key = int.from_bytes(hashlib.sha256(object_uri.encode()).digest()[:8], "big", signed=True)
+        with storage.client.connect(readonly=True) as session:
+            session.execute(sqlalchemy.select(getattr(sqlalchemy.func, function)(key)))
 
 
 def _after(link):

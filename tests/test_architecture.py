@@ -11,6 +11,7 @@ ROWS = [
     {"views", "listeners"},
     {"attachments"},
     {"uploads", "storage", "records"},
+    {"transactions", "default_bucket"},
     {"settings", "errors", "compression"},
     {"scripts"},
 ]

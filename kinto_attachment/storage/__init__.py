@@ -162,6 +162,10 @@ class TransactionFiles:
         """Remember a new file, to be deleted unless the transaction commits."""
         self._created.append(name)
 
+    def hand_over(self, name: str) -> None:
+        """Forget a new file: it is about to belong to another transaction."""
+        self._created.remove(name)
+
     def obsolete(self, name: str) -> None:
         """Remember a file that nothing points at any more once the transaction has committed."""
         self._obsolete.append(name)
