@@ -23,6 +23,7 @@ from webob.static import FileApp
 from kinto_attachment import attachments, errors, uploads
 from kinto_attachment.records import AttachmentRouteFactory, PreconditionsSchema
 from kinto_attachment.storage import StorageError
+from kinto_attachment.transactions import Transactions
 
 
 logger = logging.getLogger(__name__)
@@ -175,9 +176,12 @@ attachment = AttachmentService(
 def attach_file(request):
     """Store the file and set the ``attachment`` of the record, which is created if need be."""
     request.context.check_preconditions()
+    transactions = Transactions(request)
+    # A client that sends slowly holds a thread of the server, but nothing of the database.
+    transactions.renew()
     with _storage_errors_as_503():
         form = attachments.receive(request)
-        changed, attached = attachments.attach(request, form, _location_of(request))
+        changed, attached = attachments.attach(request, form, _location_of(request), transactions)
     request.response.status_code = changed.status_code
     _copy_change_headers(changed, request.response)
     request.response.headers["Location"] = request.route_url("record-object", **request.matchdict)
@@ -194,8 +198,7 @@ def attach_file(request):
 )
 def detach_file(request):
     """Detach the file from the record, and delete it."""
-    request.context.check_preconditions()
-    changed = attachments.detach(request)
+    changed = Transactions(request).run(lambda: attachments.detach(request))
     response = NoContent()
     if changed is not None:
         _copy_change_headers(changed, response)

@@ -101,7 +101,9 @@ def either(request, make_deployment):
 
 def location(deployment, record="first"):
     (link,) = [
-        link for link in deployment.links() if link["record_uri"] == f"{COLLECTION}/records/{record}"
+        link
+        for link in deployment.links()
+        if link["record_uri"] == f"{COLLECTION}/records/{record}"
     ]
     return link["location"]
 
