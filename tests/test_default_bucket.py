@@ -112,6 +112,10 @@ def test_other_methods_are_not_served(app):
         assert method(f"{PATH}/attachment", headers=ALICE, status=405).json["errno"] == 115
 
 
+def test_a_path_that_is_no_text_is_refused(app):
+    app.post("/%ff", headers=ALICE, status=400)
+
+
 def test_a_record_may_be_called_attachment(app):
     app.put_json(PATH.replace("first", "attachment"), headers=ALICE, status=201)
 
