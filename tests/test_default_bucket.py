@@ -2,6 +2,7 @@
 
 import pytest
 import sqlalchemy
+import webtest
 from kinto.core.testing import get_user_headers
 
 from tests.support import (
@@ -113,7 +114,9 @@ def test_other_methods_are_not_served(app):
 
 
 def test_a_path_that_is_no_text_is_refused(app):
-    app.post("/%ff", headers=ALICE, status=400)
+    request = webtest.TestRequest.blank("/", method="POST", headers=ALICE)
+    request.environ["PATH_INFO"] = "/v1/\xff"
+    webtest.TestApp.do_request(app, request, status=400)
 
 
 def test_a_record_may_be_called_attachment(app):
