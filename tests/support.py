@@ -191,14 +191,17 @@ class Server:
         self.log = folder / "server.log"
         self.ini = folder / "kinto.ini"
         self._write_ini(settings)
-        command = getattr(self, f"_{kind}")()
+        self._command = getattr(self, f"_{kind}")()
+        self._environment = {**os.environ, "KINTO_INI": str(self.ini), **(environment or {})}
         if "kinto.storage_url" in settings:
             migrate = [SCRIPTS / "kinto", "migrate", "--ini", str(self.ini)]
-            subprocess.run(migrate, check=True, capture_output=True)
-        environment = {**os.environ, "KINTO_INI": str(self.ini), **(environment or {})}
+            subprocess.run(migrate, check=True, capture_output=True, env=self._environment)
+        self.start()
+
+    def start(self):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT / "config", env=environment, stdout=log, stderr=log
+                self._command, cwd=ROOT / "config", env=self._environment, stdout=log, stderr=log
             )
 
     def _write_ini(self, settings):
