@@ -116,8 +116,8 @@ LOSERS = {"collection": {403, 404}, "bucket": {403, 404}}
 
 DELETIONS = {
     "attachment": {204},
-    # Kinto's own: on PostgreSQL, a DELETE locks the record and then the time of its collection, a
-    # write of a record that exists the other way round. Of uploads such a deadlock is tried again.
+    # Kinto deletes the permissions of a record and then the record, and writes them the other way
+    # round: sometimes a deadlock. If it is the upload that PostgreSQL ends, it is tried again.
     "record": {200, 503},
     "collection": {200},
     "bucket": {200},
