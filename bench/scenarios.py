@@ -56,7 +56,7 @@ def large(title, place, bars=(), ways=("ours", "bare", "usual", "discard"), roun
     return Race(title, "MB/s", rounds, contestants, bars)
 
 
-def small(title, place, bar, requests=50, rounds=15):
+def small(title, place, bar, requests=25, rounds=11):
     """Return the race of small files and plain records."""
     contestants = tuple(
         Contestant(way, way, KIB, place, requests=requests)

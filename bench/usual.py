@@ -31,7 +31,8 @@ def attach(request):
         "size": len(content),
         "location": storage.save_file(file, filename, randomize=True, extensions=()),
     }
-    _put_record(request, {"attachment": attachment})
+    # Under a name of its own: the plugin, which is here as well, follows what is an attachment.
+    _put_record(request, {"file": attachment})
     return attachment
 
 

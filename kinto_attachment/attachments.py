@@ -3,6 +3,7 @@
 Here bytes, files and records meet, in the one safe order.
 """
 
+import contextlib
 import copy
 from collections import defaultdict
 from dataclasses import asdict
@@ -39,36 +40,27 @@ def receive(request):
     return form
 
 
-def attach(request, form, location_of):
+def attach(request, form, location_of, transactions):
     """Attach the file of a form to the record.
 
     :param location_of: gives the URL of a stored file's name.
+    :param transactions: those of the request.
     :returns: Kinto's response on the change of the record, and the attachment.
     :raises HTTPException: Kinto refuses the change. Then the new file goes, and the previous stays.
     """
-    files = _files(request)
     upload = form.upload
     try:
         name = upload.staged.publish()
     finally:
         upload.staged.discard()
-    files.created(name)
-    if not _names_are_unique(_own_settings(request)):
-        request.registry.attachment_releases.take_name(name)
+    _files(request).created(name)
     attachment = {**asdict(upload.description), "location": location_of(name)}
     if upload.original is not None:
         attachment["original"] = asdict(upload.original)
-    changes = {k: v for k, v in form.data.items() if k not in records.SERVER_FIELDS}
-    try:
-        response = records.write(request, {**changes, "attachment": attachment}, form.permissions)
-        # After the record: whoever writes the same one waits there, and then sees this link.
-        _replace_links(request, name, attachment, is_new=response.status_code == 201)
-    except BaseException:
-        # The default bucket answers a refusal with a response, on which the transaction would
-        # be committed.
-        transaction.doom()
-        raise
-    _count_when_committed(request, upload.description.size)
+    response = transactions.run(
+        lambda: _write(request, form, name, attachment),
+        between=lambda: _handed_over(request, name),
+    )
     return response, attachment
 
 
@@ -78,7 +70,10 @@ def detach(request):
     :returns: Kinto's response on the change of the record, or ``None`` where nothing was attached.
     :raises HTTPException: Kinto refuses the change, and the file stays.
     """
-    if not request.context.current_object.get("attachment"):
+    # Not that of the request, which is of an earlier transaction where this is tried again.
+    context = records.AttachmentRouteFactory(request)
+    context.check_preconditions()
+    if not context.current_object.get("attachment"):
         return None
     response = records.clear_attachment(request)
     _replace_links(request)
@@ -102,12 +97,11 @@ def follow(request, collection_uri, changes, trusted=()):
     :raises HTTPBadRequest: the metadata of a file of ours was changed.
     """
     storage = request.registry.storage
-    carried = [
-        change
-        for change in changes
-        if any(map(_attachment, change.values())) and not _is_settled(collection_uri, change)
-    ]
-    ids = {_record_id(change) for change in carried}
+    unsettled = [change for change in changes if not _is_settled(collection_uri, change)]
+    carried = [change for change in unsettled if any(map(_attachment, change.values()))]
+    # What Kinto tells as the old record was read before the lock that an upload waits for, or was
+    # waited for: only the links tell whether there is a file by now.
+    ids = {_record_id(change) for change in unsettled if "old" in change or change in carried}
     if not ids:
         return
     linked = {f"{collection_uri}/records/{id_}": [] for id_ in ids}
@@ -131,10 +125,11 @@ def follow(request, collection_uri, changes, trusted=()):
 
 
 def release(request, field, object_uri):
-    """Release the files of all records of a bucket or of a collection.
+    """Release the files of all records of a bucket or of a collection that is deleted.
 
     :param field: ``bucket_uri`` or ``collection_uri``.
     """
+    records.lock_deleted(request.registry.storage, object_uri)
     for page in records.pages_of_links(request.registry.storage, field, object_uri):
         for link in page:
             _seen().remember(link["record_uri"], [link])
@@ -194,6 +189,28 @@ def _seen():
         seen = _Seen()
         running.set_data(_Seen, seen)
         return seen
+
+
+def _write(request, form, name, attachment):
+    records.lock_parents_of(request)
+    if not _names_are_unique(_own_settings(request)):
+        request.registry.attachment_releases.take_name(name)
+    changes = {k: v for k, v in form.data.items() if k not in records.SERVER_FIELDS}
+    response = records.write(request, {**changes, "attachment": attachment}, form.permissions)
+    # After the record: whoever writes the same one waits there, and then sees this link.
+    _replace_links(request, name, attachment, is_new=response.status_code == 201)
+    _count_when_committed(request, form.upload.description.size)
+    return response
+
+
+@contextlib.contextmanager
+def _handed_over(request, name):
+    """Give a new file from the transaction that is undone to the next one."""
+    _files(request).hand_over(name)
+    try:
+        yield
+    finally:
+        _files(request).created(name)
 
 
 def _attachment(record):

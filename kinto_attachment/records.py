@@ -15,9 +15,10 @@ from kinto.core.authorization import DYNAMIC
 from kinto.core.cornice.errors import Errors
 from kinto.core.errors import raise_invalid
 from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
-from kinto.core.storage import Filter, Sort
+from kinto.core.schema import HeaderQuotedInteger
+from kinto.core.storage import Filter, Sort, postgresql
 from kinto.core.storage.exceptions import ObjectNotFoundError
-from kinto.core.utils import COMPARISON, build_request, instance_uri
+from kinto.core.utils import COMPARISON, build_request, instance_uri, sqlalchemy
 from kinto.plugins.default_bucket import resource_create_object
 from kinto.views.buckets import Bucket
 from kinto.views.collections import Collection
@@ -42,8 +43,27 @@ MAX_LOCATION_PARTS = 16
 RECORD_METHODS = {"POST": "PUT", "DELETE": "PATCH"}
 """What a request on the attachment asks of the record: creating or changing it, changing it."""
 
+PERMISSIONS_SCHEMA = PermissionsSchema(name="permissions", permissions=Record.permissions)
+
 SERVER_FIELDS = ("attachment", "last_modified", "schema")
 """Fields of a record that are the server's: a client that sends the whole record back has them."""
+
+
+class ETag(HeaderQuotedInteger):
+    """Kinto's node for an ETag or ``*``, without what its pattern lets pass to fail later."""
+
+    validator = colander.Regex(r'^("[0-9]{1,18}"|\*)$', msg=HeaderQuotedInteger.error_message)
+
+
+class PreconditionsSchema(HeaderSchema):
+    """The headers of a request on an attachment."""
+
+    if_match = ETag(name="If-Match")
+    if_none_match = ETag(name="If-None-Match")
+
+
+# A schema is costly to make.
+HEADER_SCHEMA = PreconditionsSchema()
 
 
 class AttachmentRouteFactory(RouteFactory):
@@ -54,7 +74,7 @@ class AttachmentRouteFactory(RouteFactory):
 
     :ivar record_request: the request on the record.
     :ivar current_object: the record, or ``None`` where it does not exist.
-    :raises HTTPNotFound: the bucket or the collection does not exist.
+    :raises HTTPNotFound: the bucket or the collection does not exist, nor is about to be created.
     """
 
     def __init__(self, request):
@@ -96,8 +116,7 @@ def check_permissions_field(context, permissions):
 
     :raises HTTPBadRequest: a name is unknown, or principals are not a list of strings.
     """
-    schema = PermissionsSchema(name="permissions", permissions=Record.permissions)
-    _deserialize(context.record_request, "body", schema, permissions)
+    _deserialize(context.record_request, "body", PERMISSIONS_SCHEMA, permissions)
 
 
 def write(request, changes, permissions=None):
@@ -113,6 +132,7 @@ def write(request, changes, permissions=None):
     context = AttachmentRouteFactory(request)
     if not request.has_permission(DYNAMIC, context):
         raise HTTPForbidden()
+    context.check_preconditions()
     record_request = context.record_request
     body = {"data": changes}
     if permissions:
@@ -122,6 +142,24 @@ def write(request, changes, permissions=None):
     resource = Record(record_request, context=context)
     resource.patch() if context.current_object else resource.put()
     return record_request.response
+
+
+def lock_parents_of(request):
+    """Have whoever deletes the record's bucket or collection wait until the transaction ends.
+
+    And wait for whoever is deleting one of them, so that it is seen to be gone. (Kinto itself lets
+    a record be written into a collection that is deleted at the same moment.) The locks are
+    PostgreSQL's advisory ones, which nothing else waits for: in other storages that Kinto has,
+    there is nobody to wait for.
+    """
+    collection_uri = _parent_uri(uri(request))
+    for object_uri in (_parent_uri(collection_uri), collection_uri):
+        _lock(request.registry.storage, "pg_advisory_xact_lock_shared", object_uri)
+
+
+def lock_deleted(storage, object_uri):
+    """Wait for the uploads to a bucket or a collection, and keep further ones waiting."""
+    _lock(storage, "pg_advisory_xact_lock", object_uri)
 
 
 def clear_attachment(request):
@@ -321,6 +359,13 @@ def possible_locations(attachment):
     return list(dict.fromkeys([*ends, *(unquote(end) for end in ends)]))
 
 
+def _lock(storage, function, object_uri):
+    if isinstance(storage, postgresql.Storage):
+        key = int.from_bytes(hashlib.sha256(object_uri.encode()).digest()[:8], "big", signed=True)
+        with storage.client.connect(readonly=True) as session:
+            session.execute(sqlalchemy.select(getattr(sqlalchemy.func, function)(key)))
+
+
 def _listed_in_pages(storage, name, parent, filters, order):
     rules = None
     while page := storage.list_all(
@@ -458,7 +503,7 @@ def _record_request(request, method):
     subrequest.errors = Errors()
     subrequest.info = {}
     _authenticate_as(subrequest, request)
-    headers = _deserialize(subrequest, "header", HeaderSchema(), dict(request.headers))
+    headers = _deserialize(subrequest, "header", HEADER_SCHEMA, dict(request.headers))
     subrequest.validated = {"header": headers, "querystring": {}, "body": {}}
     return subrequest
 

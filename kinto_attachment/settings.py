@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pyramid.exceptions import ConfigurationError
-from pyramid.settings import falsey, truthy
+from pyramid.settings import asbool, falsey, truthy
 from pyramid_storage.extensions import GROUPS
 
 
@@ -109,11 +109,13 @@ class Settings:
 def read_settings(registry_settings: dict[str, Any]) -> Settings:
     """Return the :class:`Settings` found among those of a Kinto registry and in the environment.
 
-    :raises ConfigurationError: a name is unknown, a value is wrong, no storage is chosen.
+    :raises ConfigurationError: a name is unknown, a value is wrong, no storage is chosen, Kinto has
+        no transactions.
     """
     prefix = f"{registry_settings.get('settings_prefix', 'kinto')}.{PREFIX}"
     _refuse_unknown_names(registry_settings, prefix)
     _refuse_unknown_variables(registry_settings, prefix)
+    _require_transactions(registry_settings)
     texts = {prefix + name: _raw_value(registry_settings, prefix, name) for name in OPTIONS}
     values = typed_values(texts, prefix, OPTIONS)
     _require_one_storage(values, prefix)
@@ -130,6 +132,15 @@ def read_settings(registry_settings: dict[str, Any]) -> Settings:
         everywhere=everywhere,
         resources=_read_resources(registry_settings, prefix, everywhere),
     )
+
+
+def _require_transactions(registry_settings):
+    # Without them, what a request has written stays where the request fails, and its file goes.
+    if not asbool(registry_settings.get("transaction_per_request", True)):
+        prefix = registry_settings.get("settings_prefix", "kinto")
+        raise ConfigurationError(
+            f"{prefix}.transaction_per_request = false: files cannot follow their records then"
+        )
 
 
 def aws_values(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:

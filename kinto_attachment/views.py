@@ -11,7 +11,6 @@ from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
 from kinto.core.resource.schema import (
     ErrorResponseSchema,
-    HeaderSchema,
     PermissionsSchema,
     ResponseHeaderSchema,
 )
@@ -22,8 +21,9 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 from webob.static import FileApp
 
 from kinto_attachment import attachments, errors, uploads
-from kinto_attachment.records import AttachmentRouteFactory
+from kinto_attachment.records import AttachmentRouteFactory, PreconditionsSchema
 from kinto_attachment.storage import StorageError
+from kinto_attachment.transactions import Transactions
 
 
 logger = logging.getLogger(__name__)
@@ -81,12 +81,12 @@ class FormSchema(colander.MappingSchema):
 
 
 class AttachRequestSchema(colander.MappingSchema):
-    header = HeaderSchema()
+    header = PreconditionsSchema()
     body = FormSchema()
 
 
 class DetachRequestSchema(colander.MappingSchema):
-    header = HeaderSchema()
+    header = PreconditionsSchema()
 
 
 class DescriptionSchema(colander.MappingSchema):
@@ -176,9 +176,12 @@ attachment = AttachmentService(
 def attach_file(request):
     """Store the file and set the ``attachment`` of the record, which is created if need be."""
     request.context.check_preconditions()
+    transactions = Transactions(request)
+    # A client that sends slowly holds a thread of the server, but nothing of the database.
+    transactions.renew()
     with _storage_errors_as_503():
         form = attachments.receive(request)
-        changed, attached = attachments.attach(request, form, _location_of(request))
+        changed, attached = attachments.attach(request, form, _location_of(request), transactions)
     request.response.status_code = changed.status_code
     _copy_change_headers(changed, request.response)
     request.response.headers["Location"] = request.route_url("record-object", **request.matchdict)
@@ -195,8 +198,7 @@ def attach_file(request):
 )
 def detach_file(request):
     """Detach the file from the record, and delete it."""
-    request.context.check_preconditions()
-    changed = attachments.detach(request)
+    changed = Transactions(request).run(lambda: attachments.detach(request))
     response = NoContent()
     if changed is not None:
         _copy_change_headers(changed, response)
@@ -248,7 +250,7 @@ def _discard(read):
 
 files = Service(
     name="attachment-files",
-    path=FILES_PATH + "/{path:.+}",
+    path=FILES_PATH + "/*subpath",
     description="The stored files",
 )
 
@@ -263,7 +265,8 @@ files = Service(
 def get_file(request):
     """Return a stored file, or the range of it that is asked for."""
     try:
-        path = request.registry.attachment_storage.path(request.matchdict["path"])
+        name = "/".join(request.matchdict["subpath"])
+        path = request.registry.attachment_storage.path(name)
         stat = os.stat(path)
     except OSError as error:
         raise HTTPNotFound() from error
@@ -333,7 +336,7 @@ class StreamedResponse(Response):
 def _location_of(request):
     settings = request.registry.attachment_settings
     if settings.serve_files and not settings.base_url:
-        return lambda name: request.route_url(files.name, path=name)
+        return lambda name: request.route_url(files.name, subpath=name)
     return request.registry.attachment_storage.url
 
 

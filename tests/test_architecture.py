@@ -13,7 +13,7 @@ ROWS = [
     {"attachments"},
     {"releases"},
     {"uploads", "storage", "records"},
-    {"settings", "errors", "compression", "digests"},
+    {"settings", "errors", "compression", "digests", "transactions"},
     {"scripts", "playground"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent

@@ -2,6 +2,7 @@
 
 import pytest
 import sqlalchemy
+from kinto.core.testing import get_user_headers
 
 from tests.support import (
     ALICE,
@@ -19,6 +20,7 @@ PATH = "/buckets/default/collections/photos/records/first"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 OTHER_PLUGINS = ["kinto.plugins.default_bucket", "kinto.plugins.history"]
 CONTENT = b"once upon a time"
+CAROL = get_user_headers("carol")
 
 
 @pytest.fixture(params=[0, 2], ids=["included first", "included last"])
@@ -188,6 +190,36 @@ def test_nothing_is_left_of_an_upload(database, name):
     app.post(f"{PATH}/attachment", body, headers=headers, status=status)
     assert objects() == before
     assert app.files() == {}
+
+
+def test_nothing_is_left_of_an_upload_that_a_listener_refuses(database):
+    app, objects = database
+    before = objects()
+
+    def refuse(event):
+        raise RuntimeError("not today")
+
+    app.listen(refuse)
+    app.upload(url=f"{PATH.replace('photos', 'refused')}/attachment", headers=CAROL, status=500)
+    assert objects() == before
+    assert app.files() == {}
+
+
+def test_a_read_only_server_takes_no_upload(make_app):
+    app = App(make_app().folder, **{"kinto.readonly": "true"})
+    app.upload(url=f"{PATH}/attachment", status=405)
+    assert app.files() == {}
+
+
+def test_preconditions_hold(app):
+    url = f"{PATH}/attachment"
+    etag = app.upload(url=url, headers={**ALICE, "If-None-Match": "*"}).headers["ETag"]
+    before = app.files()
+    for headers in ({"If-None-Match": "*"}, {"If-Match": '"1"'}):
+        app.upload(url=url, headers={**ALICE, **headers}, status=412)
+    app.delete(url, headers={**ALICE, "If-Match": '"1"'}, status=412)
+    assert app.files() == before
+    app.upload(url=url, headers={**ALICE, "If-Match": etag}, status=200)
 
 
 @pytest.mark.parametrize(

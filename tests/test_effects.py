@@ -129,7 +129,7 @@ class World:
         return self.app.post_json("/batch", {"requests": requests}, headers=ALICE, status="*")
 
     def seen(self):
-        """Return the records with their files, the links with theirs, all files and the released."""
+        """Return records with their files, links with theirs, all files, and the released ones."""
         stored = self.files.read()
         contents = {self.app.registry.attachment_storage.url(n): c for n, c in stored.items()}
         records = {}

@@ -330,6 +330,8 @@ REFUSED_UNREAD = {
     "not allowed": (RECORD, BOB, {}, 403, 121),
     "stale If-Match": (RECORD, ALICE, {"If-Match": '"123"'}, 412, 114),
     "bad If-Match": (RECORD, ALICE, {"If-Match": "123"}, 400, 107),
+    "nearly If-None-Match": (RECORD, ALICE, {"If-None-Match": "*x"}, 400, 107),
+    "endless If-Match": (RECORD, ALICE, {"If-Match": f'"{"9" * 5000}"'}, 400, 107),
     "bad record id": ("/buckets/blog/collections/photos/records/a+b", ALICE, {}, 400, 107),
 }
 

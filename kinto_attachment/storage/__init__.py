@@ -178,6 +178,10 @@ class TransactionFiles:
         """Remember a new file, to be deleted unless the transaction commits."""
         self._created.append(name)
 
+    def hand_over(self, name: str) -> None:
+        """Forget a new file: it is about to belong to another transaction."""
+        self._created.remove(name)
+
     def _after_commit(self, success):
         if success:
             return
