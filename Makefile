@@ -2,7 +2,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 PYTHON = python3
 
-.PHONY: help serve serve-s3 moto tests browser-tests lint format readme package clean
+.PHONY: help serve serve-s3 moto tests browser-tests fuzz bench bench-quick lint format package clean
 
 help:
 	@echo "make serve    run a Kinto with the plugin, for trying things out"
@@ -10,6 +10,8 @@ help:
 	@echo "make moto     run a fake S3 in memory"
 	@echo "make tests    run the whole suite"
 	@echo "make browser-tests  run what needs a browser: Chromium, installed by apt-get"
+	@echo "make bench    measure how fast it is, into var/bench (make bench-quick: in a minute)"
+	@echo "make fuzz     read random forms for 10 minutes (FUZZ_SECONDS=600)"
 	@echo "make lint     check the code and the README"
 	@echo "make format   format the code"
 	@echo "make package  build the package and check what is in it"
@@ -62,6 +64,19 @@ $(VENV)/installed-browser: $(VENV)/installed
 		apt-get install --yes --quiet=2 --no-install-recommends chromium; }
 	$(BIN)/pip install --quiet --editable ".[browser]"
 	@touch $@
+
+$(VENV)/bench-installed: $(VENV)/installed
+	$(BIN)/pip install --quiet --editable ".[bench]"
+	@touch $@
+
+# Beside the usual way, a bare pipeline and a plain record, on a machine that does nothing else.
+bench: $(VENV)/bench-installed
+	$(BIN)/python -m bench
+
+bench-quick: $(VENV)/bench-installed
+	$(BIN)/python -m bench --quick
+fuzz: $(VENV)/installed
+	$(BIN)/python -m tests.fuzz_uploads
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

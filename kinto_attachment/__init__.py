@@ -11,6 +11,7 @@ def includeme(config):
     # Here and not above: the helper scripts of this package run where no Kinto is installed.
     from pyramid.events import ApplicationCreated, NewResponse
 
+    from kinto_attachment.releases import Releases
     from kinto_attachment.settings import read_settings
     from kinto_attachment.storage import Heartbeat
     from kinto_attachment.storage.choice import configured_storage
@@ -20,9 +21,10 @@ def includeme(config):
 
     storage = registry.attachment_storage = configured_storage(config, settings)
     registry.heartbeats["attachments"] = Heartbeat(storage)
+    registry.attachment_releases = Releases(registry.storage, storage)
 
     # Not before: a service takes over Kinto's settings as soon as its module is loaded.
-    from kinto_attachment import listeners, views
+    from kinto_attachment import default_bucket, listeners, views
 
     config.add_cornice_service(views.attachment)
     config.add_subscriber(views.discard_body, NewResponse)
@@ -38,6 +40,7 @@ def includeme(config):
         base_url=settings.advertised_base_url or storage.base_url,
     )
     config.include(listeners)
+    config.include(default_bucket)
     config.add_subscriber(_watch_storage, ApplicationCreated)
 
 

@@ -3,6 +3,8 @@
 Here bytes, files and records meet, in the one safe order.
 """
 
+import copy
+from collections import defaultdict
 from dataclasses import asdict
 
 import transaction
@@ -27,6 +29,7 @@ def receive(request):
         max_file_bytes=own.max_size_bytes,
         mimetype_by_extension=own.mimetypes,
         gzip_level=settings.gzip_level if own.gzipped else None,
+        content_digest=request.headers.get("Content-Digest"),
     )
     try:
         records.check_permissions_field(request.context, form.permissions)
@@ -50,6 +53,8 @@ def attach(request, form, location_of):
     finally:
         upload.staged.discard()
     files.created(name)
+    if not _names_are_unique(_own_settings(request)):
+        request.registry.attachment_releases.take_name(name)
     attachment = {**asdict(upload.description), "location": location_of(name)}
     if upload.original is not None:
         attachment["original"] = asdict(upload.original)
@@ -57,7 +62,7 @@ def attach(request, form, location_of):
     try:
         response = records.write(request, {**changes, "attachment": attachment}, form.permissions)
         # After the record: whoever writes the same one waits there, and then sees this link.
-        _replace_links(request, name, attachment)
+        _replace_links(request, name, attachment, is_new=response.status_code == 201)
     except BaseException:
         # The default bucket answers a refusal with a response, on which the transaction would
         # be committed.
@@ -80,14 +85,28 @@ def detach(request):
     return response
 
 
-def follow(request, collection_uri, changes):
+def foresee_change(record_uri, record):
+    """Remember the attachment of a record that a request is about to change.
+
+    (A merge patch changes what Kinto tells as the old record, too: ``recursive_update_dict`` in
+    ``kinto.core.utils``.)
+    """
+    _seen().allowed.setdefault(record_uri, [copy.deepcopy(_attachment(record))])
+
+
+def follow(request, collection_uri, changes, trusted=()):
     """Let the files follow records that were changed: link those they hold, release the others.
 
     :param changes: ``{"old": record, "new": record}``, of created ones without ``old``.
+    :param trusted: those of the changes that code on the server has made, which may write metadata.
     :raises HTTPBadRequest: the metadata of a file of ours was changed.
     """
     storage = request.registry.storage
-    carried = [change for change in changes if any(map(_attachment, change.values()))]
+    carried = [
+        change
+        for change in changes
+        if any(map(_attachment, change.values())) and not _is_settled(collection_uri, change)
+    ]
     ids = {_record_id(change) for change in carried}
     if not ids:
         return
@@ -95,9 +114,12 @@ def follow(request, collection_uri, changes):
     for link in records.links_of(storage, list(linked)):
         linked[link["record_uri"]].append(link)
     for record_uri, links in linked.items():
-        _remember(request, record_uri, links)
-    if not getattr(request, "_attachment_auto_save", False):
-        for change in carried:
+        _seen().remember(record_uri, links)
+    for change in trusted:
+        record_uri = f"{collection_uri}/records/{_record_id(change)}"
+        _seen().allowed.setdefault(record_uri, []).append(_attachment(change.get("new")))
+    for change in carried:
+        if not any(change is one for one in trusted):
             _refuse_forgery(request, f"{collection_uri}/records/{_record_id(change)}", change)
     existing = records.current(storage, collection_uri, ids)
     let_go = []
@@ -115,22 +137,63 @@ def release(request, field, object_uri):
     """
     for page in records.pages_of_links(request.registry.storage, field, object_uri):
         for link in page:
-            _remember(request, link["record_uri"], [link])
+            _seen().remember(link["record_uri"], [link])
         _let_go(request, page)
 
 
 def foresee_flush(request):
     """Remember the files of all records, since Kinto says that all went when their links went."""
-    pages = records.pages_of_links(request.registry.storage)
+    storage = request.registry.storage
+    pages = records.pages_of_links(storage)
     locations = {link["location"] for page in pages for link in page if not _is_kept(request, link)}
-    request.bound_data["attachment_flush"] = locations
+    request.bound_data["attachment_flush"] = locations.union(records.released(storage))
 
 
 def flush(request):
     """Release the files of all records, which are gone."""
-    files = _files(request)
-    for location in sorted(request.bound_data.pop("attachment_flush", ())):
-        files.obsolete(location)
+    locations = request.bound_data.pop("attachment_flush", ())
+    request.registry.attachment_releases.write_down(sorted(locations))
+
+
+class _Seen:
+    """What the running transaction came across.
+
+    Events are told at its end, when what they tell of may have been changed once more.
+
+    :ivar of: ``{record URI: links}``, removed ones too.
+    :ivar at_start: the same, as it was when the transaction first saw the record.
+    :ivar on: ``{location: links}``.
+    :ivar removed: the ids of links that the transaction has removed.
+    :ivar settled: ``{record URI: attachment}`` of what was attached or detached with all its links.
+    :ivar allowed: ``{record URI: attachments}`` that the record had before, or was given by code on
+        the server.
+    """
+
+    def __init__(self):
+        self.of = {}
+        self.at_start = {}
+        self.on = defaultdict(list)
+        self.removed = set()
+        self.settled = {}
+        self.allowed = {}
+
+    def remember(self, record_uri, links):
+        self.at_start.setdefault(record_uri, links)
+        known = self.of.setdefault(record_uri, [])
+        for link in links:
+            if link not in known:
+                known.append(link)
+                self.on[link["location"]].append(link)
+
+
+def _seen():
+    running = transaction.get()
+    try:
+        return running.data(_Seen)
+    except KeyError:
+        seen = _Seen()
+        running.set_data(_Seen, seen)
+        return seen
 
 
 def _attachment(record):
@@ -143,23 +206,26 @@ def _record_id(change):
 
 def _refuse_forgery(request, record_uri, change):
     old, new = _attachment(change.get("old")), _attachment(change.get("new"))
-    if old and new and _is_of_ours(request, record_uri, old, new):
-        # Not by comparing the two: a merge patch changes what Kinto tells as the old one as well
-        # (``recursive_update_dict`` in ``kinto.core.utils``).
-        unchanged = old == new and not _has_metadata(request, record_uri)
-        if not unchanged and _source(request, record_uri, new) is None:
-            raise errors.metadata_locked()
+    if not (old and new and _is_of_ours(record_uri, old, new)):
+        return
+    allowed = _seen().allowed.get(record_uri)
+    if allowed is None:
+        # Changed without a request of its own. What Kinto tells as the old one is what it was, but
+        # for a merge patch, and links of earlier plugins do not tell.
+        unchanged = old == new and not any("attachment" in link for link in _seen().of[record_uri])
+    else:
+        unchanged = new in allowed
+    if not unchanged and not _sources(request, record_uri, new):
+        raise errors.metadata_locked()
 
 
-def _is_of_ours(request, record_uri, old, new):
-    if any(records.locates(old, link["location"]) for link in _remembered(request)[record_uri]):
+def _is_of_ours(record_uri, old, new):
+    seen = _seen()
+    earlier = [old, *seen.allowed.get(record_uri, ())]
+    locations = [link["location"] for link in seen.of[record_uri]]
+    if any(records.locates(one, location) for one in earlier for location in locations):
         return True
-    return old == new and bool(_linked_at_start(request)[record_uri])
-
-
-def _has_metadata(request, record_uri):
-    """Return whether the links of a record have its metadata: those of earlier plugins do not."""
-    return all("attachment" in link for link in _remembered(request)[record_uri])
+    return old == new and bool(seen.at_start[record_uri])
 
 
 def _settle(request, record_uri, attachment, links):
@@ -175,27 +241,31 @@ def _settle(request, record_uri, attachment, links):
 
 
 def _hold(request, record_uri, attachment):
-    source = _source(request, record_uri, attachment)
-    if source is not None:
-        location = source["location"]
-        _files(request).keep(location)
-        link = records.add_link(
-            request.registry.storage, record_uri, location, attachment, _origin(source)
-        )
-        _remember(request, record_uri, [link])
+    """Link the record with the file of another that it has the very metadata of, if there is one.
+
+    Where another transaction releases that file, this waits for its end.
+    """
+    storage = request.registry.storage
+    for source in _sources(request, record_uri, attachment):
+        if source["id"] in _seen().removed or records.lock_link(storage, source):
+            location = source["location"]
+            link = records.add_link(storage, record_uri, location, attachment, _origin(source))
+            _seen().remember(record_uri, [link])
+            return
 
 
-def _source(request, record_uri, attachment):
-    """Return a link on the file that this is the very metadata of, or ``None``."""
+def _sources(request, record_uri, attachment):
+    """Return the links on the file that this is the very metadata of."""
     locations = records.possible_locations(attachment)
     if not locations:
-        return None
-    remembered = [link for links in _remembered(request).values() for link in links]
+        return []
+    remembered = [link for location in locations for link in _seen().on.get(location, ())]
     stored = records.links_on(request.registry.storage, locations)
-    for link in remembered + stored:
-        if link["location"] in locations and _describes(request, record_uri, attachment, link):
-            return link
-    return None
+    return [
+        link
+        for link in remembered + stored
+        if link["location"] in locations and _describes(request, record_uri, attachment, link)
+    ]
 
 
 def _describes(request, record_uri, attachment, link):
@@ -209,31 +279,38 @@ def _describes(request, record_uri, attachment, link):
     return _attachment(found.get(id_)) == attachment
 
 
-def _replace_links(request, location=None, attachment=None):
-    """Take the previous links of the record away, and add that on its new file, if any."""
+def _replace_links(request, location=None, attachment=None, is_new=False):
+    """Take the previous links of the record away, and add that on its new file, if any.
+
+    :param is_new: whether the record was created just now, so that it has no previous ones.
+    """
     storage = request.registry.storage
     record_uri = records.uri(request)
-    previous = records.links_of(storage, [record_uri])
-    _remember(request, record_uri, previous)
+    previous = [] if is_new else records.links_of(storage, [record_uri])
+    _seen().remember(record_uri, previous)
     if location is not None:
         link = records.add_link(storage, record_uri, location, attachment)
-        _remember(request, record_uri, [link])
+        _seen().remember(record_uri, [link])
     _let_go(request, previous)
+    _seen().settled[record_uri] = attachment
 
 
 def _let_go(request, links):
-    """Remove links, and release the files that no record holds any more."""
-    if not links:
-        return
-    storage = request.registry.storage
-    records.remove_links(storage, links)
-    locations = sorted({link["location"] for link in links})
-    held = {link["location"] for link in records.links_on(storage, locations)}
-    kept = {link["location"] for link in links if _is_kept(request, link)}
-    files = _files(request)
-    for location in locations:
-        if location not in held | kept:
-            files.obsolete(location)
+    """Remove links, and release their files."""
+    _seen().removed |= records.remove_links(request.registry.storage, links)
+    locations = {link["location"] for link in links if not _is_kept(request, link)}
+    request.registry.attachment_releases.write_down(sorted(locations))
+
+
+def _is_settled(collection_uri, change):
+    """Return whether a change is that of attaching or detaching itself."""
+    settled = _seen().settled
+    record_uri = f"{collection_uri}/records/{_record_id(change)}"
+    return (
+        "new" in change
+        and record_uri in settled
+        and settled[record_uri] == _attachment(change["new"])
+    )
 
 
 def _is_kept(request, link):
@@ -245,31 +322,16 @@ def _origin(link):
     return link.get("origin") or link["collection_uri"]
 
 
-def _remembered(request):
-    """Return ``{record URI: links}`` of all that this transaction came across, removed ones too.
-
-    Events are told at its end, when what they tell of may have been changed once more.
-    """
-    return request.bound_data.setdefault("attachment_links", {})
-
-
-def _linked_at_start(request):
-    """Return ``{record URI: links}`` of what records held when this transaction first saw them."""
-    return request.bound_data.setdefault("attachment_links_at_start", {})
-
-
-def _remember(request, record_uri, links):
-    _linked_at_start(request).setdefault(record_uri, links)
-    known = _remembered(request).setdefault(record_uri, [])
-    known += [link for link in links if link not in known]
-
-
 def _files(request):
-    files = request.bound_data.get("attachment_files")
-    if files is None or files.ended:
-        files = TransactionFiles(request.registry.attachment_storage)
-        request.bound_data["attachment_files"] = files
-    return files
+    running = transaction.get()
+    try:
+        return running.data(TransactionFiles)
+    except KeyError:
+        registry = request.registry
+        doubt = registry.attachment_releases.doubt
+        files = TransactionFiles(registry.attachment_storage, doubt)
+        running.set_data(TransactionFiles, files)
+        return files
 
 
 def _own_settings(request):
@@ -288,8 +350,12 @@ def _stage(request, filename, mimetype):
     if settings.gzipped:
         appended, mimetype = uploads.GZIP_EXTENSION, uploads.GZIP_MIMETYPE
     name = stored_name(filename, folder, settings.randomize, pattern, ids["id"], appended)
-    unique = settings.randomize and "{filename}" in pattern
+    unique = _names_are_unique(settings)
     return request.registry.attachment_storage.stage(name, mimetype, unique=unique)
+
+
+def _names_are_unique(settings):
+    return settings.randomize and "{filename}" in settings.filename_pattern
 
 
 def _content_length(request):

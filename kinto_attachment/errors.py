@@ -10,6 +10,9 @@ from pyramid import httpexceptions
 
 FIELDS = ("data", "permissions")
 
+MAX_QUOTED_CHARACTERS = 100
+"""How much of what a client sent is shown to it in a message."""
+
 
 def not_multipart():
     return _parameters("Content-Type should be multipart/form-data")
@@ -22,6 +25,21 @@ def malformed(reason):
 def truncated(received, expected=None):
     total = f" of {expected}" if expected is not None else ""
     return malformed(f"the request ended after {received}{total} bytes, before its last boundary")
+
+
+def wrong_digest(of, reason):
+    return _parameters(f"The {of}'s {reason}")
+
+
+def transfer_encoding(name, encoding):
+    return _parameters(
+        f"body: {_quoted(name)} should be sent as it is, without the"
+        f" Content-Transfer-Encoding {_quoted(encoding)}"
+    )
+
+
+def unknown_charset(name, charset):
+    return _parameters(f"body: {name} should be in UTF-8, not in {_quoted(charset)}")
 
 
 def filename_required():
@@ -45,7 +63,9 @@ def repeated_field(name):
 
 
 def unknown_field(name):
-    return _posted_data(f"body: {name!r} not in {FIELDS!r}")
+    return _posted_data(
+        f"body: {_quoted(name)} not in {FIELDS!r}, and the file belongs into 'attachment'"
+    )
 
 
 def field_sent_as_file(name):
@@ -68,6 +88,16 @@ def form_too_large(reason):
     return _too_large(f"body: Too large a form: {reason}")
 
 
+def no_such_range(size):
+    error = http_error(
+        httpexceptions.HTTPRequestRangeNotSatisfiable(),
+        errno=ERRORS.INVALID_PARAMETERS,
+        message=f"Range: the file has {size} bytes",
+    )
+    error.headers["Content-Range"] = f"bytes */{size}"
+    return error
+
+
 def storage_unavailable():
     """503: Kinto's view for it adds ``Retry-After`` (``kinto.core.views.errors``)."""
     return http_error(
@@ -75,6 +105,10 @@ def storage_unavailable():
         errno=ERRORS.BACKEND,
         message="The attachment could not be stored, please retry later.",
     )
+
+
+def _quoted(text):
+    return repr(text[:MAX_QUOTED_CHARACTERS])
 
 
 def _parameters(message):

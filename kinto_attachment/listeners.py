@@ -1,11 +1,12 @@
 """Kinto's events: whatever changes records, the files follow."""
 
-from kinto.core.events import ACTIONS, ResourceChanged
+from kinto.core.events import ACTIONS, EventCollector, ResourceChanged
 from kinto.core.utils import instance_uri
 from kinto.events import ServerFlushed
-from pyramid.events import ContextFound
+from pyramid.events import ContextFound, NewRequest
+from pyramid.settings import asbool
 
-from kinto_attachment import attachments
+from kinto_attachment import attachments, records
 
 
 FLUSH_ROUTE = "flush"
@@ -24,8 +25,41 @@ def includeme(config):
         config.add_subscriber(
             listener, ResourceChanged, for_resources=(resource,), for_actions=actions
         )
-    config.add_subscriber(on_request, ContextFound)
+    config.add_subscriber(collect_changes, NewRequest)
+    config.add_subscriber(foresee, ContextFound)
     config.add_subscriber(on_flushed, ServerFlushed)
+    if not asbool(config.get_settings()["readonly"]):
+        config.add_subscriber(try_again, NewRequest)
+
+
+class Changes(EventCollector):
+    """Kinto's collector, which also knows by which request each change was told.
+
+    (Changes of one kind by all requests of a batch become one event, with the first request.)
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._tellers = {}
+
+    def add_event(self, resource_name, parent_id, action, payload, impacted, request):
+        # With the change, so that its id is nobody else's.
+        self._tellers |= {id(change): (change, request) for change in impacted}
+        super().add_event(resource_name, parent_id, action, payload, impacted, request)
+
+    def teller_of(self, change):
+        """Return the request that told of a change, or ``None``."""
+        return self._tellers.get(id(change), (None, None))[1]
+
+
+def collect_changes(event):
+    """Collect the changes of a request, and of all that is done on its behalf."""
+    event.request.bound_data.setdefault("resource_events", Changes())
+
+
+def try_again(event):
+    """Delete the files that could not be deleted when they were released."""
+    event.request.registry.attachment_releases.try_again()
 
 
 def on_records_changed(event):
@@ -39,7 +73,19 @@ def on_records_changed(event):
         bucket_id=event.payload["bucket_id"],
         id=event.payload["collection_id"],
     )
-    attachments.follow(event.request, collection_uri, event.impacted_objects)
+    changes = event.impacted_objects
+    trusted = [change for change in changes if _is_trusted(event.request, change)]
+    attachments.follow(event.request, collection_uri, changes, trusted)
+
+
+def _is_trusted(request, change):
+    """Return whether the request that told of a change may write metadata.
+
+    Integrations also tell Kinto's listeners of changes themselves, with a request of their own.
+    """
+    collected = getattr(request, "bound_data", {}).get("resource_events")
+    teller = collected.teller_of(change) if isinstance(collected, Changes) else None
+    return bool(getattr(teller or request, "_attachment_auto_save", False))
 
 
 def on_collections_deleted(event):
@@ -61,11 +107,15 @@ def on_buckets_deleted(event):
         attachments.release(event.request, "bucket_uri", bucket_uri)
 
 
-def on_request(event):
-    """Look at the links before Kinto's flush, which deletes them before it tells of it."""
-    route = event.request.matched_route
-    if route is not None and route.name == FLUSH_ROUTE and event.request.method == "POST":
-        attachments.foresee_flush(event.request)
+def foresee(event):
+    """Look at what there is before it is changed, where Kinto tells of it too late."""
+    request = event.request
+    context = request.context
+    if getattr(context, "resource_name", None) == "record" and "id" in request.matchdict:
+        if context.current_object is not None:
+            attachments.foresee_change(records.uri(request), context.current_object)
+    elif getattr(request.matched_route, "name", None) == FLUSH_ROUTE and request.method == "POST":
+        attachments.foresee_flush(request)
 
 
 def on_flushed(event):

@@ -1,4 +1,4 @@
-"""All that is asked of Kinto: the request on a record, its permission, its change, its link.
+"""All that is asked of Kinto: a record's permission and change, its link, what is released.
 
 A record is written by Kinto's own resource, ``kinto.views.records.Record``, on a request that looks
 as if the client had written the record itself. So permissions, JSON schemas, preconditions, events
@@ -6,6 +6,7 @@ and history hold as for any other change.
 """
 
 import hashlib
+import uuid
 from urllib.parse import unquote
 
 import colander
@@ -14,8 +15,13 @@ from kinto.core.authorization import DYNAMIC
 from kinto.core.cornice.errors import Errors
 from kinto.core.errors import raise_invalid
 from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
+from kinto.core.schema import HeaderQuotedInteger
 from kinto.core.storage import Filter, Sort
+from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON, build_request, instance_uri
+from kinto.plugins.default_bucket import resource_create_object
+from kinto.views.buckets import Bucket
+from kinto.views.collections import Collection
 from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPBadRequest, HTTPForbidden
 from pyramid.interfaces import IRoutesMapper
@@ -26,6 +32,10 @@ LINK_NAMES = (LINKS, "")
 """The resource names of links: the empty one is that of the oldest deployments."""
 LINKS_PARENT = "__attachments__"
 
+RELEASES = "attachment-releases"
+RELEASES_PARENT = f"{LINKS_PARENT}/releases/"
+"""Before the id of a release: each has a parent of its own, as links have (:func:`add_link`)."""
+
 PAGE_SIZE = 1000
 MAX_SINGLE_QUERIES = 25
 MAX_LOCATION_PARTS = 16
@@ -33,9 +43,27 @@ MAX_LOCATION_PARTS = 16
 RECORD_METHODS = {"POST": "PUT", "DELETE": "PATCH"}
 """What a request on the attachment asks of the record: creating or changing it, changing it."""
 
+PERMISSIONS_SCHEMA = PermissionsSchema(name="permissions", permissions=Record.permissions)
+
 SERVER_FIELDS = ("attachment", "last_modified", "schema")
 """Fields of a record that are the server's: a client that sends the whole record back has them."""
 
+
+class ETag(HeaderQuotedInteger):
+    """Kinto's node for an ETag or ``*``, without what its pattern lets pass to fail later."""
+
+    validator = colander.Regex(r'^("[0-9]{1,18}"|\*)$', msg=HeaderQuotedInteger.error_message)
+
+
+class PreconditionsSchema(HeaderSchema):
+    """The headers of a request on an attachment."""
+
+    if_match = ETag(name="If-Match")
+    if_none_match = ETag(name="If-None-Match")
+
+
+# A schema is costly to make.
+HEADER_SCHEMA = PreconditionsSchema()
 
 class AttachmentRouteFactory(RouteFactory):
     """The context of a request on an attachment: that of the record, asked for by its own method.
@@ -51,6 +79,8 @@ class AttachmentRouteFactory(RouteFactory):
     def __init__(self, request):
         self.record_request = None
         if request.method in RECORD_METHODS:
+            if getattr(request, "creates_parents", False):
+                _create_parents(request)
             self.record_request = _record_request(request, RECORD_METHODS[request.method])
         super().__init__(self.record_request or request)
 
@@ -85,8 +115,7 @@ def check_permissions_field(context, permissions):
 
     :raises HTTPBadRequest: a name is unknown, or principals are not a list of strings.
     """
-    schema = PermissionsSchema(name="permissions", permissions=Record.permissions)
-    _deserialize(context.record_request, "body", schema, permissions)
+    _deserialize(context.record_request, "body", PERMISSIONS_SCHEMA, permissions)
 
 
 def write(request, changes, permissions=None):
@@ -178,13 +207,25 @@ def links_of(storage, record_uris):
 
 
 def links_on(storage, locations):
-    """Return the links on stored files, of whatever records."""
-    links = []
-    for page in _pages(locations):
-        filters = [Filter("id", [_link_id(location) for location in page], COMPARISON.IN)]
-        links += storage.list_all(LINKS, f"{LINKS_PARENT}*", filters=filters)
-        links += _old_links(storage, "location", page)
-    return links
+    """Return links on stored files, of whatever records."""
+    return _links_with_ids(storage, locations) + _old_links(storage, "location", locations)
+
+
+def without_links(storage, locations):
+    """Return those of stored files that no link is on.
+
+    Each query looks once more at all that the one before has not found, so that one of them says
+    of all that is returned, in one moment, that nothing is on it: a file may pass from one record
+    to another at any time. From a link of an earlier plugin it passes to one of ours, and never
+    back, hence the order.
+    """
+    left = set(locations)
+    while left and (links := _old_links(storage, "location", sorted(left))):
+        left -= {link["location"] for link in links}
+    while left and (links := _links_with_ids(storage, sorted(left))):
+        ids = {link["id"] for link in links}
+        left = {location for location in left if _link_id(location) not in ids}
+    return sorted(left)
 
 
 def pages_of_links(storage, field=None, object_uri=None):
@@ -195,29 +236,92 @@ def pages_of_links(storage, field=None, object_uri=None):
     """
     filters = [Filter(field, object_uri, COMPARISON.EQ)] if object_uri else []
     for name in LINK_NAMES:
-        rules = None
-        while page := storage.list_all(
-            name,
-            f"{LINKS_PARENT}*",
-            filters=filters,
-            sorting=[Sort("record_uri", 1), Sort("id", 1)],
-            pagination_rules=rules,
-            limit=PAGE_SIZE,
-        ):
-            yield page
-            rules = _after(page[-1])
+        yield from _listed_in_pages(storage, name, f"{LINKS_PARENT}*", filters, "record_uri")
 
 
 def remove_links(storage, links):
-    """Remove links, of any age."""
-    for page in _pages(links):
-        filters = [
-            Filter("id", [link["id"] for link in page], COMPARISON.IN),
-            # The id alone would be that of all links on the same file.
-            Filter("record_uri", sorted({link["record_uri"] for link in page}), COMPARISON.IN),
-        ]
+    """Remove links, of any age, and return the ids of those that were still there."""
+    ours = [link for link in links if not _is_old(link)]
+    removed = set()
+    if len(ours) > MAX_SINGLE_QUERIES:
+        for page in _pages(ours):
+            removed |= _delete_all(storage, LINKS, f"{LINKS_PARENT}*", len(page), _any_of(page))
+    else:
+        for link in ours:
+            removed |= _delete(storage, link)
+    for page in _pages([link["id"] for link in links if _is_old(link)]):
         for name in LINK_NAMES:
-            storage.delete_all(name, f"{LINKS_PARENT}*", filters=filters, with_deleted=False)
+            removed |= _delete_all(storage, name, LINKS_PARENT, len(page), _with_ids(page))
+    return removed
+
+
+def lock_link(storage, link):
+    """Return whether a link is there, and then have it stay until this transaction has ended.
+
+    Who wants to remove it waits for that end, and finds it then. (Its row is kept and written: one
+    that was deleted and made anew would be found by nobody who waits.)
+    """
+    names, parent = (LINK_NAMES, LINKS_PARENT) if _is_old(link) else ((LINKS,), _parent_of(link))
+    for name in names:
+        try:
+            storage.delete(name, parent, link["id"], with_deleted=True)
+        except ObjectNotFoundError:
+            continue
+        storage.update(name, parent, link["id"], link)
+        return True
+    return False
+
+
+def add_release(storage, locations):
+    """Write down stored files to be deleted where no link is on them, and return the release's id.
+
+    :param locations: relative to the storage, up to ``PAGE_SIZE``.
+    """
+    id_ = str(uuid.uuid4())
+    storage.update(RELEASES, RELEASES_PARENT + id_, id_, {"locations": locations})
+    return id_
+
+
+def take_release(storage, id_):
+    """Return the locations of a release, which is gone then, or ``None`` where it was before.
+
+    Who takes it as well waits for the end of this transaction.
+    """
+    parent = RELEASES_PARENT + id_
+    try:
+        release = storage.get(RELEASES, parent, id_)
+        storage.delete(RELEASES, parent, id_, with_deleted=False)
+    except ObjectNotFoundError:
+        return None
+    return release["locations"]
+
+
+def releases_before(storage, timestamp, limit):
+    """Return the ids of releases, the oldest first.
+
+    :param timestamp: when they were written down at the latest, in milliseconds since 1970.
+    """
+    found = storage.list_all(
+        RELEASES,
+        f"{RELEASES_PARENT}*",
+        filters=[Filter("last_modified", timestamp, COMPARISON.MAX)],
+        sorting=[Sort("last_modified", 1)],
+        limit=limit,
+    )
+    return [release["id"] for release in found]
+
+
+def releases_of(storage, location):
+    """Return the ids of the releases that a stored file is written down in."""
+    filters = [Filter("locations", [location], COMPARISON.CONTAINS)]
+    found = storage.list_all(RELEASES, f"{RELEASES_PARENT}*", filters=filters)
+    return [release["id"] for release in found]
+
+
+def released(storage):
+    """Return all stored files that are written down in releases."""
+    pages = _listed_in_pages(storage, RELEASES, f"{RELEASES_PARENT}*", [], "id")
+    return [location for page in pages for release in page for location in release["locations"]]
 
 
 def locates(attachment, location):
@@ -235,13 +339,27 @@ def possible_locations(attachment):
     return list(dict.fromkeys([*ends, *(unquote(end) for end in ends)]))
 
 
-def _after(link):
-    """Return the rules for those links that are sorted after this one."""
+def _listed_in_pages(storage, name, parent, filters, order):
+    rules = None
+    while page := storage.list_all(
+        name,
+        parent,
+        filters=filters,
+        sorting=[Sort(order, 1), Sort("id", 1)],
+        pagination_rules=rules,
+        limit=PAGE_SIZE,
+    ):
+        yield page
+        rules = _after(page[-1], order)
+
+
+def _after(last, order):
+    """Return the rules for those objects that are sorted after this one."""
     return [
-        [Filter("record_uri", link["record_uri"], COMPARISON.GT)],
+        [Filter(order, last[order], COMPARISON.GT)],
         [
-            Filter("record_uri", link["record_uri"], COMPARISON.EQ),
-            Filter("id", link["id"], COMPARISON.GT),
+            Filter(order, last[order], COMPARISON.EQ),
+            Filter("id", last["id"], COMPARISON.GT),
         ],
     ]
 
@@ -251,8 +369,15 @@ def _all_links(storage, field, values):
     return [
         link
         for name in LINK_NAMES
-        for link in storage.list_all(name, f"{LINKS_PARENT}*", filters=filters)
+        for page in _listed_in_pages(storage, name, f"{LINKS_PARENT}*", filters, "record_uri")
+        for link in page
     ]
+
+
+def _links_with_ids(storage, locations):
+    """Return links of ours, on any of these stored files."""
+    ids = [_link_id(location) for location in locations]
+    return storage.list_all(LINKS, f"{LINKS_PARENT}*", filters=_with_ids(ids)["filters"])
 
 
 def _old_links(storage, field, values):
@@ -265,6 +390,51 @@ def _old_links(storage, field, values):
     ]
 
 
+def _is_old(link):
+    return "origin" not in link
+
+
+def _parent_of(link):
+    return LINKS_PARENT + link["record_uri"]
+
+
+def _with_ids(ids):
+    return {"filters": [Filter("id", ids, COMPARISON.IN)]}
+
+
+def _any_of(links):
+    """Return the rules for these links and no others: an id is that of all links on the file."""
+    return {
+        "pagination_rules": [
+            [
+                Filter("id", link["id"], COMPARISON.EQ),
+                Filter("record_uri", link["record_uri"], COMPARISON.EQ),
+            ]
+            for link in links
+        ]
+    }
+
+
+def _delete(storage, link):
+    try:
+        storage.delete(LINKS, _parent_of(link), link["id"], with_deleted=False)
+    except ObjectNotFoundError:
+        return set()
+    return {link["id"]}
+
+
+def _delete_all(storage, name, parent, expected, conditions):
+    """Delete objects, and return their ids. Kinto may be set to delete fewer at once."""
+    ids = set()
+    while expected > 0:
+        deleted = storage.delete_all(name, parent, with_deleted=False, **conditions)
+        if not deleted:
+            break
+        ids |= {one["id"] for one in deleted}
+        expected -= len(deleted)
+    return ids
+
+
 def _pages(values):
     return [values[start : start + PAGE_SIZE] for start in range(0, len(values), PAGE_SIZE)]
 
@@ -275,6 +445,20 @@ def _link_id(location):
 
 def _parent_uri(object_uri):
     return object_uri.rsplit("/", 2)[0]
+
+
+def _create_parents(request):
+    """Create the bucket and the collection of a record where they are missing.
+
+    (As ``create_bucket`` and ``create_collection`` of ``kinto.plugins.default_bucket`` do for a
+    request of that plugin's own.)
+    """
+    collection_uri = _parent_uri(uri(request))
+    for resource, object_uri in (
+        (Bucket, _parent_uri(collection_uri)),
+        (Collection, collection_uri),
+    ):
+        resource_create_object(request=request, resource_cls=resource, uri=object_uri)
 
 
 def _record_request(request, method):
@@ -292,7 +476,7 @@ def _record_request(request, method):
     subrequest.errors = Errors()
     subrequest.info = {}
     _authenticate_as(subrequest, request)
-    headers = _deserialize(subrequest, "header", HeaderSchema(), dict(request.headers))
+    headers = _deserialize(subrequest, "header", HEADER_SCHEMA, dict(request.headers))
     subrequest.validated = {"header": headers, "querystring": {}, "body": {}}
     return subrequest
 

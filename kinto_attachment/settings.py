@@ -5,6 +5,7 @@ some of its own. Whatever is wrong with one of them stops the server
 with a ``ConfigurationError`` that holds its full name.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pyramid.exceptions import ConfigurationError
-from pyramid.settings import falsey, truthy
-from pyramid_storage.extensions import resolve_extensions
+from pyramid.settings import asbool, falsey, truthy
+from pyramid_storage.extensions import GROUPS
 
 
 PREFIX = "attachment."
@@ -25,6 +26,14 @@ PREFIX = "attachment."
 MIMETYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
 """A media type without parameters (RFC 6838, section 4.2)."""
 
+
+MAX_NAME_BYTES = 255
+"""What file systems allow for a name in a path."""
+
+NOT_OF_A_PATH = re.compile(r"[\x00-\x1f\x7f\\]")
+
+SERVICE_VARIABLE = re.compile(r"(SERVICE_(HOST|PORT)|PORT)(_\w+)?")
+"""The ends of the variables that Kubernetes sets for a service, which may have this name."""
 
 RESOURCES = "resources."
 
@@ -100,13 +109,17 @@ class Settings:
 def read_settings(registry_settings: dict[str, Any]) -> Settings:
     """Return the :class:`Settings` found among those of a Kinto registry and in the environment.
 
-    :raises ConfigurationError: a name is unknown, a value is wrong, no storage is chosen.
+    :raises ConfigurationError: a name is unknown, a value is wrong, no storage is chosen, Kinto has
+        no transactions.
     """
     prefix = f"{registry_settings.get('settings_prefix', 'kinto')}.{PREFIX}"
     _refuse_unknown_names(registry_settings, prefix)
+    _refuse_unknown_variables(registry_settings, prefix)
+    _require_transactions(registry_settings)
     texts = {prefix + name: _raw_value(registry_settings, prefix, name) for name in OPTIONS}
     values = typed_values(texts, prefix, OPTIONS)
     _require_one_storage(values, prefix)
+    _require_both_keys(values, prefix)
     if values["serve_files"] and not values["base_path"]:
         raise ConfigurationError(f"{prefix}serve_files is for the files in {prefix}base_path")
     aws = aws_values(texts, prefix) if values["aws.bucket_name"] else None
@@ -119,6 +132,15 @@ def read_settings(registry_settings: dict[str, Any]) -> Settings:
         everywhere=everywhere,
         resources=_read_resources(registry_settings, prefix, everywhere),
     )
+
+
+def _require_transactions(registry_settings):
+    # Without them, what a request has written stays where the request fails, and its file goes.
+    if not asbool(registry_settings.get("transaction_per_request", True)):
+        prefix = registry_settings.get("settings_prefix", "kinto")
+        raise ConfigurationError(
+            f"{prefix}.transaction_per_request = false: files cannot follow their records then"
+        )
 
 
 def aws_values(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -136,10 +158,7 @@ def aws_values(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         )
     if values["aws.port"] and not values["aws.host"]:
         raise ConfigurationError(f"{prefix}aws.port needs {prefix}aws.host")
-    if bool(values["aws.access_key"]) != bool(values["aws.secret_key"]):
-        raise ConfigurationError(
-            f"{prefix}aws.access_key and {prefix}aws.secret_key go together: set both or none"
-        )
+    _require_both_keys(values, prefix)
     return values
 
 
@@ -203,6 +222,31 @@ def _refuse_unknown_names(registry_settings, prefix):
             _raise_unknown(name, OPTIONS, prefix)
 
 
+def _refuse_unknown_variables(registry_settings, prefix):
+    """Refuse variables that look as if they were settings, and that nobody would read."""
+    known = [_variable(prefix + name) for name in [*OPTIONS, *_names(registry_settings)]]
+    beginning = _variable(prefix)
+    for variable in sorted(os.environ):
+        rest = variable[len(beginning) :]
+        ours = variable.upper().startswith(beginning) and not SERVICE_VARIABLE.fullmatch(rest)
+        if not ours or variable in known:
+            continue
+        if rest.upper().startswith(_variable(RESOURCES)):
+            raise ConfigurationError(
+                f"{variable} (in the environment) is none of the settings of buckets and"
+                " collections that the file has: only those can be set in the environment"
+            )
+        nearest = difflib.get_close_matches(variable.upper(), known, n=1, cutoff=0)[0]
+        raise ConfigurationError(
+            f"{variable} (in the environment) is not a known setting, did you mean {nearest}?"
+        )
+
+
+def _variable(name):
+    """Return the variable that a setting is read from (``kinto.core.utils.read_env``)."""
+    return re.sub(r"[.-]", "_", name).upper()
+
+
 def _names(registry_settings):
     """Return the names of all settings that are the plugin's, without prefix."""
     return [key.removeprefix(PREFIX) for key in registry_settings if key.startswith(PREFIX)]
@@ -223,9 +267,8 @@ def _raw_value(registry_settings, prefix, name):
     the file has (``kinto.core.initialization.load_default_settings``).
     """
     for key in (prefix + name, PREFIX + name):
-        variable = re.sub(r"[.-]", "_", key).upper()
-        if variable in os.environ:
-            return os.environ[variable].strip()
+        if _variable(key) in os.environ:
+            return os.environ[_variable(key)].strip()
     for key in (prefix + name, PREFIX + name):
         if registry_settings.get(key) is not None:
             return str(registry_settings[key]).strip()
@@ -243,6 +286,13 @@ def _require_one_storage(values, prefix):
         raise ConfigurationError(f"No storage for attachments is configured: set one of {choices}")
 
 
+def _require_both_keys(values, prefix):
+    if bool(values["aws.access_key"]) != bool(values["aws.secret_key"]):
+        raise ConfigurationError(
+            f"{prefix}aws.access_key and {prefix}aws.secret_key go together: set both or none"
+        )
+
+
 def _boolean(text):
     if text.lower() in truthy:
         return True
@@ -251,46 +301,29 @@ def _boolean(text):
     raise ValueError("should be true or false")
 
 
-def _positive_integer(text):
-    number = int(text)
-    if number <= 0:
-        raise ValueError("should be larger than 0")
-    return number
+def _integer(smallest, largest=math.inf):
+    expected = f"a whole number from {smallest}"
+    if largest < math.inf:
+        expected += f" to {largest}"
 
+    def cast(text):
+        if not re.fullmatch(r"\d{1,18}", text, re.ASCII) or not smallest <= int(text) <= largest:
+            raise ValueError(f"should be {expected}")
+        return int(text)
 
-def _natural_number(text):
-    number = int(text)
-    if number < 0:
-        raise ValueError("should not be negative")
-    return number
-
-
-def _gzip_level(text):
-    level = int(text)
-    if not 1 <= level <= 9:
-        raise ValueError("should be between 1 and 9")
-    return level
+    return cast
 
 
 def _port(text):
-    number = int(text) if text else None
-    if number is not None and not 0 < number < 65536:
-        raise ValueError("should be between 1 and 65535")
-    return number
+    return _integer(1, 65535)(text) if text else None
 
 
 def _seconds(text):
-    seconds = float(text)
-    if not 0 < seconds < math.inf:
-        raise ValueError("should be a number of seconds larger than 0")
-    return seconds
-
-
-def _part_size(text):
-    size = int(text)
-    if not MIN_PART_BYTES <= size <= MAX_PART_BYTES:
-        raise ValueError(f"should be between {MIN_PART_BYTES} and {MAX_PART_BYTES}")
-    return size
+    with contextlib.suppress(ValueError):
+        seconds = float(text)
+        if 0 < seconds < math.inf:
+            return seconds
+    raise ValueError("should be a number of seconds larger than 0")
 
 
 def _text(text):
@@ -315,12 +348,20 @@ def _matching(pattern, description):
     return cast
 
 
+def _header(text):
+    return _matching(r"[\x20-\x7e]+", "one line of printable ASCII")(text)
+
+
 def _path(text):
+    if NOT_OF_A_PATH.search(text):
+        raise ValueError("should be the path of a folder")
     return os.path.abspath(text) if text else None
 
 
 def _url(text):
     """A base URL ends in a slash, since names are appended to it."""
+    if text and not re.fullmatch(r"((?i:https?)://[^/?#\\\s\0]+|/)[^?#\\\s\0]*", text):
+        raise ValueError("should be like https://files.example.com/ or /files/, without ? and #")
     return text and text.rstrip("/") + "/"
 
 
@@ -339,30 +380,65 @@ def _filename_pattern(text):
 
 def _folder(text):
     _check_placeholders(text, "bucket_id", "collection_id")
-    folder = text.strip("/")
-    for part in folder.split("/") if folder else ():
-        if not part or part.startswith(".") or "\\" in part:
-            raise ValueError("should be a relative path without hidden parts")
+    folder = text.rstrip("/")
+    for part in folder.split("/") if text else ():
+        if not part or part.startswith(".") or NOT_OF_A_PATH.search(part):
+            raise ValueError(
+                "should be a path inside of the storage, like a/b, without hidden parts"
+            )
+        if len(part.encode()) > MAX_NAME_BYTES:
+            raise ValueError(f"has a name of more than {MAX_NAME_BYTES} bytes")
     return folder
 
 
 def _extensions(text):
-    groups = text.lower().split("+")
-    if "any" in (group.strip() for group in groups):
+    words = re.split(r"\s*[+,]\s*|\s+", text.lower())
+    if "" in words:
+        raise ValueError("should be groups and extensions joined by +, or any")
+    if "any" in words:
         return None
-    extensions = resolve_extensions("+".join(group.strip() for group in groups))
-    if not extensions:
-        raise ValueError("should name groups or extensions, or be 'any'")
-    return frozenset(extension.lstrip(".") for extension in extensions)
+    return frozenset(extension for word in words for extension in _group_or_extension(word))
+
+
+def _group_or_extension(word):
+    if word in GROUPS:
+        return GROUPS[word]
+    if word == "*":
+        raise ValueError("all extensions are allowed by any, not by *")
+    extension = word.removeprefix(".")
+    _check_extension(extension)
+    if word == extension:
+        _check_no_misspelt_group(word)
+    return [extension]
+
+
+def _check_no_misspelt_group(word):
+    # Extensions as short as these look like "text" or "data" by chance: tex, txt, dat.
+    if len(word) <= 4 or any(word in extensions for extensions in GROUPS.values()):
+        return
+    for group in difflib.get_close_matches(word, GROUPS, n=1, cutoff=0.8):
+        raise ValueError(f"did you mean the group {group}? (the extension would be .{word})")
+
+
+def _check_extension(extension):
+    last = extension.rpartition(".")[2]
+    if last and last != extension:
+        raise ValueError(
+            f"{extension} can never match: the last extension of a name decides, which is {last}"
+        )
+    if not re.fullmatch(r"[\w-]+", extension):
+        raise ValueError(f"{extension!r} is neither a group nor an extension")
 
 
 def _mimetypes(text):
     by_extension = {}
     for pair in filter(None, (pair.strip() for pair in text.split(";"))):
         extension, _, mimetype = (part.strip() for part in pair.partition(":"))
-        if not extension.strip(".") or not MIMETYPE.fullmatch(mimetype):
+        if not MIMETYPE.fullmatch(mimetype):
             raise ValueError(f"{pair!r} is not like .ext:type/subtype")
-        by_extension["." + extension.lstrip(".").lower()] = mimetype
+        extension = extension.removeprefix(".").lower()
+        _check_extension(extension)
+        by_extension[f".{extension}"] = mimetype
     return by_extension
 
 
@@ -407,11 +483,11 @@ OPTIONS = {
     "aws.port": Option(_port, None),
     "aws.is_secure": Option(_boolean, True),
     "aws.use_path_style": Option(_boolean, False),
-    "aws.num_retries": Option(_natural_number, 1),
+    "aws.num_retries": Option(_integer(0), 1),
     "aws.timeout": Option(_seconds, 5.0),
-    "aws.part_size_bytes": Option(_part_size, 8 * 1024**2),
-    "aws.cache_control": Option(_text, None),
-    "aws.content_disposition": Option(_text, None),
+    "aws.part_size_bytes": Option(_integer(MIN_PART_BYTES, MAX_PART_BYTES), 8 * 1024**2),
+    "aws.cache_control": Option(_header, None),
+    "aws.content_disposition": Option(_header, None),
     "aws.checksums": Option(_one_of("when_supported", "when_required"), None),
     "base_url": Option(_url, ""),
     "extra.base_url": Option(_url, ""),
@@ -420,12 +496,12 @@ OPTIONS = {
     "filename_pattern": Option(_filename_pattern, "{filename}"),
     "extensions": Option(_extensions, _extensions("default")),
     "mimetypes": Option(_mimetypes, {}),
-    "max_size_bytes": Option(_natural_number, 0),
+    "max_size_bytes": Option(_integer(0), 0),
     "gzipped": Option(_boolean, False),
-    "gzip_level": Option(_gzip_level, 6),
+    "gzip_level": Option(_integer(1, 9), 6),
     "fsync": Option(_boolean, True),
     "serve_files": Option(_boolean, False),
     "keep_old_files": Option(_boolean, False),
-    "max_field_size_bytes": Option(_positive_integer, 1024 * 1024),
+    "max_field_size_bytes": Option(_integer(1), 1024 * 1024),
 }
 """Name, cast and default of every setting. A cast raises ``ValueError`` for a wrong value."""

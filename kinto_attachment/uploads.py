@@ -4,13 +4,15 @@ Nothing here knows a request or a storage. The bytes come from a ``read`` callab
 the file go to whatever ``stage`` returns, as they come and through a fixed amount of memory.
 """
 
-import hashlib
+import codecs
+import contextlib
 import logging
 import mimetypes
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any, Protocol
 
 from kinto.core.resource import has_null_character
@@ -23,7 +25,7 @@ from multipart import (
     parse_options_header,
 )
 
-from kinto_attachment import errors
+from kinto_attachment import digests, errors
 from kinto_attachment.compression import GzipWriter
 from kinto_attachment.settings import MIMETYPE
 
@@ -32,10 +34,26 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 256 * 1024
 MAX_PARTS = 16
+MAX_HEADER_BYTES = 24 * 1024
+"""The longest header of a part: that of a filename of 5000 characters in UTF-8."""
+MAX_JSON_DEPTH = 100
+TOO_DEEP = f"nested deeper than {MAX_JSON_DEPTH} levels"
 MAX_ENVELOPE_BYTES = 1024 * 1024
 """How much of a request may be neither file nor field: boundaries, headers of the parts."""
 
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Those without a sign, and those that show what follows in another order than it is read in."""
+
+HASH = "sha-256"
+
+PLAIN_ENCODINGS = ("7bit", "8bit", "binary")
+"""The values of Content-Transfer-Encoding that change nothing (RFC 2045, section 6.2)."""
+
+CHARSETS = {"utf-8": "utf-8", "ascii": "utf-8", "iso8859-1": "latin-1", "cp1252": "cp1252"}
+"""What the text of a field is decoded from, by Python's names of the charsets that are read."""
+
+EXTENDED_CHARSETS = ("utf-8", "iso-8859-1")
+"""The charsets of ``filename*`` (RFC 5987, section 3.2)."""
 
 COMPRESSED = {
     "gzip": "application/gzip",
@@ -113,6 +131,7 @@ def read_form(
     max_file_bytes: int,
     mimetype_by_extension: dict[str, str],
     gzip_level: int | None = None,
+    content_digest: str | None = None,
 ) -> Form:
     """Return the form of a ``multipart/form-data`` body (RFC 7578), its parts in any order.
 
@@ -124,38 +143,53 @@ def read_form(
     :param stage: makes a staged file for the filename and the mimetype that were sent; it may
         refuse.
     :param gzip_level: from 1 to 9; ``None`` where the file is not to be compressed.
+    :param content_digest: the header of that name, which is about the whole body.
     :raises HTTPException: the form is refused (see :mod:`kinto_attachment.errors`).
     """
     boundary = _boundary(content_type)
     _refuse_too_long(content_length, max_field_bytes, max_file_bytes)
-    body = _Body(read, content_length)
+    with _digest_errors("request"):
+        hashes = digests.Hashes(_digests({digests.CONTENT_DIGEST: content_digest}))
+    body = _Body(read, content_length, hashes)
     parts = _Parts(stage, max_field_bytes, max_file_bytes, mimetype_by_extension, gzip_level)
     try:
         parser = PushMultipartParser(
             boundary,
             content_length=-1 if content_length is None else content_length,
             max_segment_count=MAX_PARTS,
+            max_header_size=MAX_HEADER_BYTES,
         )
         for event in parser.parse_blocking(body.read, CHUNK_BYTES):
             parts.take(event)
         if body.ended and content_length is not None:
             raise body.interrupted()
+        with _digest_errors("request"):
+            hashes.verify()
         return parts.form()
     except ParserLimitReached as error:
         parts.discard()
-        raise errors.form_too_large(error.args[0]) from error
+        raise errors.form_too_large(_in_our_words(error)) from error
     except MultipartError as error:
         parts.discard()
-        refusal = body.interrupted() if body.ended else errors.malformed(error.args[0])
+        refusal = body.interrupted() if body.ended else errors.malformed(_in_our_words(error))
         raise refusal from error
     except BaseException:
         parts.discard()
         raise
 
 
-def guess_mimetype(filename: str) -> str:
-    """Return the mimetype that goes with the name of a file."""
-    mimetype, encoding = mimetypes.guess_type(filename)
+def mimetype_of(filename: str, configured: dict[str, str]) -> str:
+    """Return the mimetype that goes with the name of a file: the configured one, or a guess.
+
+    :param configured: ``{extension: mimetype}``, extensions lower-case and with their dot.
+    """
+    extension = os.path.splitext(filename)[1].lower()
+    return configured.get(extension) or _guess_mimetype(filename)
+
+
+def _guess_mimetype(filename):
+    # As a path: a name like a URL (``data:…``) would tell a type of its own.
+    mimetype, encoding = mimetypes.guess_type(f"./{filename}")
     if encoding is not None:
         mimetype = COMPRESSED.get(encoding)
     return mimetype or "application/octet-stream"
@@ -171,6 +205,30 @@ def _boundary(content_type):
     return parameters["boundary"].encode("latin-1")
 
 
+def _in_our_words(error):
+    """Return what is wrong in the words of RFC 7578: a part, not a segment."""
+    text = error.args[0].removesuffix(" (parser closed)")
+    return text.replace("segment", "part").replace("Segment", "Part")
+
+
+@contextlib.contextmanager
+def _digest_errors(of):
+    try:
+        yield
+    except digests.DigestError as error:
+        raise errors.wrong_digest(of, error) from error
+
+
+def _digests(headers):
+    """Return the digests in ``{field: value or None}``."""
+    return [
+        digest
+        for field, value in headers.items()
+        if value is not None
+        for digest in digests.parse(field, value)
+    ]
+
+
 def _refuse_too_long(content_length, max_field_bytes, max_file_bytes):
     beside = len(errors.FIELDS) * max_field_bytes + MAX_ENVELOPE_BYTES
     if max_file_bytes and (content_length or 0) > max_file_bytes + beside:
@@ -184,9 +242,10 @@ class _Body:
         for more than the Content-Length.)
     """
 
-    def __init__(self, read, content_length):
+    def __init__(self, read, content_length, hashes):
         self._read = read
         self._expected = content_length
+        self._hashes = hashes
         self._received = 0
         self.ended = False
 
@@ -197,6 +256,7 @@ class _Body:
             # What WSGI servers raise when the client goes away.
             raise self.interrupted() from error
         self._received += len(chunk)
+        self._hashes.update(chunk)
         self.ended = size > 0 and not chunk
         return chunk
 
@@ -240,14 +300,15 @@ class _Parts:
             self._by_name["attachment"].discard()
 
     def _begin(self, segment):
+        if any("\n" in value or "\r" in value for _, value in segment.headerlist):
+            raise errors.malformed("Invalid line break in part header")
         if self._refusal is None:
             self._refusal = self._refusal_of(segment)
         if self._refusal is not None:
             # The parts that follow are still counted, but nothing is stored any more.
             self.discard()
             return _IgnoredPart()
-        file = segment.name == "attachment"
-        part = self._file(segment) if file else _FieldPart(segment.name, self._max_field_bytes)
+        part = self._file(segment) if segment.name == "attachment" else self._field(segment)
         self._by_name[segment.name] = part
         return part
 
@@ -256,36 +317,44 @@ class _Parts:
             return errors.unknown_field(segment.name)
         if segment.name in self._by_name:
             return errors.repeated_field(segment.name)
-        if segment.name != "attachment" and segment.filename is not None:
+        if segment.name != "attachment" and _filename(segment) is not None:
             return errors.field_sent_as_file(segment.name)
+        encoding = segment.header("Content-Transfer-Encoding", "binary").strip()
+        if encoding.lower() not in PLAIN_ENCODINGS:
+            return errors.transfer_encoding(segment.name, encoding)
         return None
 
+    def _field(self, segment):
+        return _FieldPart(segment.name, _charset(segment), self._max_field_bytes)
+
     def _file(self, segment):
-        filename = _last_component(segment.filename or "")
+        filename = _last_component(_filename(segment) or "")
         if not filename:
             raise errors.filename_required()
         mimetype = self._mimetype(filename, segment.content_type)
+        with _digest_errors("attachment"):
+            count = _Count(_digests_of_part(segment))
         staged = self._stage(filename, mimetype)
         if self._gzip_level is not None:
             staged = _GzippedFile(staged, self._gzip_level)
-        return _FilePart(filename, mimetype, staged, self._max_file_bytes)
+        return _FilePart(filename, mimetype, staged, self._max_file_bytes, count)
 
     def _mimetype(self, filename, sent):
-        configured = self._mimetype_by_extension.get(os.path.splitext(filename)[1].lower())
-        if configured:
-            return configured
+        extension = os.path.splitext(filename)[1].lower()
         # One who may upload a text should not make it a page that runs scripts.
         valid = MIMETYPE.fullmatch(sent or "") and not ACTIVE_TYPES.fullmatch(sent.lower())
-        return sent if valid else guess_mimetype(filename)
+        if valid and extension not in self._mimetype_by_extension:
+            return sent
+        return mimetype_of(filename, self._mimetype_by_extension)
 
 
 class _FilePart:
-    def __init__(self, filename, mimetype, staged, max_bytes):
+    def __init__(self, filename, mimetype, staged, max_bytes, count):
         self._filename = filename
         self._mimetype = mimetype
         self._staged = staged
         self._max_bytes = max_bytes
-        self._count = _Count()
+        self._count = count
 
     def write(self, chunk):
         self._count.add(chunk)
@@ -294,6 +363,8 @@ class _FilePart:
         self._staged.write(chunk)
 
     def end(self):
+        with _digest_errors("attachment"):
+            self._count.verify()
         if isinstance(self._staged, _GzippedFile):
             self._staged.close()
 
@@ -335,18 +406,19 @@ class _GzippedFile:
 
 
 class _Count:
-    """The size and the hash of what passes."""
+    """The size and the hash of what passes, and whether the digests are those of it."""
 
-    def __init__(self):
+    def __init__(self, sent=()):
         self.size = 0
-        self._digest = hashlib.sha256()
+        self._hashes = digests.Hashes(sent, [HASH])
+        self.verify = self._hashes.verify
 
     def add(self, chunk):
         self.size += len(chunk)
-        self._digest.update(chunk)
+        self._hashes.update(chunk)
 
     def description(self, filename, mimetype):
-        return Description(filename, self._digest.hexdigest(), mimetype, self.size)
+        return Description(filename, self._hashes.hexdigest(HASH), mimetype, self.size)
 
 
 class _IgnoredPart:
@@ -358,8 +430,9 @@ class _IgnoredPart:
 
 
 class _FieldPart:
-    def __init__(self, name, max_bytes):
+    def __init__(self, name, charset, max_bytes):
         self._name = name
+        self._charset = charset
         self._max_bytes = max_bytes
         self._received = bytearray()
         self.value = None
@@ -370,19 +443,85 @@ class _FieldPart:
         self._received += chunk
 
     def end(self):
-        self.value = _json_object(self._name, bytes(self._received))
+        self.value = _json_object(self._name, bytes(self._received), self._charset)
 
 
-def _json_object(name, text):
+def _json_object(name, text, charset):
     try:
-        value = json.loads(text.decode("utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("should be an object")
-        if has_null_character(value):
-            raise ValueError("holds a NUL character")
-    except (ValueError, RecursionError) as error:
-        raise errors.invalid_json(name, error) from error
+        value = json.loads(text.decode(charset))
+        reason = _fault(value)
+    except UnicodeDecodeError:
+        reason = f"not {charset.upper()}"
+    except RecursionError:
+        reason = TOO_DEEP
+    except ValueError as error:
+        reason = str(error)
+    if reason is not None:
+        raise errors.invalid_json(name, reason)
     return value
+
+
+def _fault(value):
+    """Return why this is not what a field holds, or ``None``."""
+    if not isinstance(value, dict):
+        return "should be an object"
+    if _is_deeper(value, MAX_JSON_DEPTH):
+        return TOO_DEEP
+    if has_null_character(value):
+        return "holds a NUL character"
+    return None
+
+
+def _is_deeper(value, levels):
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inner)
+
+
+def _charset(segment):
+    """Return the charset of a field's text, which is UTF-8 where none is named."""
+    try:
+        return CHARSETS[codecs.lookup(segment.charset or "utf-8").name]
+    except (LookupError, ValueError) as error:
+        raise errors.unknown_charset(segment.name, segment.charset) from error
+
+
+def _digests_of_part(segment):
+    fields = (digests.CONTENT_DIGEST, digests.REPR_DIGEST, digests.CONTENT_MD5)
+    return _digests({field: _combined(segment, field) for field in fields})
+
+
+def _combined(segment, field):
+    """Return the value of a field, of several lines if need be (RFC 9110, section 5.3)."""
+    values = [value for name, value in segment.headerlist if name == field.title()]
+    return ", ".join(values) if values else None
+
+
+def _filename(segment):
+    """Return the filename of a part as it was sent, or ``None``.
+
+    ``filename*`` (RFC 5987) has no place in a form (RFC 7578, section 4.2). Clients that send it
+    all the same put into ``filename``, if anything, a name without what is not ASCII.
+    """
+    disposition = segment.header("Content-Disposition")
+    if "filename*" not in disposition.lower():
+        return segment.filename
+    message = Message()
+    message["Content-Disposition"] = disposition
+    for name, value in message.get_params(header="Content-Disposition"):
+        if name == "filename" and isinstance(value, tuple):
+            return _decoded(*value)
+    return segment.filename
+
+
+def _decoded(charset, _language, value):
+    if (charset or "").lower() not in EXTENDED_CHARSETS:
+        raise errors.malformed(f"filename* should be in {' or '.join(EXTENDED_CHARSETS)}")
+    try:
+        return value.encode("latin-1").decode(charset)
+    except UnicodeError as error:
+        raise errors.malformed(f"filename* is not {charset}") from error
 
 
 def _last_component(filename):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import time
 
 import colander
@@ -10,7 +11,6 @@ from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
 from kinto.core.resource.schema import (
     ErrorResponseSchema,
-    HeaderSchema,
     PermissionsSchema,
     ResponseHeaderSchema,
 )
@@ -21,7 +21,7 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 from webob.static import FileApp
 
 from kinto_attachment import attachments, errors, uploads
-from kinto_attachment.records import AttachmentRouteFactory
+from kinto_attachment.records import AttachmentRouteFactory, PreconditionsSchema
 from kinto_attachment.storage import StorageError
 
 
@@ -34,6 +34,9 @@ DISCARDED_CHUNK_BYTES = 64 * 1024
 FILES_PATH = "/__files__"
 
 CHANGE_HEADERS = ("ETag", "Last-Modified")
+
+RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
+MAX_RANGE_DIGITS = 18
 
 SERVED_FILE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -77,12 +80,12 @@ class FormSchema(colander.MappingSchema):
 
 
 class AttachRequestSchema(colander.MappingSchema):
-    header = HeaderSchema()
+    header = PreconditionsSchema()
     body = FormSchema()
 
 
 class DetachRequestSchema(colander.MappingSchema):
-    header = HeaderSchema()
+    header = PreconditionsSchema()
 
 
 class DescriptionSchema(colander.MappingSchema):
@@ -148,7 +151,7 @@ FILE_RESPONSES = {
     "206": FileResponseSchema(description="The part of the file that `Range` asks for."),
     "304": EmptyResponseSchema(description="The client has this file already."),
     "404": ErrorResponseSchema(description="There is no such file."),
-    "416": EmptyResponseSchema(description="The file has no such range."),
+    "416": ErrorResponseSchema(description="The file has no such range."),
 }
 
 
@@ -244,7 +247,7 @@ def _discard(read):
 
 files = Service(
     name="attachment-files",
-    path=FILES_PATH + "/{path:.+}",
+    path=FILES_PATH + "/*subpath",
     description="The stored files",
 )
 
@@ -259,15 +262,17 @@ files = Service(
 def get_file(request):
     """Return a stored file, or the range of it that is asked for."""
     try:
-        path = request.registry.attachment_storage.path(request.matchdict["path"])
+        name = "/".join(request.matchdict["subpath"])
+        path = request.registry.attachment_storage.path(name)
         stat = os.stat(path)
     except OSError as error:
         raise HTTPNotFound() from error
     if not os.path.isfile(path):
         raise HTTPNotFound()
+    configured = request.registry.attachment_settings.everywhere.mimetypes
     file_app = FileApp(
         path,
-        content_type=uploads.guess_mimetype(path),
+        content_type=uploads.mimetype_of(os.path.basename(path), configured),
         # The bytes are sent as they are: they are not another file's, encoded for the transfer.
         content_encoding=None,
         charset=None,
@@ -275,12 +280,42 @@ def get_file(request):
     )
     # Without the server's file wrapper, which cannot start in the middle of a file.
     environ = {k: v for k, v in request.environ.items() if k != "wsgi.file_wrapper"}
-    served = type(request)(environ).get_response(file_app)
+    asked = type(request)(environ)
+    asked.headers["Range"] = _plain_range(request.headers.get("Range", ""), stat.st_size)
+    served = asked.get_response(file_app)
+    if served.status_code == 416:
+        raise errors.no_such_range(stat.st_size)
     return StreamedResponse(
         app_iter=served.app_iter,
         status=served.status,
         headerlist=[*served.headerlist, *SERVED_FILE_HEADERS.items()],
     )
+
+
+def _plain_range(header, size):
+    """Return a Range that WebOb reads as RFC 9110 means it; an empty one is ignored.
+
+    (WebOb fails on ``bytes=-``, and knows neither ``bytes=-0`` nor the end of a file that is longer
+    than the file.)
+
+    :param size: of the file, in bytes.
+    """
+    match = RANGE.fullmatch(header.strip())
+    if match is None or not any(match.groups()):
+        return ""
+    first, last = (_bounded(digits) for digits in match.groups())
+    if first is not None:
+        return f"bytes={first}-{'' if last is None else last}"
+    if last == 0:
+        return f"bytes={size}-"
+    return f"bytes={max(0, size - last)}-" if size else ""
+
+
+def _bounded(digits):
+    """Return a number, or one that is larger than any file's, and ``None`` without digits."""
+    if len(digits) > MAX_RANGE_DIGITS:
+        return 10**MAX_RANGE_DIGITS
+    return int(digits) if digits else None
 
 
 class StreamedResponse(Response):
@@ -298,7 +333,7 @@ class StreamedResponse(Response):
 def _location_of(request):
     settings = request.registry.attachment_settings
     if settings.serve_files and not settings.base_url:
-        return lambda name: request.route_url(files.name, path=name)
+        return lambda name: request.route_url(files.name, subpath=name)
     return request.registry.attachment_storage.url
 
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -56,7 +57,7 @@ class StorageContract:
     def test_nobody_sees_a_staged_file(self, storage, size):
         staged = stage(storage, b"x" * size)
         assert not storage.exists("story.txt")
-        assert list(storage.names()) == []
+        assert list(storage.files()) == []
         with pytest.raises(FileNotFoundError):
             storage.open("story.txt")
         staged.discard()
@@ -127,8 +128,39 @@ class StorageContract:
     def test_all_stored_files_are_listed_and_staged_ones_are_not(self, storage):
         expected = {store(storage, name=name) for name in ("a.txt", "f/b.txt", "f/g/c.txt")}
         staged = stage(storage, b"x" * 2 * PART_BYTES, "f/d.txt")
-        assert set(storage.names()) == expected
+        assert {stored.name for stored in storage.files()} == expected
         staged.discard()
+
+    def test_the_list_tells_the_size_of_files_and_when_they_were_written(self, storage):
+        store(storage, b"once", name="f/a.txt")
+        (stored,) = storage.files()
+        assert (stored.name, stored.size) == ("f/a.txt", 4)
+        # Several seconds: S3's clock is another one, in whole seconds.
+        assert abs(stored.modified - time.time()) < 60
+
+    @pytest.mark.parametrize("size", [11, 2 * PART_BYTES + MIB], ids=["small", "large"])
+    def test_a_file_can_take_the_very_name_of_another_one(self, storage, inside, size):
+        store(storage, b"previous", name="f/story.txt")
+        staged = storage.replace("f/story.txt", "text/plain")
+        staged.write(b"2" * size)
+        assert read(storage, "f/story.txt") == b"previous"
+        assert staged.publish() == "f/story.txt"
+        assert read(storage, "f/story.txt") == b"2" * size
+        assert inside() == ["f/story.txt"]
+
+    def test_a_file_can_take_the_very_name_of_none(self, storage, inside):
+        staged = storage.replace("f/story.txt", "text/plain")
+        staged.write(b"new")
+        assert staged.publish() == "f/story.txt"
+        assert inside() == ["f/story.txt"]
+
+    def test_what_was_to_replace_a_file_can_be_discarded(self, storage, inside):
+        store(storage, b"previous")
+        staged = storage.replace("story.txt", "text/plain")
+        staged.write(b"x" * 2 * PART_BYTES)
+        staged.discard()
+        assert read(storage, "story.txt") == b"previous"
+        assert inside() == ["story.txt"]
 
     def test_what_is_not_there_cannot_be_opened(self, storage):
         with pytest.raises(FileNotFoundError):
@@ -136,6 +168,22 @@ class StorageContract:
 
     def test_a_location_is_the_base_url_and_the_name(self, storage):
         assert storage.url("f/story.txt") == storage.base_url + "f/story.txt"
+
+
+class ToldWhileStaged:
+    """For storages where an upload that never ends leaves something behind.
+
+    (moto's fake S3 says of all uploads that they began in 2010.)
+    """
+
+    def test_a_large_staged_file_is_told_as_unfinished_until_it_ends(self, storage):
+        kept = stage(storage, b"x" * 2 * PART_BYTES, "f/a.txt", unique=True)
+        gone = stage(storage, b"x" * 2 * PART_BYTES, "f/b.txt")
+        assert len(list(storage.unfinished())) == 2
+        assert all(abs(time.time() - u.modified) < 60 for u in storage.unfinished())
+        gone.discard()
+        kept.publish()
+        assert list(storage.unfinished()) == []
 
 
 class AtomicNames:

@@ -132,6 +132,19 @@ class App(webtest.TestApp):
         """Return the file links in Kinto's storage."""
         return self.registry.storage.list_all("attachments", "__attachments__*")
 
+    def released(self):
+        """Return the locations that are written down to be deleted."""
+        rows = self.registry.storage.list_all("attachment-releases", "__attachments__/releases/*")
+        return sorted(location for row in rows for location in row["locations"])
+
+    def try_again(self):
+        """Have a request be the first one of a worker, or the first for a minute."""
+        releases = self.registry.attachment_releases
+        before = releases.trying
+        self.get("/__lbheartbeat__")
+        if releases.trying is not before:
+            releases.trying.result()
+
 
 def part(name, content, filename=None, content_type=None):
     """Return one part of a multipart body."""
@@ -179,10 +192,11 @@ class Server:
         self.ini = folder / "kinto.ini"
         self._write_ini(settings)
         command = getattr(self, f"_{kind}")()
+        environment = {**os.environ, "KINTO_INI": str(self.ini), **(environment or {})}
         if "kinto.storage_url" in settings:
             migrate = [SCRIPTS / "kinto", "migrate", "--ini", str(self.ini)]
-            subprocess.run(migrate, check=True, capture_output=True)
-        self._start(command, {"KINTO_INI": str(self.ini), **(environment or {})})
+            subprocess.run(migrate, check=True, capture_output=True, env=environment)
+        self._start(command, environment)
 
     def _start(self, command, environment):
         with self.log.open("ab") as log:

@@ -7,11 +7,13 @@ import kinto_attachment
 
 
 ROWS = [
+    {"commands"},
     {"kinto_attachment"},
-    {"views", "listeners"},
+    {"views", "listeners", "default_bucket"},
     {"attachments"},
+    {"releases"},
     {"uploads", "storage", "records"},
-    {"settings", "errors", "compression"},
+    {"settings", "errors", "compression", "digests"},
     {"scripts", "playground"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent

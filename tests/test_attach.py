@@ -319,3 +319,17 @@ def test_the_default_bucket_takes_uploads(app):
     app.delete(f"{url}/attachment", headers=ALICE, status=204)
     assert app.record(url)["attachment"] is None
     assert app.files() == {}
+
+
+def test_the_first_attachment_of_a_record_asks_for_no_links(app, monkeypatch):
+    asked = []
+    list_all = app.registry.storage.list_all
+
+    def listing(*args, **kwargs):
+        asked.append(args)
+        return list_all(*args, **kwargs)
+
+    monkeypatch.setattr(app.registry.storage, "list_all", listing)
+    app.upload()
+    assert asked == []
+    assert len(app.files()) == 1

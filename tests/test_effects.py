@@ -129,7 +129,7 @@ class World:
         return self.app.post_json("/batch", {"requests": requests}, headers=ALICE, status="*")
 
     def seen(self):
-        """Return the records with their files, the links with theirs, and all files."""
+        """Return records with their files, links with theirs, all files, and the released ones."""
         stored = self.files.read()
         contents = {self.app.registry.attachment_storage.url(n): c for n, c in stored.items()}
         records = {}
@@ -144,7 +144,8 @@ class World:
             if link["bucket_uri"] != "/buckets/elsewhere"
         }
         others = [link for link in self.app.links() if link["bucket_uri"] == "/buckets/elsewhere"]
-        return records, links, len(others), sorted(stored.values())
+        released = sorted(stored[location] for location in self.app.released())
+        return records, links, len(others), sorted(stored.values()), released
 
     def _listen(self, event):
         if self.refusing:
@@ -240,4 +241,7 @@ def test_what_is_left(world, name, ending, monkeypatch):
     elsewhere = 0 if name == "flush" else 1
     stays = elsewhere or ending == "storage delete fails" or world.keep
     files |= {b"e"} if stays else set()
-    assert world.seen() == (holders, holders, elsewhere, sorted(files))
+    released = set()
+    if ending == "storage delete fails" and not world.keep:
+        released = files - set(holders.values()) - ({b"e"} if elsewhere else set())
+    assert world.seen() == (holders, holders, elsewhere, sorted(files), sorted(released))

@@ -147,6 +147,24 @@ class TestCopies:
         assert attached.stored(attached.record()["attachment"]) == b"once upon a time"
         assert len(attached.links()) == 1
 
+    @pytest.mark.parametrize("single_queries", [0, 25])
+    def test_two_records_may_swap_their_files(self, attached, monkeypatch, single_queries):
+        monkeypatch.setattr("kinto_attachment.records.MAX_SINGLE_QUERIES", single_queries)
+        attached.upload(file_part(b"other"), url=f"{SECOND}/attachment")
+        first, second = (attached.record(url)["attachment"] for url in (RECORD, SECOND))
+        response = batch(
+            attached,
+            ("PATCH", RECORD, {"attachment": second}),
+            ("PATCH", SECOND, {"attachment": first}),
+        )
+        assert [one["status"] for one in response.json["responses"]] == [200, 200]
+        assert attached.stored(attached.record()["attachment"]) == b"other"
+        assert attached.stored(attached.record(SECOND)["attachment"]) == b"once upon a time"
+        assert {link["record_uri"]: link["location"] for link in attached.links()} == {
+            RECORD: second["location"],
+            SECOND: first["location"],
+        }
+
 
 class TestNeighbours:
     @pytest.mark.parametrize("path", ["", "/collections/a_b"])
@@ -231,3 +249,54 @@ def test_a_collection_may_keep_its_old_files_where_others_do_not(make_app):
     app.delete(other, headers=ALICE)
     assert list(app.files()) == [kept["location"]]
     assert app.links() == []
+
+
+class TestWhatCannotBeTold:
+    """Records whose links do not tell what metadata they have."""
+
+    def written_behind_events(self, app, attachment):
+        storage = app.registry.storage
+        record = {**app.record(), "attachment": attachment}
+        storage.update("record", RECORD.rsplit("/", 2)[0], record["id"], record)
+
+    @pytest.mark.parametrize("method", ["put", "patch"])
+    @pytest.mark.parametrize("changes", [{"note": "a"}, {"location": "elsewhere.txt"}])
+    def test_metadata_that_was_changed_behind_events_may_be_written_back(
+        self, attached, method, changes
+    ):
+        changed = {**attached.record()["attachment"], **changes}
+        self.written_behind_events(attached, changed)
+        body = {"data": {"title": "Summer", "attachment": changed}}
+        getattr(attached, f"{method}_json")(RECORD, body, headers=ALICE, status=200)
+        assert attached.record()["attachment"] == changed
+
+    @pytest.mark.parametrize("headers", [ALICE, MERGE_PATCH])
+    def test_it_cannot_be_changed_once_more(self, attached, headers):
+        changed = {**attached.record()["attachment"], "note": "a"}
+        self.written_behind_events(attached, changed)
+        body = {"data": {"attachment": {**changed, "note": "b"}}}
+        response = attached.patch_json(RECORD, body, headers=headers, status=400)
+        assert response.json["message"] == REFUSED
+
+    @pytest.mark.parametrize("changes", [{"size": 1}, {"location": "elsewhere.txt"}])
+    @pytest.mark.parametrize("in_batch", [False, True])
+    def test_a_merge_patch_cannot_change_what_an_earlier_plugin_linked(
+        self, attached, changes, in_batch
+    ):
+        storage = attached.registry.storage
+        (link,) = attached.links()
+        storage.delete_all("attachments", "__attachments__*", with_deleted=False)
+        names = ("location", "record_uri", "collection_uri", "bucket_uri")
+        storage.create("", "__attachments__", {name: link[name] for name in names})
+        body = {"data": {"attachment": changes}}
+        if in_batch:
+            headers = {"Content-Type": MERGE_PATCH["Content-Type"]}
+            request = {"method": "PATCH", "path": RECORD, "body": body, "headers": headers}
+            response = attached.post_json(
+                "/batch", {"requests": [request, request]}, headers=ALICE, status=400
+            )
+        else:
+            response = attached.patch_json(RECORD, body, headers=MERGE_PATCH, status=400)
+        assert response.json["message"] == REFUSED
+        title = {"data": {"title": "Summer"}}
+        attached.patch_json(RECORD, title, headers=MERGE_PATCH, status=200)

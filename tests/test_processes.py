@@ -86,6 +86,19 @@ def test_a_large_upload_takes_no_more_memory_than_a_small_one(collection, kind, 
     assert (tmp_path / "files" / attachment["location"]).stat().st_size == 256 * MIB
 
 
+@pytest.mark.parametrize("kind", ["granian", "waitress"])
+def test_a_large_file_is_compressed_without_taking_memory(collection, kind, tmp_path):
+    server, url = collection(kind, attachment__fsync="false", attachment__gzipped="true")
+    for _ in range(3):
+        upload(url, 1 * MIB)
+    before = server.peak_memory()
+    attachment = upload(url, 96 * MIB)
+    assert server.peak_memory() - before < 16 * MIB
+    assert attachment["original"]["size"] == 96 * MIB
+    stored = tmp_path / "files" / attachment["location"]
+    assert stored.stat().st_size == attachment["size"] < 1 * MIB
+
+
 def test_a_large_file_is_served_without_taking_memory(collection):
     server, url = collection("granian", attachment__serve_files="true")
     upload(url, 1 * MIB)

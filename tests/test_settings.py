@@ -41,6 +41,8 @@ def test_every_word_for_no_is_false(value):
         ("https://cdn.test", "https://cdn.test/"),
         ("https://cdn.test/a/", "https://cdn.test/a/"),
         ("/files", "/files/"),
+        ("//cdn.test/files", "//cdn.test/files/"),
+        ("HTTP://[::1]:8080/a%20b", "HTTP://[::1]:8080/a%20b/"),
         ("", ""),
     ],
 )
@@ -58,7 +60,7 @@ def test_the_extra_base_url_is_advertised():
     ("given", "expected"),
     [
         ("", ""),
-        ("/a/b/", "a/b"),
+        ("a/b/", "a/b"),
         ("{bucket_id}/{collection_id}", "blog/photos"),
         ("x-{bucket_id}", "x-blog"),
         ("1.10", "1.10"),
@@ -76,6 +78,11 @@ def test_the_folder_may_name_bucket_and_collection(given, expected):
         ("images", ["a.png", "a.b.png"], ["a.txt", "a.png.txt"]),
         ("images+audio", ["a.png", "a.mp3"], ["a.txt"]),
         ("images + .TXT md", ["a.png", "a.txt", "a.md"], ["a.exe"]),
+        ("pdf,jpg", ["a.pdf", "a.jpg"], ["a.txt"]),
+        ("images, .7z\ntex", ["a.png", "a.7z", "a.tex"], ["a.txt"]),
+        (".images", ["a.images"], ["a.png"]),
+        ("tex dat txt", ["a.tex", "a.dat", "a.txt"], ["a.pdf"]),
+        (7, ["a.7"], ["a.txt"]),
         ("any", ["a.exe", "a", "a.", ".profile"], []),
         ("images+any", ["a.exe"], []),
         ("Images", ["a.png"], ["a.images"]),
@@ -116,6 +123,24 @@ def test_the_environment_may_choose_the_storage(monkeypatch):
         ("randomize", ""),
         ("fsync", "2"),
         ("serve_files", "None"),
+        ("base_path", "a\0b"),
+        ("base_url", "files"),
+        ("base_url", "www.example.com/files"),
+        ("base_url", "ftp://example.com/"),
+        ("base_url", "https:/example.com/"),
+        ("base_url", "https://"),
+        ("base_url", "https:///files"),
+        ("base_url", "https://example.com/?file="),
+        ("base_url", "https://example.com/#"),
+        ("base_url", "https://example.com/my files"),
+        ("base_url", "/files?x"),
+        ("base_url", "None"),
+        ("extra.base_url", "files"),
+        ("folder", "/etc"),
+        ("folder", "/"),
+        ("folder", "a\nb"),
+        ("folder", "x" * 256),
+        ("folder", "é" * 128),
         ("folder", "{bucket}"),
         ("folder", "{bucket_id.x}"),
         ("folder", "{bucket_id!r}"),
@@ -134,7 +159,20 @@ def test_the_environment_may_choose_the_storage(monkeypatch):
         ("filename_pattern", "../{filename}"),
         ("filename_pattern", "{{filename}}"),
         ("extensions", ""),
+        ("extensions", "+"),
+        ("extensions", "images+"),
+        ("extensions", "pdf,,jpg"),
+        ("extensions", "*"),
+        ("extensions", "*.jpg"),
+        ("extensions", "jpg;png"),
+        ("extensions", "tar.gz"),
+        ("extensions", "images+.tar.gz"),
+        ("extensions", "imagez"),
+        ("extensions", "image"),
+        ("extensions", "default+documents+archive"),
         ("mimetypes", ".ftl"),
+        ("mimetypes", ".tar.gz:application/gzip"),
+        ("mimetypes", "*:text/plain"),
         ("mimetypes", ".ftl:nonsense"),
         ("mimetypes", ":text/plain"),
         ("max_size_bytes", "-1"),
@@ -144,11 +182,81 @@ def test_the_environment_may_choose_the_storage(monkeypatch):
         ("gzip_level", "10"),
         ("max_field_size_bytes", "many"),
         ("max_field_size_bytes", "0"),
+        ("max_field_size_bytes", "1_000"),
+        ("max_size_bytes", "\u0661"),
+        ("aws.cache_control", "public,\nmax-age=1"),
+        ("aws.content_disposition", "é"),
     ],
 )
 def test_a_wrong_value_stops_the_server(name, value):
     with pytest.raises(ConfigurationError, match=rf"^kinto\.attachment\.{name} = "):
         read(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("extensions", "imagez", "did you mean the group images?"),
+        ("extensions", "*", "all extensions are allowed by any"),
+        ("extensions", "tar.gz", "the last extension of a name decides, which is gz"),
+        ("extensions", "images+", "joined by +, or any"),
+        ("mimetypes", ".tar.gz:a/b", "the last extension of a name decides, which is gz"),
+        ("max_field_size_bytes", "many", "should be a whole number from 1"),
+        ("gzip_level", "10", "should be a whole number from 1 to 9"),
+        ("aws.timeout", "soon", "should be a number of seconds larger than 0"),
+        ("base_url", "files", "should be like https://files.example.com/ or /files/"),
+        ("folder", "/etc", "should be a path inside of the storage, like a/b"),
+    ],
+)
+def test_the_message_says_what_is_expected(name, value, message):
+    with pytest.raises(ConfigurationError) as refusal:
+        read(**{name: value})
+    assert message in str(refusal.value)
+    assert "literal" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["aws.access_key", "aws.secret_key"])
+def test_one_key_alone_stops_the_server_also_with_files_in_a_folder(name):
+    with pytest.raises(ConfigurationError, match=r"go together: set both or none"):
+        read(**{name: "x"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("KINTO_ATTACHMENT_BASE_PTH", "KINTO_ATTACHMENT_BASE_PATH"),
+        ("KINTO_ATTACHMENT_RANDOMISE", "KINTO_ATTACHMENT_RANDOMIZE"),
+        ("KINTO_ATTACHMENT_aws_region", "KINTO_ATTACHMENT_AWS_REGION"),
+        ("kinto_attachment_folder", "KINTO_ATTACHMENT_FOLDER"),
+    ],
+)
+def test_an_unknown_variable_stops_the_server(monkeypatch, variable, nearest):
+    monkeypatch.setenv(variable, "x")
+    with pytest.raises(ConfigurationError, match=rf"^{variable} .* did you mean {nearest}\?$"):
+        read()
+
+
+def test_a_variable_for_a_collection_that_the_file_does_not_name_stops_the_server(monkeypatch):
+    monkeypatch.setenv("KINTO_ATTACHMENT_RESOURCES_BLOG_FOLDER", "x")
+    with pytest.raises(ConfigurationError, match=r"^KINTO_ATTACHMENT_RESOURCES_BLOG_FOLDER .*file"):
+        read()
+    assert read(**{"resources.blog.folder": "y"}).of("blog", "photos").folder == "x"
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "KINTO_ATTACHMENT_SERVICE_HOST",
+        "KINTO_ATTACHMENT_SERVICE_PORT_HTTP",
+        "KINTO_ATTACHMENT_PORT",
+        "KINTO_ATTACHMENT_PORT_8888_TCP_ADDR",
+        "KINTO_ATTACHMENTS_BASE_PTH",
+        "KINTO_STORAGE_URL",
+    ],
+)
+def test_a_variable_of_something_else_does_not_stop_the_server(monkeypatch, variable):
+    monkeypatch.setenv(variable, "x")
+    assert read().base_path == "/srv/files"
 
 
 @pytest.mark.parametrize(

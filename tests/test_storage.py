@@ -267,21 +267,29 @@ def running():
     transaction.abort()
 
 
-def test_a_commit_keeps_new_files_and_deletes_obsolete_ones(storage, running):
-    files = TransactionFiles(storage)
+def test_a_commit_keeps_new_files(storage, running):
+    files = TransactionFiles(storage, doubt=pytest.fail)
     files.created(store(storage, "new.txt"))
-    files.obsolete(store(storage, "old.txt"))
-    assert listing(storage) == ["new.txt", "old.txt"]
     transaction.commit()
     assert listing(storage) == ["new.txt"]
 
 
-def test_an_abort_deletes_new_files_and_keeps_obsolete_ones(storage, running):
-    files = TransactionFiles(storage)
+def test_an_abort_deletes_new_files(storage, running):
+    files = TransactionFiles(storage, doubt=pytest.fail)
+    store(storage, "old.txt")
     files.created(store(storage, "new.txt"))
-    files.obsolete(store(storage, "old.txt"))
     transaction.abort()
     assert listing(storage) == ["old.txt"]
+
+
+class Refusal(Exception):
+    connection_invalidated = False
+
+
+class LostConnection(Exception):
+    """As SQLAlchemy tells of it (``DBAPIError``)."""
+
+    connection_invalidated = True
 
 
 class RefusingManager:
@@ -289,8 +297,11 @@ class RefusingManager:
 
     transaction_manager = transaction.manager
 
+    def __init__(self, error):
+        self.error = error
+
     def tpc_vote(self, running):
-        raise RuntimeError("refused")
+        raise self.error
 
     def abort(self, running):
         pass
@@ -301,20 +312,31 @@ class RefusingManager:
         return "refusing"
 
 
-def test_a_refused_commit_deletes_new_files_and_keeps_obsolete_ones(storage, running):
-    files = TransactionFiles(storage)
+def test_a_refused_commit_deletes_new_files(storage, running):
+    files = TransactionFiles(storage, doubt=pytest.fail)
+    store(storage, "old.txt")
     files.created(store(storage, "new.txt"))
-    files.obsolete(store(storage, "old.txt"))
-    transaction.get().join(RefusingManager())
-    with pytest.raises(RuntimeError):
+    transaction.get().join(RefusingManager(Refusal()))
+    with pytest.raises(Refusal):
         transaction.commit()
     assert listing(storage) == ["old.txt"]
     transaction.abort()
     assert listing(storage) == ["old.txt"]
 
 
+def test_a_commit_of_which_nobody_knows_whether_it_happened_deletes_nothing(storage, running):
+    doubtful = []
+    files = TransactionFiles(storage, doubtful.extend)
+    files.created(store(storage, "new.txt"))
+    transaction.get().join(RefusingManager(LostConnection()))
+    with pytest.raises(LostConnection):
+        transaction.commit()
+    transaction.abort()
+    assert listing(storage) == doubtful == ["new.txt"]
+
+
 def test_the_abort_that_follows_a_commit_deletes_nothing(storage, running):
-    files = TransactionFiles(storage)
+    files = TransactionFiles(storage, doubt=pytest.fail)
     files.created(store(storage, "new.txt"))
     running = transaction.get()
     transaction.commit()
@@ -323,10 +345,10 @@ def test_the_abort_that_follows_a_commit_deletes_nothing(storage, running):
 
 
 def test_a_file_that_cannot_be_deleted_does_not_keep_the_others(storage, running, caplog):
-    files = TransactionFiles(storage)
+    files = TransactionFiles(storage, doubt=pytest.fail)
     os.mkdir(os.path.join(storage.base_path, "folder.txt"))
-    files.obsolete("folder.txt")
-    files.obsolete(store(storage, "old.txt"))
-    transaction.commit()
+    files.created("folder.txt")
+    files.created(store(storage, "new.txt"))
+    transaction.abort()
     assert listing(storage) == []
     assert "folder.txt" in caplog.text

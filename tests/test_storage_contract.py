@@ -6,7 +6,7 @@ from pyramid_storage.local import LocalFileStorage
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.spooled import SpooledStorage
-from tests.storage_contract import AtomicNames, StorageContract
+from tests.storage_contract import AtomicNames, StorageContract, ToldWhileStaged
 
 
 class FolderContract(StorageContract):
@@ -27,7 +27,7 @@ class BucketContract(StorageContract):
         return lambda: bucket.keys() + bucket.uploads()
 
 
-class TestLocalFiles(FolderContract, AtomicNames):
+class TestLocalFiles(FolderContract, AtomicNames, ToldWhileStaged):
     @pytest.fixture
     def storage(self, tmp_path):
         storage = LocalStorage(str(tmp_path), "https://example.org/")
@@ -35,7 +35,7 @@ class TestLocalFiles(FolderContract, AtomicNames):
         return storage
 
 
-class TestRealS3(BucketContract, AtomicNames):
+class TestRealS3(BucketContract, AtomicNames, ToldWhileStaged):
     pass
 
 

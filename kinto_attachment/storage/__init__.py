@@ -1,4 +1,4 @@
-"""Files: where they live, and those that the running transaction created or made obsolete.
+"""Files: where they live, and those that the running transaction created.
 
 A storage is a pyramid_storage backend (``IFileStorage``) with staging added::
 
@@ -8,12 +8,14 @@ A storage is a pyramid_storage backend (``IFileStorage``) with staging added::
         publish()               make it a stored file under a free name like the one that was
                                 asked for, and return that name
         discard()               forget it; does nothing where it is published or discarded
+    replace(name, mimetype) a staged file whose publish() takes this very name, whatever has it
     open(name)              a binary file object on a stored file, or FileNotFoundError
     delete(name)            whether there was such a file
     delete_many(names)      those that could not be deleted, ``{name: StorageError}``; to delete
                             what is gone is no failure
     exists(name)            whether there is one
-    names()                 the names of all stored files, in no order
+    files()                 a StoredFile for each of the stored files, in no order, as they are read
+    unfinished()            the same for what is staged, by whomever
     url(name)               the location of a stored file
     str(…)                  what an administrator calls it
 
@@ -25,11 +27,13 @@ import io
 import logging
 import os
 import re
+import sys
 import threading
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
 from typing import Any
@@ -50,6 +54,19 @@ DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 class StorageError(Exception):
     """The storage could not do what it was asked to, and the request is not to blame."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as a storage lists it.
+
+    :ivar size: in bytes, ``None`` where the storage does not tell it.
+    :ivar modified: when it was written, in seconds since 1970.
+    """
+
+    name: str
+    size: int | None
+    modified: float
 
 
 def stored_name(
@@ -141,19 +158,18 @@ def _fit(stem, suffix):
 
 
 class TransactionFiles:
-    """The files that the running transaction created or made obsolete.
+    """The files that the running transaction created.
 
     Until the transaction ends, a new file belongs to it: it goes where the transaction fails.
-    A previous file goes after the commit, never before.
 
-    :ivar ended: whether the transaction has ended: the next one has files of its own.
+    :param doubt: is called with the files of a transaction whose commit was sent, and then the
+        connection to the database was lost.
     """
 
-    def __init__(self, storage: Any):
+    def __init__(self, storage: Any, doubt: Callable[[list[str]], Any]):
         self._storage = storage
+        self._doubt = doubt
         self._created: list[str] = []
-        self._obsolete: list[str] = []
-        self.ended = False
         running = transaction.get()
         running.addAfterCommitHook(self._after_commit)
         running.addAfterAbortHook(self._after_abort)
@@ -162,33 +178,29 @@ class TransactionFiles:
         """Remember a new file, to be deleted unless the transaction commits."""
         self._created.append(name)
 
-    def obsolete(self, name: str) -> None:
-        """Remember a file that nothing points at any more once the transaction has committed."""
-        self._obsolete.append(name)
-
-    def keep(self, name: str) -> None:
-        """Forget that a file was obsolete: it is pointed at once more."""
-        self._obsolete = [obsolete for obsolete in self._obsolete if obsolete != name]
-
     def _after_commit(self, success):
-        self._end(self._obsolete if success else self._created)
+        if success:
+            return
+        # SQLAlchemy says so of its errors; ``transaction`` calls hooks while it handles them.
+        if getattr(sys.exc_info()[1], "connection_invalidated", False):
+            self._doubt(list(self._created))
+            self._created.clear()
+        self._after_abort()
 
     def _after_abort(self):
-        self._end(self._created)
-
-    def _end(self, names):
         # A failed commit is followed by an abort: what was done at the first is not done again.
-        self.ended = True
-        names = list(names)
+        names = list(self._created)
         self._created.clear()
-        self._obsolete.clear()
-        failed = self._storage.delete_many(names) if names else {}
-        for name, error in failed.items():
-            logger.error(
-                "The attachment file %s could not be deleted",
-                self._storage.url(name),
-                exc_info=error,
-            )
+        if names:
+            log_undeleted(self._storage, self._storage.delete_many(names))
+
+
+def log_undeleted(storage: Any, failed: dict[str, StorageError]) -> None:
+    """Log what ``delete_many`` could not delete."""
+    for name, error in failed.items():
+        logger.error(
+            "The attachment file %s could not be deleted", storage.url(name), exc_info=error
+        )
 
 
 class Heartbeat:

@@ -28,7 +28,9 @@ def configured_storage(config: Configurator, settings: Settings) -> Any:
 
 def _folder(config, settings):
     storage = LocalStorage(settings.base_path, settings.base_url, settings.fsync)
-    if not asbool(config.get_settings()["readonly"]):
+    # A command beside the server, like `kinto migrate`, leaves what is staged as it is.
+    is_command = getattr(config.registry, "command", None) is not None
+    if not is_command and not asbool(config.get_settings()["readonly"]):
         storage.prepare()
     return storage
 

@@ -8,13 +8,13 @@ import os
 import time
 import urllib.parse
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.local import LocalFileStorage
 
-from kinto_attachment.storage import StorageError, candidates, delete_one_by_one
+from kinto_attachment.storage import StorageError, StoredFile, candidates, delete_one_by_one
 
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,17 @@ class LocalStorage(LocalFileStorage):
         """
         with _storage_errors():
             self._make_folder(self._staging_path)
-            return LocalStagedFile(self, os.path.join(self._staging_path, uuid.uuid4().hex), name)
+            return LocalStagedFile(self, self._new_staged_path(), self.publish, name)
+
+    def replace(self, name: str, mimetype: str) -> "LocalStagedFile":
+        """Return a new staged file that takes this very name when it is published.
+
+        :raises StorageError: it cannot be written, or the name could not be that of a file.
+        """
+        with _storage_errors():
+            self.path(name)
+            self._make_folder(self._staging_path)
+            return LocalStagedFile(self, self._new_staged_path(), self._publish_over, name)
 
     def open(self, name: str) -> BinaryIO:
         """Return a stored file, opened for reading.
@@ -115,12 +125,22 @@ class LocalStorage(LocalFileStorage):
         """Delete stored files, and return those that could not be deleted."""
         return delete_one_by_one(self.delete, names)
 
-    def names(self) -> Iterator[str]:
-        """Return the names of all stored files."""
-        for folder, subfolders, basenames in os.walk(self.base_path):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            for basename in basenames:
-                yield os.path.relpath(os.path.join(folder, basename), self.base_path)
+    def files(self) -> Iterator[StoredFile]:
+        """Return all stored files: regular ones that are not hidden.
+
+        :raises StorageError: a folder cannot be read.
+        """
+        with _storage_errors():
+            yield from files_in(self.base_path)
+
+    def unfinished(self) -> Iterator[StoredFile]:
+        """Return what is staged: uploads that come in, or that ended without an end.
+
+        :raises StorageError: the folder cannot be read.
+        """
+        with _storage_errors():
+            if os.path.isdir(self._staging_path):
+                yield from files_in(self._staging_path, f"{STAGING_FOLDER}/")
 
     def publish(self, staged_path: str, name: str) -> str:
         """Move a complete staged file to a free name like this one, and return that name."""
@@ -132,6 +152,16 @@ class LocalStorage(LocalFileStorage):
                 self._sync_name(candidate)
                 return candidate
         raise AssertionError("the candidates never end")
+
+    def _publish_over(self, staged_path, name):
+        path = os.path.join(self.base_path, name)
+        self._make_folder(os.path.dirname(path))
+        os.replace(staged_path, path)
+        self.sync_folder(os.path.dirname(path))
+        return name
+
+    def _new_staged_path(self):
+        return os.path.join(self._staging_path, uuid.uuid4().hex)
 
     def sync(self, descriptor: int) -> None:
         """Have a file's content on the disk, where the settings ask for that."""
@@ -180,9 +210,12 @@ class LocalStorage(LocalFileStorage):
 class LocalStagedFile:
     """A file that is being written, locked as long as its writer lives."""
 
-    def __init__(self, storage: LocalStorage, path: str, name: str):
+    def __init__(
+        self, storage: LocalStorage, path: str, publish: Callable[[str, str], str], name: str
+    ):
         self._storage = storage
         self._path = path
+        self._publish = publish
         self._name = name
         self._file = open(path, "xb")
         fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -203,7 +236,7 @@ class LocalStagedFile:
         with _storage_errors():
             self._file.flush()
             self._storage.sync(self._file.fileno())
-            name = self._storage.publish(self._path, self._name)
+            name = self._publish(self._path, self._name)
             self._file.close()
             return name
 
@@ -214,6 +247,29 @@ class LocalStagedFile:
             os.remove(self._path)
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def files_in(folder: str, prefix: str = "") -> Iterator[StoredFile]:
+    """Return the regular files in a folder and below, as they are read. (It may hold millions.)
+
+    :param prefix: what their names begin with.
+    :raises OSError: a folder cannot be read.
+    """
+    folders = [(folder, prefix)]
+    while folders:
+        path, prefix = folders.pop()
+        with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
+            for entry in entries:
+                name = prefix + entry.name
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((entry.path, f"{name}/"))
+                elif entry.is_file(follow_symlinks=False):
+                    # One that is deleted meanwhile is no file any more.
+                    with contextlib.suppress(FileNotFoundError):
+                        stat = entry.stat()
+                        yield StoredFile(name, stat.st_size, stat.st_mtime)
 
 
 def _move_to_free_name(source: str, target: str) -> None:

@@ -26,7 +26,13 @@ from pyramid_storage.exceptions import FileNotAllowed
 from pyramid_storage.s3 import S3FileStorage
 
 from kinto_attachment.settings import aws_values
-from kinto_attachment.storage import StorageError, candidates, in_background, stored_name
+from kinto_attachment.storage import (
+    StorageError,
+    StoredFile,
+    candidates,
+    in_background,
+    stored_name,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -250,6 +256,10 @@ class S3Storage(S3FileStorage):
         parameters = {**self._object_parameters, "ContentType": mimetype}
         return S3StagedFile(self, name, parameters, unique)
 
+    def replace(self, name: str, mimetype: str) -> "S3StagedFile":
+        """Return a new staged file that takes this very name when it is published."""
+        return self.stage(name, mimetype, unique=True)
+
     def open(self, name: str) -> BinaryIO:
         """Return a stored file, opened for reading.
 
@@ -289,17 +299,42 @@ class S3Storage(S3FileStorage):
             failed |= self._delete_batch(names[start : start + MAX_DELETED_AT_ONCE])
         return failed
 
-    def names(self) -> Iterator[str]:
-        """Return the names of all stored files."""
+    def files(self) -> Iterator[StoredFile]:
+        """Return all stored files.
+
+        :raises StorageError: the bucket cannot be listed.
+        """
+        for stored in self._objects():
+            if not stored.name.startswith(STAGING_FOLDER):
+                yield stored
+
+    def unfinished(self) -> Iterator[StoredFile]:
+        """Return what is staged: multipart uploads (of which no size is told), and whole files.
+
+        :raises StorageError: they cannot be listed.
+        """
+        yield from self._objects(Prefix=STAGING_FOLDER)
         more: dict[str, str] = {}
+        while True:
+            page = self.call("list_multipart_uploads", **more)
+            for upload in page.get("Uploads", ()):
+                yield StoredFile(upload["Key"], None, upload["Initiated"].timestamp())
+            if not page.get("IsTruncated"):
+                return
+            more = {
+                "KeyMarker": page["NextKeyMarker"],
+                "UploadIdMarker": page["NextUploadIdMarker"],
+            }
+
+    def _objects(self, **more):
         while True:
             page = self.call("list_objects_v2", **more)
             for stored in page.get("Contents", ()):
-                if not stored["Key"].startswith(STAGING_FOLDER):
-                    yield stored["Key"]
+                modified = stored["LastModified"].timestamp()
+                yield StoredFile(stored["Key"], stored["Size"], modified)
             if not page.get("IsTruncated"):
                 return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+            more["ContinuationToken"] = page["NextContinuationToken"]
 
     def save_file(
         self,

@@ -8,7 +8,8 @@ import urllib.parse
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from kinto_attachment.storage import StorageError, candidates, delete_one_by_one
+from kinto_attachment.storage import StorageError, StoredFile, candidates, delete_one_by_one
+from kinto_attachment.storage.local import files_in
 
 
 IN_MEMORY_BYTES = 1024**2
@@ -19,7 +20,7 @@ class SpooledStorage:
     """A backend that knows how to save a whole file (``IFileStorage`` of pyramid_storage).
 
     To open and to list files is no part of that interface: it is possible where the backend has
-    the methods ``open`` and ``names``, or ``path`` as the local one.
+    the methods ``open`` and ``files``, or ``path`` as the local one.
 
     :ivar backend: what the module of ``kinto.attachment.backend`` has registered.
     """
@@ -41,6 +42,10 @@ class SpooledStorage:
     def stage(self, name: str, mimetype: str, unique: bool = False) -> "SpooledFile":
         """Return a new staged file."""
         return SpooledFile(self.backend, name, mimetype)
+
+    def replace(self, name: str, mimetype: str) -> "SpooledFile":
+        """Return a new staged file that takes this very name when it is published."""
+        return SpooledFile(self.backend, name, mimetype, replace=True)
 
     def open(self, name: str) -> BinaryIO:
         """Return a stored file, opened for reading.
@@ -69,18 +74,18 @@ class SpooledStorage:
         """Delete stored files, and return those that could not be deleted."""
         return delete_one_by_one(self.delete, names)
 
-    def names(self) -> Iterator[str]:
-        """Return the names of all stored files.
+    def files(self) -> Iterator[StoredFile]:
+        """Return all stored files.
 
         :raises io.UnsupportedOperation: the backend does not tell how to.
         """
-        if hasattr(self.backend, "names"):
-            yield from self.backend.names()
-            return
-        root = self._path("")
-        for folder, _, basenames in os.walk(root):
-            for basename in basenames:
-                yield os.path.relpath(os.path.join(folder, basename), root)
+        if hasattr(self.backend, "files"):
+            return self.backend.files()
+        return files_in(self._path(""))
+
+    def unfinished(self) -> Iterator[StoredFile]:
+        """Return nothing: a temporary file goes with its process."""
+        return iter(())
 
     def _path(self, name):
         if not hasattr(self.backend, "path"):
@@ -91,10 +96,11 @@ class SpooledStorage:
 class SpooledFile:
     """A file that is being written, in memory while it is small, and then on the local disk."""
 
-    def __init__(self, backend: Any, name: str, mimetype: str):
+    def __init__(self, backend: Any, name: str, mimetype: str, replace: bool = False):
         self._backend = backend
         self._name = name
         self._mimetype = mimetype
+        self._replace = replace
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
 
     def write(self, chunk: bytes) -> None:
@@ -111,9 +117,18 @@ class SpooledFile:
         :raises StorageError: it could not.
         """
         with _storage_errors():
-            name = self._save(self._free_name())
+            name = self._save_over() if self._replace else self._save(self._free_name())
             self._file.close()
             return name
+
+    def _save_over(self):
+        if self._backend.exists(self._name):
+            self._backend.delete(self._name)
+        name = self._save(self._name)
+        if name != self._name:
+            self._backend.delete(name)
+            raise StorageError(f"{self._name} would become {name}")
+        return name
 
     def _free_name(self):
         # Where a name is taken, one backend finds another, one overwrites, and one saves nothing.

@@ -1,0 +1,52 @@
+"""Run the benchmark: ``python -m bench [--quick] [--only WORDS]``."""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from bench import report
+from bench.ground import Ground
+from bench.scenarios import QUICK, SCENARIOS, SIZES
+
+
+RESULTS = Path(__file__).parent.parent / "var" / "bench"
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="within a minute")
+    parser.add_argument("--only", default="", help="scenarios with these words in their titles")
+    arguments = parser.parse_args()
+    scenarios = QUICK if arguments.quick else SCENARIOS
+    chosen = [scenario for scenario in scenarios if arguments.only in scenario.title]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    print(report.machine())
+    with tempfile.TemporaryDirectory(dir=RESULTS) as folder, Ground(Path(folder)) as ground:
+        outcomes = list(_run(chosen, ground))
+    print("\nTo reach:", *report.bars_table(outcomes), sep="\n")
+    name = "quick" if arguments.quick else "bench"
+    report.write_json(RESULTS / f"{name}.json", outcomes)
+    _draw(RESULTS / "bench.png", outcomes)
+
+
+def _run(scenarios, ground):
+    begin = time.monotonic()
+    for number, scenario in enumerate(scenarios, 1):
+        outcome = scenario.run(ground)
+        lines = report.figures_table(outcome)
+        elapsed = time.monotonic() - begin
+        print(f"\n[{number}/{len(scenarios)}, {elapsed:.0f} s]", "\n".join(lines), flush=True)
+        yield outcome
+
+
+def _draw(path, outcomes):
+    if any(outcome.scenario in SIZES for outcome in outcomes):
+        from bench.plot import draw
+
+        draw(path, SIZES, outcomes)
+        print(f"\nThe plot is {path}")
+
+
+if __name__ == "__main__":
+    main()

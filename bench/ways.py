@@ -1,0 +1,117 @@
+"""The contestants: each way to have a file, or only a record, on the server."""
+
+import tempfile
+import threading
+import time
+import uuid
+from typing import NamedTuple
+
+import boto3
+
+from bench.client import Client, form, json_body
+from bench.ground import COLLECTION, GZIPPED_COLLECTION, Place
+from tests.s3_support import ACCESS_KEY, SECRET_KEY
+
+
+DEFAULT_COLLECTION = "/v1/buckets/default/collections/files"
+PLAIN_RECORD = {
+    "title": "file.txt",
+    "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "mimetype": "text/plain",
+    "size": 1024,
+    "url": "https://files.example.com/0c6e6f4e-8d0a-4b9c-9c5e-0e6b8a5d1f10.txt",
+}
+"""As large as a record with an attachment."""
+
+
+class Contestant(NamedTuple):
+    """One who runs in a race.
+
+    :ivar way: one of ``WAYS``.
+    :ivar clients: how many send at once.
+    :ivar requests: how many of them each client sends in a round.
+    """
+
+    name: str
+    way: str
+    size: int
+    place: Place = Place()
+    content: str = "random"
+    clients: int = 1
+    requests: int = 1
+
+
+def run(ground, contestant):
+    """Run one round, and return the seconds for one request."""
+    if contestant.way == "upload_file":
+        return _upload_file(ground.bucket(), contestant.size)
+    return run_on(ground.server(contestant.place), contestant)
+
+
+def run_on(server, contestant):
+    """Run one round on this server, and return the seconds for one request."""
+    threads = []
+    barrier = threading.Barrier(contestant.clients + 1)
+    failures = []
+    for _ in range(contestant.clients):
+        arguments = (Client(server.port), contestant, barrier, failures)
+        threads.append(threading.Thread(target=_send_all, args=arguments))
+        threads[-1].start()
+    barrier.wait()
+    begin = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - begin
+    if failures:
+        raise failures[0]
+    return seconds / (contestant.clients * contestant.requests)
+
+
+def _send_all(client, contestant, barrier, failures):
+    method, path, body = WAYS[contestant.way](contestant)
+    barrier.wait()
+    try:
+        for _ in range(contestant.requests):
+            client.send(method, path.format(id=uuid.uuid4()), body)
+    except Exception as error:
+        failures.append(error)
+    finally:
+        client.close()
+
+
+def _file(contestant):
+    return form(contestant.size, contestant.content)
+
+
+WAYS = {
+    "ours": lambda c: ("POST", f"{COLLECTION}/records/{{id}}/attachment", _file(c)),
+    "again": lambda c: ("POST", f"{COLLECTION}/records/same/attachment", _file(c)),
+    "gzip": lambda c: ("POST", f"{GZIPPED_COLLECTION}/records/{{id}}/attachment", _file(c)),
+    "default": lambda c: ("POST", f"{DEFAULT_COLLECTION}/records/{{id}}/attachment", _file(c)),
+    "usual": lambda c: ("POST", f"/v1/usual/none{COLLECTION}/records/{{id}}", _file(c)),
+    "usual gzip": lambda c: ("POST", f"/v1/usual/gzip{COLLECTION}/records/{{id}}", _file(c)),
+    "bare": lambda c: ("POST", "/bare", _file(c)),
+    "bare fsync": lambda c: ("POST", "/bare?fsync", _file(c)),
+    "discard": lambda c: ("POST", "/discard", _file(c)),
+    "put": lambda c: ("PUT", f"{COLLECTION}/records/{{id}}", json_body({"data": PLAIN_RECORD})),
+}
+"""``{way: method, path and body of its requests}``, ``{id}`` being another one every time."""
+
+
+def _upload_file(bucket, size):
+    """Return the seconds in which boto3 sends a local file, as it does by itself."""
+    client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=bucket.endpoint_url,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
+    with tempfile.NamedTemporaryFile() as file:
+        body = form(size)
+        for _ in range(body.blocks):
+            file.write(body.block)
+        file.flush()
+        begin = time.perf_counter()
+        client.upload_file(file.name, bucket.name, f"{uuid.uuid4()}")
+        return time.perf_counter() - begin

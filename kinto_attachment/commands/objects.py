@@ -1,0 +1,99 @@
+"""Kinto's objects, read from end to end in pages.
+
+No transaction stays open from one page to the next: a check may take hours.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from kinto.core.storage import Filter, Sort
+from kinto.core.utils import COMPARISON
+
+from kinto_attachment import records
+from kinto_attachment.commands.server import Server
+
+
+Page = list[dict[str, Any]]
+
+
+def pages_of_records(server: Server) -> Iterator[tuple[str, Page]]:
+    """Return the records that have something as their attachment, ``(collection URI, page)``.
+
+    Those that change meanwhile may be missing.
+    """
+    for buckets in _by_time(server, "bucket", ""):
+        for bucket in buckets:
+            bucket_uri = f"/buckets/{bucket['id']}"
+            for collections in _by_time(server, "collection", bucket_uri):
+                for collection in collections:
+                    collection_uri = f"{bucket_uri}/collections/{collection['id']}"
+                    with_attachment = [Filter("attachment", True, COMPARISON.HAS)]
+                    for page in _by_time(server, "record", collection_uri, with_attachment):
+                        yield collection_uri, page
+
+
+def pages_of_links(server: Server) -> Iterator[Page]:
+    """Return all links, of any age."""
+    for name in records.LINK_NAMES:
+        yield from _by_id(server, name, f"{records.LINKS_PARENT}*", also_by="record_uri")
+
+
+def pages_of_releases(server: Server) -> Iterator[Page]:
+    """Return all releases, as they are written down."""
+    yield from _by_id(server, records.RELEASES, f"{records.RELEASES_PARENT}*")
+
+
+def _by_time(server, name, parent, filters=()):
+    """Return pages in the order of an index (on parents and timestamps) in any collection.
+
+    What changes meanwhile goes to the end, where it is not looked at once more.
+    """
+    newest = _list(server, name, parent, sorting=[Sort("last_modified", -1)], limit=1)
+    if not newest:
+        return
+    bounds = [Filter("last_modified", newest[0]["last_modified"], COMPARISON.MAX)]
+    while page := _list(
+        server,
+        name,
+        parent,
+        filters=[*filters, *bounds],
+        sorting=[Sort("last_modified", 1)],
+        limit=records.PAGE_SIZE,
+    ):
+        yield page
+        bounds[1:] = [Filter("last_modified", page[-1]["last_modified"], COMPARISON.GT)]
+
+
+def _by_id(server, name, parent, also_by=None):
+    """Return pages in the order of the primary key.
+
+    :param also_by: what tells objects of one id apart.
+    """
+    filters, rules = [], None
+    sorting = [Sort("id", 1), *([Sort(also_by, 1)] if also_by else [])]
+    while page := _list(
+        server,
+        name,
+        parent,
+        filters=filters,
+        sorting=sorting,
+        pagination_rules=rules,
+        limit=records.PAGE_SIZE,
+    ):
+        yield page
+        last = page[-1]
+        # The first for the index, the second for what follows within one id.
+        filters = [Filter("id", last["id"], COMPARISON.MIN)]
+        rules = [[Filter("id", last["id"], COMPARISON.GT)]]
+        if also_by:
+            rules.append(
+                [
+                    Filter("id", last["id"], COMPARISON.EQ),
+                    Filter(also_by, last[also_by], COMPARISON.GT),
+                ]
+            )
+
+
+def _list(server, name, parent, **options):
+    with server.reading():
+        return server.objects.list_all(name, parent, **options)

@@ -1,0 +1,214 @@
+"""``kinto-attachment repair``: mends what a check finds, as far as it can be proved to be ours."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from kinto_attachment import records
+from kinto_attachment.commands import check
+from kinto_attachment.commands import findings as kinds
+from kinto_attachment.commands.findings import Finding, attachment_of, links_between, still_holds
+from kinto_attachment.commands.inventory import Inventory
+from kinto_attachment.commands.names import Names
+from kinto_attachment.commands.report import Report
+from kinto_attachment.commands.server import Server
+from kinto_attachment.storage import StorageError
+
+
+class Untouched(Exception):
+    """Something is left as it is: the message says why."""
+
+
+class Remedy(NamedTuple):
+    """What mends a finding.
+
+    :ivar effect: what it does, for people.
+    """
+
+    effect: str
+    apply: Callable[[], None]
+
+
+class Choices(NamedTuple):
+    """What the operator allows.
+
+    :ivar delete_files: files without link that have a random name.
+    :ivar any_name: those with another name, too.
+    """
+
+    delete_files: bool
+    any_name: bool
+
+
+def run(
+    server: Server, report: Report, grace_seconds: float, dry_run: bool, choices: Choices
+) -> bool:
+    """Mend what can be mended, and return whether nothing is wrong any more.
+
+    :raises StorageError: the storage does not answer.
+    """
+    is_fine = True
+    with Inventory(server, report) as inventory:
+        repair = _Repair(server, inventory, choices)
+        for finding in check.look(server, inventory, report, grace_seconds):
+            if finding.is_wrong or finding.kind == kinds.OLD_LINK:
+                is_mended = _mend(repair, finding, report, dry_run)
+                is_fine = is_fine and (is_mended or not finding.is_wrong)
+        check.end(report, inventory)
+    return is_fine
+
+
+def _mend(repair, finding, report, dry_run):
+    """Return whether a finding is one no more."""
+    about = {"finding": finding.kind, "location": finding.location, "record": finding.record_uri}
+    try:
+        remedy = repair.remedy(finding)
+        if dry_run:
+            report.tell("to mend", f"{finding.line}: would be mended: {remedy.effect}", **about)
+            return False
+        remedy.apply()
+        if finding.kind != kinds.OLD_LINK and still_holds(repair.server, finding):
+            raise Untouched("it could not be mended")
+    except (Untouched, StorageError, FileNotFoundError) as reason:
+        report.tell("left", f"{finding.line}: left: {reason}", reason=str(reason), **about)
+        return False
+    report.tell("mended", f"{finding.line}: mended: {remedy.effect}", **about)
+    return True
+
+
+class _Repair:
+    """Knows a remedy for each kind of finding."""
+
+    def __init__(self, server: Server, inventory: Inventory, choices: Choices):
+        self.server = server
+        self._inventory = inventory
+        self._choices = choices
+        self._names = Names(server.settings)
+        self._remedies = {
+            kinds.FILE_WITHOUT_LINK: self._for_file_without_link,
+            kinds.HEARTBEAT_LEFT: self._for_heartbeat_left,
+            kinds.LINK_WITHOUT_RECORD: self._for_stale_link,
+            kinds.LINK_NOT_IN_RECORD: self._for_stale_link,
+            kinds.LINK_WITHOUT_FILE: self._for_stale_link,
+            kinds.LINK_DIFFERS: self._for_different_link,
+            kinds.OLD_LINK: self._for_old_link,
+            kinds.RECORD_WITHOUT_LINK: self._for_record_without_link,
+            kinds.RELEASE_OVERDUE: self._for_release_overdue,
+        }
+
+    def remedy(self, finding: Finding) -> Remedy:
+        """Return what mends a finding.
+
+        :raises Untouched: it is not to be touched.
+        """
+        if finding.kind not in self._remedies:
+            raise Untouched("attach the file again, or bring it back from a backup")
+        return self._remedies[finding.kind](finding)
+
+    def _for_file_without_link(self, finding):
+        if not self._choices.delete_files:
+            raise Untouched("--delete-files deletes it, unless keep_old_files ever kept files")
+        if not self._names.judge(finding.location).is_random and not self._choices.any_name:
+            raise Untouched("--any-name deletes it, too: its name is not a random one")
+        if not self._inventory.count("links"):
+            raise Untouched("these records hold no files at all: is it the right database?")
+        return Remedy("the file is deleted", lambda: self._release([finding.location]))
+
+    def _release(self, locations):
+        # Not deleted here: what has a link by then stays.
+        with self.server.transaction():
+            self.server.releases.write_down(locations)
+
+    def _for_heartbeat_left(self, finding):
+        return Remedy("the file is deleted", lambda: self.server.files.delete(finding.location))
+
+    def _for_stale_link(self, finding):
+        effect = "the link is removed"
+        if finding.kind != kinds.LINK_WITHOUT_FILE:
+            effect += ", and the file where nobody else holds it"
+        return Remedy(effect, lambda: self._remove_link(finding))
+
+    def _remove_link(self, finding):
+        with self.server.transaction():
+            links = links_between(self.server, finding)
+            # First, since from now on no other transaction can have the record carry the file.
+            records.remove_links(self.server.objects, links)
+            attachment = attachment_of(self.server, finding.record_uri)
+            if records.locates(attachment, finding.location):
+                raise Untouched("the record carries the file again")
+            if not any(self._is_kept(link) for link in links) and not self._carriers(finding):
+                self.server.releases.write_down([finding.location])
+
+    def _is_kept(self, link):
+        _, _, bucket_id, _, collection_id = (link.get("origin") or link["collection_uri"]).split(
+            "/"
+        )
+        return self.server.settings.of(bucket_id, collection_id).keep_old_files
+
+    def _carriers(self, finding):
+        """Return other records that carry the file, without a link perhaps."""
+        query = "SELECT record FROM records WHERE location = :location AND record != :record"
+        return list(
+            self._inventory.rows(query, location=finding.location, record=finding.record_uri)
+        )
+
+    def _for_record_without_link(self, finding):
+        attachment = self._verified_attachment(finding)
+        return Remedy("the link is made", lambda: self._link(finding, attachment))
+
+    def _for_different_link(self, finding):
+        attachment = self._verified_attachment(finding)
+        return Remedy(
+            "the link gets the record's metadata", lambda: self._link(finding, attachment)
+        )
+
+    def _verified_attachment(self, finding):
+        """Return the record's metadata.
+
+        :raises Untouched: they are not those of the file.
+        """
+        attachment = (kinds.record_of(self.server, finding.record_uri) or {}).get("attachment")
+        if not records.locates(attachment, finding.location):
+            raise Untouched("the record has changed meanwhile")
+        read = []
+        actual = check.sha256_of(self.server.files, finding.location, read.append)
+        if (attachment.get("hash"), attachment.get("size")) != (actual, sum(read)):
+            raise Untouched("the size or the SHA-256 in the record is not that of the file")
+        return attachment
+
+    def _link(self, finding, attachment):
+        with self.server.transaction():
+            links = links_between(self.server, finding)
+            if attachment_of(self.server, finding.record_uri) != attachment:
+                raise Untouched("the record has changed meanwhile")
+            origin = next((link["origin"] for link in links if "origin" in link), None)
+            records.add_link(
+                self.server.objects, finding.record_uri, finding.location, attachment, origin
+            )
+
+    def _for_old_link(self, finding):
+        query = "SELECT size FROM files WHERE name = :name"
+        sizes = [size for (size,) in self._inventory.rows(query, name=finding.location)]
+        attachment = (kinds.record_of(self.server, finding.record_uri) or {}).get("attachment")
+        if not records.locates(attachment, finding.location) or sizes != [attachment.get("size")]:
+            raise Untouched("the file has another size than its record says")
+        return Remedy("the link gets metadata", lambda: self._complete(finding, attachment))
+
+    def _complete(self, finding, attachment):
+        with self.server.transaction():
+            links = links_between(self.server, finding)
+            # First: it waits for whoever is removing them.
+            removed = records.remove_links(self.server.objects, links)
+            if not removed or attachment_of(self.server, finding.record_uri) != attachment:
+                raise Untouched("the record has changed meanwhile")
+            records.add_link(self.server.objects, finding.record_uri, finding.location, attachment)
+
+    def _for_release_overdue(self, finding):
+        effect = "the file is deleted where nobody holds it"
+        return Remedy(effect, lambda: self._settle_release(finding))
+
+    def _settle_release(self, finding):
+        with self.server.transaction():
+            for id_ in records.releases_of(self.server.objects, finding.location):
+                locations = records.take_release(self.server.objects, id_)
+                if locations is not None:
+                    self.server.releases.write_down(locations)

@@ -1,0 +1,531 @@
+"""Input that means harm, or is merely odd: names, forms, JSON and mimetypes."""
+
+import io
+import itertools
+import json
+
+import pytest
+from pyramid.httpexceptions import HTTPException
+
+from tests.form_support import read_form
+from tests.support import (
+    ALICE,
+    ATTACHMENT,
+    BOUNDARY,
+    RECORD,
+    App,
+    file_part,
+    multipart,
+    part,
+    postgresql_backends,
+)
+
+
+CONTENT = b"once upon a time"
+
+
+@pytest.fixture(scope="module")
+def kinto(tmp_path_factory):
+    """A Kinto that takes all extensions and keeps names, as far as they are safe."""
+    settings = {"kinto.attachment.extensions": "any", "kinto.attachment.randomize": "false"}
+    app = App(tmp_path_factory.mktemp("odd") / "files", **settings)
+    app.create_collection()
+    return app
+
+
+@pytest.fixture
+def app(kinto):
+    yield kinto
+    kinto.delete(RECORD, headers=ALICE, status="*")
+    assert kinto.files() == {}
+
+
+def refused(response, number, message):
+    assert response.status_code == response.json["code"]
+    assert response.json["errno"] == number
+    assert message in response.json["message"]
+
+
+def disposition(parameters, content=CONTENT):
+    """Return a part with these parameters in its Content-Disposition, as they are."""
+    header = f"Content-Disposition: form-data; name=attachment{parameters}\r\n\r\n"
+    return header.encode() + content
+
+
+LONG = "é" * 4996 + ".txt"
+
+FILENAMES = {
+    "parent folders": ("../../../story.txt", "story.txt", "story.txt"),
+    "parent folders of Windows": (r"..\..\story.txt", "story.txt", "story.txt"),
+    "both": (r"..\../a\/story.txt", "story.txt", "story.txt"),
+    "absolute": ("/etc/story.txt", "story.txt", "story.txt"),
+    "absolute of Windows": (r"C:\Users\alice\story.txt", "story.txt", "story.txt"),
+    "a share": (r"\\server\share\story.txt", "story.txt", "story.txt"),
+    "a drive": ("C:story.txt", "C:story.txt", "Cstory.txt"),
+    "percent-encoded dots": ("%2e%2e%2fstory.txt", "%2e%2e%2fstory.txt", "2e2e2fstory.txt"),
+    "NUL": ("sto\0ry.txt", "story.txt", "story.txt"),
+    "NUL before another extension": ("story.exe\0.txt", "story.exe.txt", "story.exe.txt"),
+    "percent-encoded CR and LF": ("sto%0D%0Ary.txt", "story.txt", "story.txt"),
+    "control characters": ("\x01st\x1bory\x7f\x85.txt", "story.txt", "story.txt"),
+    "percent-encoded quotes": ("a %22story%22.txt", 'a "story".txt', "a_story.txt"),
+    "escaped quotes": (r"a \"story\".txt", 'a "story".txt', "a_story.txt"),
+    "single quotes": ("a 'story'.txt", "a 'story'.txt", "a_story.txt"),
+    "angle brackets": ("<b>.txt", "<b>.txt", "b.txt"),
+    "a semicolon": ("a;b.txt", "a;b.txt", "ab.txt"),
+    "another parameter inside": (
+        "a; filename*=utf-8''b.txt",
+        "a; filename*=utf-8''b.txt",
+        "a_filenameutf-8b.txt",
+    ),
+    "composed": ("caf\u00e9.txt", "caf\u00e9.txt", "cafe.txt"),
+    "decomposed": ("cafe\u0301.txt", "cafe\u0301.txt", "cafe.txt"),
+    "emoji": ("\U0001f600.txt", "\U0001f600.txt", "attachment.txt"),
+    "right-to-left mark": ("\u200fstory.txt", "\u200fstory.txt", "story.txt"),
+    "right-to-left override": ("\u202etxt.exe.txt", "txt.exe.txt", "txt.exe.txt"),
+    "all overrides": (
+        "a\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069b.txt",
+        "ab.txt",
+        "ab.txt",
+    ),
+    "full width dots": ("\uff0e\uff0e.txt", "\uff0e\uff0e.txt", "attachment.txt"),
+    "one character": ("x", "x", "x"),
+    "one letter that is none in ASCII": ("\u65e5", "\u65e5", "attachment"),
+    "5000 characters": (LONG, LONG, "e" * 251 + ".txt"),
+    "5000 characters of four bytes": ("\U0001f600" * 5000, "\U0001f600" * 5000, "attachment"),
+    "an extension of 5000 characters": ("a." + "b" * 4998, "a." + "b" * 4998, "a." + "b" * 64),
+    "three dots": ("...", "...", "attachment"),
+    "hidden": (".htaccess", ".htaccess", "htaccess"),
+    "trailing dots": ("story.txt...", "story.txt...", "story.txt"),
+    "trailing space": ("story.txt ", "story.txt", "story.txt"),
+    "a device": ("NUL", "NUL", "_NUL"),
+    "a device with extension": ("con.txt", "con.txt", "_con.txt"),
+    "a device with a high number": ("COM\u00b9.txt", "COM\u00b9.txt", "_COM1.txt"),
+    "a device with two extensions": ("aux.tar.gz", "aux.tar.gz", "_aux.tar.gz"),
+    "an option": ("-rf", "-rf", "rf"),
+    "the folder of what is staged": (".staging", ".staging", "staging"),
+    "a URL": ("data:text,x.png", "data:text,x.png", "datatextx.png"),
+}
+
+
+@pytest.mark.parametrize("name", FILENAMES)
+def test_a_filename_is_kept_in_the_record_and_stored_under_a_safe_name(app, name):
+    sent, filename, stored = FILENAMES[name]
+    attachment = app.upload(file_part(filename=sent, content_type=None), status=201).json
+    assert attachment["filename"] == filename
+    assert app.record()["attachment"]["filename"] == filename
+    assert attachment["location"] == stored
+    assert app.files() == {stored: CONTENT}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["", ".", "..", " ", "a/", "a\\", "a/..", "a\\.", "\0", "\x01\x02", "\u202e", "/", ". ", "\0."],
+)
+def test_a_filename_of_which_nothing_is_left_is_refused(app, sent):
+    response = app.upload(file_part(filename=sent), status=400)
+    refused(response, 107, "Filename is required")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "virus.exe",
+        "virus.jpg.exe",
+        "virus.exe.",
+        "virus.exe\0",
+        "virus.jpg\0.exe",
+        "virus.exe\u202egpj.exe",
+        "virus.\uff4a\uff50\uff47",
+        "jpg",
+        ".jpg",
+        "virus.exe/.jpg",
+    ],
+)
+def test_no_spelling_of_a_name_gets_an_extension_past_the_rules(make_app, sent):
+    app = make_app(attachment__extensions="jpg")
+    app.upload(file_part(filename=sent), status=400)
+    assert app.files() == {}
+
+
+EXTENDED = {
+    "alone": ("; filename*=UTF-8''na%C3%AFve.txt", "naïve.txt"),
+    "beside a plain one": (
+        "; filename=\"naive\"; filename*=utf-8''na%C3%AFve.txt",
+        "naïve.txt",
+    ),
+    "before a plain one": ("; filename*=utf-8''na%C3%AFve.txt; filename=naive.txt", "naïve.txt"),
+    "with a language": ("; filename*=UTF-8'fr'na%C3%AFve.txt", "naïve.txt"),
+    "in latin-1": ("; filename*=ISO-8859-1''na%EFve.txt", "naïve.txt"),
+    "with slashes": ("; filename*=UTF-8''..%2F..%2Fetc%2Fpasswd", "passwd"),
+    "with NUL": ("; filename*=UTF-8''a%00b.txt", "ab.txt"),
+}
+
+
+@pytest.mark.parametrize("name", EXTENDED)
+def test_an_extended_filename_is_read(app, name):
+    parameters, filename = EXTENDED[name]
+    assert app.upload(disposition(parameters), status=201).json["filename"] == filename
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("; filename*=UTF-8''%FF.txt", "filename* is not UTF-8"),
+        ("; filename*=unicode_escape''%5Cud800.txt", "filename* should be in utf-8 or iso-8859-1"),
+        ("; filename*=a.txt; filename=a.txt", "filename* should be in utf-8 or iso-8859-1"),
+        ("; filename*=''a.txt", "filename* should be in utf-8 or iso-8859-1"),
+        ("; filename*=UTF-8''", "Filename is required"),
+    ],
+)
+def test_an_extended_filename_that_cannot_be_read_is_refused(app, parameters, message):
+    refused(app.upload(disposition(parameters), status=400), 107, message)
+
+
+def test_a_field_with_an_extended_filename_is_a_file(app):
+    data = b"Content-Disposition: form-data; name=data; filename*=UTF-8''data.json\r\n\r\n{}"
+    refused(app.upload(data, file_part(), status=400), 109, "should be passed as form data")
+
+
+def test_a_filename_that_is_not_utf8_is_refused(app):
+    sent = b'Content-Disposition: form-data; name="attachment"; filename="\xe9.txt"\r\n\r\nx'
+    refused(app.upload(sent, status=400), 107, "Part header failed to decode")
+
+
+def whole_form():
+    parts = [part("data", '{"title": "Spring"}'), file_part(CONTENT)]
+    return multipart(*parts), {"title": "Spring"}, CONTENT
+
+
+@pytest.mark.parametrize("length_is_known", [True, False])
+def test_every_chunking_of_a_body_gives_the_same_form(length_is_known):
+    body, data, content = whole_form()
+    for size in range(1, len(body) + 1):
+        form, file = read_form(body, [size], length=len(body) if length_is_known else None)
+        assert (form.data, file.content) == (data, content)
+
+
+def test_two_pieces_with_any_cut_between_them_give_the_same_form():
+    body, data, content = whole_form()
+    for cut in range(1, len(body)):
+        form, file = read_form(body, [cut, len(body)])
+        assert (form.data, file.content) == (data, content)
+
+
+def test_content_that_looks_like_the_boundary_at_every_offset_is_content():
+    boundary = "boundary"
+    delimiter = f"\r\n--{boundary}".encode()
+    alike = [delimiter[:end] for end in range(1, len(delimiter))]
+    alike += [delimiter[2:], delimiter[:-1] + b"_", b"\r" + delimiter[:-1], b"\r\n\r\n--"]
+    for look_alike, offset in itertools.product(alike, range(12)):
+        content = b"x" * offset + look_alike + b"z" * (12 - offset)
+        for ending in (content, b"x" * offset + look_alike):
+            body = multipart(file_part(ending), boundary=boundary)
+            for sizes in ([1], [7], [len(body)]):
+                assert read_form(body, sizes, boundary)[1].content == ending
+
+
+@pytest.mark.parametrize("boundary", ["x", "0", "'", "x" * 70, "a b", "'()+_,-./:=?"])
+def test_a_boundary_of_any_length_and_character_is_found(app, boundary):
+    body = multipart(file_part(CONTENT + b"\r\n--"), boundary=boundary)
+    headers = {**ALICE, "Content-Type": f'multipart/form-data; boundary="{boundary}"'}
+    app.post(ATTACHMENT, body, headers=headers, status=201)
+    assert app.files() == {"story.txt": CONTENT + b"\r\n--"}
+
+
+@pytest.mark.parametrize("epilogue", [b"", b"\r\n", b"x" * 600_000, multipart(file_part(b"y"))])
+@pytest.mark.parametrize("preamble", [b"", b"\r\n", b"A form.\r\n", b"x" * 600_000 + b"\r\n"])
+def test_what_is_before_and_after_a_form_is_ignored(preamble, epilogue):
+    body = preamble + multipart(file_part(CONTENT)) + epilogue
+    for length in (len(body), None):
+        assert read_form(body, length=length)[1].content == CONTENT
+
+
+LENGTHS = {"exact": (0, 201), "a byte more": (1, 400), "a byte less": (-1, 400)}
+
+
+@pytest.mark.parametrize("name", LENGTHS)
+def test_a_body_is_as_long_as_its_content_length(app, name):
+    more, status = LENGTHS[name]
+    body = multipart(file_part(CONTENT))[:-2]
+    response = app.upload_raw(io.BytesIO(body), len(body) + more, status=status)
+    if status == 400:
+        refused(response, 107, "Invalid multipart/form-data")
+
+
+def test_what_follows_the_content_length_is_not_of_this_request(app):
+    body = multipart(file_part(CONTENT))
+    stream = io.BytesIO(body + b"GET / HTTP/1.1")
+    app.upload_raw(stream, len(body), status=201)
+    assert stream.read() == b"GET / HTTP/1.1"
+
+
+BROKEN_FORMS = {
+    "lines without CR": (multipart(file_part()).replace(b"\r\n", b"\n"), "Invalid line break"),
+    "a header line without CR": (
+        multipart(file_part().replace(b"\r\nContent-Type", b"\nContent-Type")),
+        "Invalid line break",
+    ),
+    "a CR in a header line": (
+        multipart(file_part(content_type="text/csv\rX-Evil: 1")),
+        "Invalid line break in part header",
+    ),
+    "no CR after a boundary": (
+        multipart(file_part()).replace(BOUNDARY.encode() + b"\r\n", BOUNDARY.encode() + b"\n"),
+        "Invalid line break after first boundary",
+    ),
+    "something after a boundary": (
+        multipart(file_part()).replace(BOUNDARY.encode() + b"\r\n", BOUNDARY.encode() + b"xx\r\n"),
+        "Unexpected byte after first boundary",
+    ),
+    "no end": (multipart(file_part())[:-4], "Unexpected end of multipart stream"),
+    "a header that is none": (multipart(b"nonsense\r\n\r\nx"), "Malformed part header"),
+    "another disposition": (
+        multipart(file_part().replace(b"form-data", b"attachment")),
+        "Wrong type",
+    ),
+    "the wrong length of a part": (
+        multipart(b"Content-Length: 3\r\n" + file_part()),
+        "Part Content-Length exceeded",
+    ),
+    "no length of a part": (
+        multipart(b"Content-Length: x\r\n" + file_part()),
+        "Invalid part Content-Length",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_FORMS)
+def test_a_broken_form_is_refused_in_plain_words(app, name):
+    body, message = BROKEN_FORMS[name]
+    response = app.upload_raw(io.BytesIO(body), len(body), status=400)
+    refused(response, 107, message)
+    for word in ("segment", "parser", "int()"):
+        assert word not in response.json["message"].lower()
+
+
+LARGE_FORMS = {
+    "a huge header": [b"X-Large: " + b"x" * 1_000_000 + b"\r\n" + file_part()],
+    "a huge header in many lines": [b"X-A: b\r\n" + b" x\r\n" * 100_000 + file_part()],
+    "many headers": [b"X-A: b\r\n" * 5000 + file_part()],
+    "a huge name": [part("x" * 1_000_000, "y")],
+    "thousands of parts": [part("data", "{}")] * 5000,
+    "thousands of unknown parts": [part(f"field{i}", "") for i in range(5000)],
+}
+
+
+@pytest.mark.parametrize("name", LARGE_FORMS)
+def test_a_form_with_too_much_around_the_file_is_refused(app, name):
+    response = app.upload(*LARGE_FORMS[name], status=413)
+    refused(response, 113, "body: Too large a form: Maximum part")
+
+
+@pytest.mark.parametrize("name", ["y" * 20_000, "\0", "\u202e", "😀", "'", ""])
+def test_the_name_of_an_unknown_field_is_shown_up_to_a_length(app, name):
+    response = app.upload(file_part(), part(name, "x"), status=400)
+    refused(response, 109, "and the file belongs into 'attachment'")
+    assert len(response.json["message"]) < 250
+
+
+@pytest.mark.parametrize("encoding", ["7bit", "8bit", "Binary", " binary "])
+def test_an_encoding_for_the_transfer_that_changes_nothing_is_ignored(app, encoding):
+    header = f"Content-Transfer-Encoding: {encoding}\r\n".encode()
+    app.upload(header + file_part(), status=201)
+
+
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable", "x-own", "", "x" * 20_000])
+@pytest.mark.parametrize("sent", [file_part(b"eA=="), part("data", "e30=")])
+def test_an_encoding_for_the_transfer_is_refused_instead_of_stored(app, encoding, sent):
+    header = f"Content-Transfer-Encoding: {encoding}\r\n".encode()
+    response = app.upload(header + sent, status=400)
+    refused(response, 107, "should be sent as it is, without the Content-Transfer-Encoding")
+    assert len(response.json["message"]) < 250
+
+
+def field_in(charset, text):
+    return part("data", text.encode("cp1252"), content_type=f"text/plain; charset={charset}")
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-1", "ISO_8859-1", "latin1", "windows-1252"])
+def test_a_field_is_read_in_the_charset_that_it_names(app, charset):
+    app.upload(field_in(charset, '{"title": "né"}'), file_part(), status=201)
+    assert app.record()["title"] == "né"
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "UTF8", '"utf-8"', "us-ascii"])
+def test_a_field_in_utf8_may_say_so(app, charset):
+    sent = part("data", '{"title": "né"}', content_type=f"application/json; charset={charset}")
+    app.upload(sent, file_part(), status=201)
+    assert app.record()["title"] == "né"
+
+
+@pytest.mark.parametrize(
+    "charset",
+    ["utf-7", "utf-16", "unicode_escape", "rot13", "zlib", "idna", "x", "x" * 9999, '"\0"'],
+)
+def test_a_field_in_another_charset_is_refused(app, charset):
+    response = app.upload(file_part(), field_in(charset, "{}"), status=400)
+    refused(response, 107, "data should be in UTF-8, not in ")
+    assert len(response.json["message"]) < 250
+
+
+def test_a_part_for_the_charset_of_all_fields_is_an_unknown_field(app):
+    refused(app.upload(part("_charset_", "utf-8"), status=400), 109, "'_charset_' not in")
+
+
+MIMETYPES = {
+    "with parameters": ("text/csv; charset=utf-8; header=present", "text/csv"),
+    "in capitals": ("TEXT/CSV", "text/csv"),
+    "without subtype": ("text", "text/plain"),
+    "with an empty subtype": ("text/", "text/plain"),
+    "with two slashes": ("text/csv/csv", "text/plain"),
+    "with spaces": ("text / csv", "text/plain"),
+    "with a comma": ("text/csv, text/html", "text/plain"),
+    "10 kB long": ("text/" + "x" * 10_000, "text/plain"),
+    "127 characters": ("text/" + "x" * 127, "text/" + "x" * 127),
+    "128 characters": ("text/" + "x" * 128, "text/plain"),
+    "with NUL": ("text/csv\0", "text/plain"),
+    "with a percent-encoded line": ("text/csv%0D%0AX-Evil: 1", "text/plain"),
+    "with another line": ("text/csv\r\nX-Evil: 1", "text/csv"),
+    "continued": ("text/csv\r\n X-Evil: 1", "text/plain"),
+    "not ASCII": ("text/csvé", "text/plain"),
+    "a wildcard": ("*/*", "text/plain"),
+    "a tag": ("text/<script>", "text/plain"),
+}
+
+
+@pytest.mark.parametrize("name", MIMETYPES)
+def test_a_mimetype_is_a_plain_one_or_the_guess_from_the_name(app, name):
+    sent, mimetype = MIMETYPES[name]
+    assert (
+        app.upload(file_part(CONTENT, "story.txt", sent), status=201).json["mimetype"] == mimetype
+    )
+
+
+def test_a_name_like_a_url_does_not_choose_its_own_mimetype(app):
+    attachment = app.upload(file_part(filename="data:x,y.png", content_type=None)).json
+    assert attachment["mimetype"] == "image/png"
+
+
+def test_what_is_no_mimetype_reaches_neither_s3_nor_a_header(make_app, fake_bucket):
+    app = make_app(
+        **fake_bucket.settings(),
+    )
+    for sent, mimetype in MIMETYPES.values():
+        location = app.upload(file_part(CONTENT, "story.txt", sent)).json["location"]
+        stored = fake_bucket.client.head_object(
+            Bucket=fake_bucket.name, Key=location.rsplit("/", 1)[1]
+        )
+        assert stored["ContentType"] == mimetype
+        assert "x-evil" not in stored["ResponseMetadata"]["HTTPHeaders"]
+
+
+@pytest.fixture(scope="module", params=["memory", "postgresql"])
+def backed_app(request, tmp_path_factory):
+    settings = {}
+    if request.param == "postgresql":
+        settings = postgresql_backends(request.getfixturevalue("postgresql")())
+    app = App(tmp_path_factory.mktemp("json") / "files", **settings)
+    app.create_collection()
+    return app
+
+
+def nested(levels, opening='{"a": ', closing="}"):
+    return opening * levels + "1" + closing * levels
+
+
+REFUSED_FIELDS = {
+    "1 MB of objects": (nested(140_000), "nested deeper than 100 levels"),
+    "1 MB of lists": ('{"a": ' + nested(500_000, "[", "]") + "}", "nested deeper than 100 levels"),
+    "a level too deep": (nested(101), "nested deeper than 100 levels"),
+    "lists a level too deep": ('{"a": ' + nested(100, "[", "]") + "}", "nested deeper than 100"),
+    "NaN": ('{"a": NaN}', "Invalid value"),
+    "Infinity": ('{"a": -Infinity}', "Invalid value"),
+    "a number too large": ('{"a": 1e400}', "Number too big"),
+    "a number of 5000 digits": ('{"a": %s}' % ("9" * 5000), "Number too big"),
+    "a lone surrogate": (r'{"a": "\ud800"}', "surrogate"),
+    "a lone low surrogate": (r'{"a": "\udc00"}', "surrogate"),
+    "a lone surrogate in a name": (r'{"\udfff": 1}', "surrogate"),
+    "a surrogate in bytes": (b'{"a": "\xed\xa0\x80"}', "not UTF-8"),
+    "NUL": (r'{"a": "x\u0000"}', "NUL"),
+    "NUL in a name": (r'{"x\u0000": 1}', "NUL"),
+    "NUL far inside": (r'{"a": [{"b": ["\u0000"]}]}', "NUL"),
+    "two values": ("{}{}", "root"),
+    "a byte order mark": ("\ufeff{}", "Invalid value"),
+    "a string": ('"{}"', "should be an object"),
+    "null": ("null", "should be an object"),
+}
+
+
+@pytest.mark.parametrize("field", ["data", "permissions"])
+@pytest.mark.parametrize("name", REFUSED_FIELDS)
+def test_what_no_record_can_hold_is_refused_on_every_backend(backed_app, field, name):
+    text, message = REFUSED_FIELDS[name]
+    backed_app.upload(file_part(b"what was there before"))
+    before = backed_app.state()
+    response = backed_app.upload(file_part(), part(field, text), status=400)
+    refused(response, 109, f"body: {field} is not valid JSON (")
+    assert message in response.json["message"]
+    assert backed_app.state() == before
+
+
+TAKEN_DATA = {
+    "100 levels": (nested(100), json.loads(nested(100))),
+    "duplicate names": ('{"a": 1, "a": 2}', {"a": 2}),
+    "64 bits": (
+        '{"a": 18446744073709551615, "b": -9223372036854775808}',
+        {"a": 18446744073709551615, "b": -9223372036854775808},
+    ),
+    "more than 64 bits": ('{"a": 18446744073709551616}', {"a": pytest.approx(2**64)}),
+    "a surrogate pair": (r'{"a": "\ud83d\ude00"}', {"a": "\U0001f600"}),
+    "an empty name": ('{"": 1}', {"": 1}),
+    "control characters": (r'{"a": "\u0001\uffff"}', {"a": "\x01\uffff"}),
+    "a name of 100 kB": ('{"%s": 1}' % ("k" * 100_000), {"k" * 100_000: 1}),
+    "its own id": ('{"id": "first"}', {}),
+    "the server's attributes": (
+        '{"last_modified": "x", "schema": {}, "attachment": {"location": "other"}}',
+        {},
+    ),
+    "a past last_modified": ('{"last_modified": 1}', {}),
+    "columns of the database": (
+        '{"parent_id": "x", "resource_name": "y", "record_uri": "z"}',
+        {"parent_id": "x", "resource_name": "y", "record_uri": "z"},
+    ),
+}
+
+
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("name", TAKEN_DATA)
+def test_odd_data_is_stored_as_kinto_does_that(backed_app, exists, name):
+    sent, expected = TAKEN_DATA[name]
+    backed_app.delete(RECORD, headers=ALICE, status="*")
+    if exists:
+        backed_app.put_json(RECORD, {}, headers=ALICE)
+    attachment = backed_app.upload(file_part(), part("data", sent)).json
+    record = backed_app.record()
+    assert record.pop("id") == "first"
+    assert record.pop("last_modified") > 1
+    assert record.pop("attachment") == attachment
+    assert record == expected
+    assert backed_app.files() == {attachment["location"]: CONTENT}
+
+
+def test_data_that_says_deleted_deletes_nothing(backed_app):
+    attachment = backed_app.upload(file_part(), part("data", '{"deleted": true}')).json
+    assert backed_app.record()["attachment"] == attachment
+    assert backed_app.files() == {attachment["location"]: CONTENT}
+    backed_app.delete(RECORD, headers=ALICE, status=200)
+    assert backed_app.files() == {}
+
+
+@pytest.mark.parametrize("id_", ['"other"', "null", "1", "{}", '"../x"', '"FIRST"'])
+def test_data_for_another_id_is_refused_on_every_backend(backed_app, id_):
+    backed_app.upload(file_part(b"what was there before"))
+    before = backed_app.state()
+    response = backed_app.upload(file_part(), part("data", f'{{"id": {id_}}}'), status=400)
+    refused(response, 107, "Object id does not match")
+    assert backed_app.state() == before
+
+
+def test_no_form_is_read_with_a_surrogate_in_a_name():
+    with pytest.raises(HTTPException):
+        read_form(multipart(file_part(filename="x").replace(b'"x"', b'"\xed\xa0\x80"')))
