@@ -2,13 +2,14 @@ VENV = .venv
 BIN = $(VENV)/bin
 PYTHON = python3
 
-.PHONY: help serve serve-s3 moto tests lint format readme package clean
+.PHONY: help serve serve-s3 moto tests walk lint format readme package clean
 
 help:
 	@echo "make serve    run a Kinto with the plugin, for trying things out"
 	@echo "make serve-s3 the same with its files in an S3 server on this machine"
 	@echo "make moto     run a fake S3 in memory"
 	@echo "make tests    run the whole suite"
+	@echo "make walk     take a long random walk over all that changes records"
 	@echo "make lint     check the code and the README"
 	@echo "make format   format the code"
 	@echo "make package  build the package and check what is in it"
@@ -49,6 +50,9 @@ moto: $(VENV)/installed
 
 tests: $(VENV)/installed
 	$(BIN)/pytest
+
+walk: $(VENV)/installed
+	KINTO_ATTACHMENT_WALKS=200 $(BIN)/pytest -s tests/test_walk.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
