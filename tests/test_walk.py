@@ -228,17 +228,19 @@ def test_nothing_is_lost_and_nothing_left_wherever_a_walk_goes(postgresql, tmp_p
             raise RuntimeError("not today")
 
     Walk.app.registry.registerHandler(fail, (ResourceChanged,))
-    run_state_machine_as_test(
-        Walk,
-        settings=settings(
-            max_examples=WALKS,
-            stateful_step_count=STEPS,
-            derandomize="KINTO_ATTACHMENT_WALKS" not in os.environ,
-            deadline=None,
-            # The steps are printed as they were: to find fewer takes many walks.
-            phases=[Phase.generate],
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-    print(f"{Walk.steps} steps")
+    try:
+        run_state_machine_as_test(
+            Walk,
+            settings=settings(
+                max_examples=WALKS,
+                stateful_step_count=STEPS,
+                derandomize="KINTO_ATTACHMENT_WALKS" not in os.environ,
+                deadline=None,
+                # The steps are printed as they were: to find fewer takes many walks.
+                phases=[Phase.generate],
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        print(f"{Walk.steps} steps")
