@@ -2,7 +2,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 PYTHON = python3
 
-.PHONY: help serve serve-s3 moto tests browser-tests fuzz bench bench-quick lint format package clean
+.PHONY: help serve serve-s3 moto tests browser-tests fuzz walk bench bench-quick lint format package clean
 
 help:
 	@echo "make serve    run a Kinto with the plugin, for trying things out"
@@ -12,6 +12,7 @@ help:
 	@echo "make browser-tests  run what needs a browser: Chromium, installed by apt-get"
 	@echo "make bench    measure how fast it is, into var/bench (make bench-quick: in a minute)"
 	@echo "make fuzz     read random forms for 10 minutes (FUZZ_SECONDS=600)"
+	@echo "make walk     take a long random walk over all that changes records"
 	@echo "make lint     check the code and the README"
 	@echo "make format   format the code"
 	@echo "make package  build the package and check what is in it"
@@ -75,8 +76,12 @@ bench: $(VENV)/bench-installed
 
 bench-quick: $(VENV)/bench-installed
 	$(BIN)/python -m bench --quick
+
 fuzz: $(VENV)/installed
 	$(BIN)/python -m tests.fuzz_uploads
+
+walk: $(VENV)/installed
+	KINTO_ATTACHMENT_WALKS=200 $(BIN)/pytest -s tests/test_walk.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
