@@ -9,6 +9,7 @@ import subprocess
 import termios
 
 import pytest
+from pyramid_storage.local import LocalFileStorage
 
 from kinto_attachment.commands.main import main
 from tests.command_support import write_ini
@@ -166,3 +167,20 @@ def test_what_is_staged_is_left_to_the_server(run, settings, tmp_path):
     _, told, _ = run("check", "--ini", path)
     assert "unfinished-upload: .staging/left" in told
     assert left.exists()
+
+
+def test_a_backend_that_does_not_list_its_files_is_told_in_a_line(
+    run, settings, tmp_path, monkeypatch
+):
+    path = str(tmp_path / "kinto.ini")
+    backend = {
+        "kinto.attachment.base_path": "",
+        "kinto.attachment.backend": "pyramid_storage.local",
+        "kinto.storage.base_path": str(tmp_path / "files"),
+    }
+    write_ini(path, settings | backend)
+    monkeypatch.delattr(LocalFileStorage, "path")
+    code, _, failure = run("check", "--ini", path)
+    assert code == 2
+    assert "cannot be looked into" in failure
+    assert len(failure.splitlines()) == 1
