@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from kinto_attachment.storage.local import LocalStorage
 from tests.command_support import COLLECTION, Deployment, write_ini
 from tests.s3_support import MIB
 from tests.support import ALICE, App, postgresql_backends
@@ -162,3 +163,21 @@ def test_a_record_can_be_served_from_the_other_storage(deployment, folder_ini, t
     other.delete(f"{COLLECTION}/records/small", headers=ALICE)
     assert there() == {}
     assert len(deployment.files()) == 1
+
+
+def test_a_file_whose_hash_nobody_knows_is_read_back(deployment, folder_ini, there, monkeypatch):
+    deployment.upload("held")
+    (deployment.app.folder / "of-nobody.txt").write_bytes(b"of nobody")
+    publish = LocalStorage._publish_over
+
+    def break_it(self, staged_path, name):
+        if name == "of-nobody.txt":
+            with open(staged_path, "wb") as file:
+                file.write(b"OF nobody")
+        return publish(self, staged_path, name)
+
+    monkeypatch.setattr(LocalStorage, "_publish_over", break_it)
+    code, told = deployment.run("copy", "--to", folder_ini)
+    assert (code, told[-1]["counts"]) == (1, {"copied": 1, "failed": 1})
+    (failed,) = [one for one in told if one["what"] == "failed"]
+    assert failed["name"] == "of-nobody.txt"

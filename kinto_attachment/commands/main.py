@@ -1,9 +1,11 @@
 """The command line of ``kinto-attachment``."""
 
 import argparse
+import io
 import logging
 import os
 import re
+import sqlite3
 
 from kinto.core.storage.exceptions import BackendError
 
@@ -59,7 +61,7 @@ server goes on, and once more for what came late; then switch to the other setti
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand, and return its exit code."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    _log_without_traces()
     report = Report(args.json)
     try:
         is_fine = args.run(args, report)
@@ -72,10 +74,28 @@ def main(argv: list[str] | None = None) -> int:
     except BackendError as error:
         report.fail(f"the records cannot be reached: {first_line(error)}")
         return EXIT_WRONG
+    except io.UnsupportedOperation as error:
+        report.fail(f"this backend cannot be looked into: {error}")
+        return EXIT_USAGE
+    except (OSError, sqlite3.Error) as error:
+        report.fail(f"the temporary folder cannot be used: {error}")
+        return EXIT_WRONG
     except KeyboardInterrupt:
         report.fail("interrupted")
         return EXIT_INTERRUPTED
     return EXIT_FINE if is_fine else EXIT_WRONG
+
+
+def _log_without_traces():
+    """What the plugin logs while it deletes files is told in a line each."""
+
+    class Formatter(logging.Formatter):
+        def formatException(self, ei):
+            return ""
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(message)s"))
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
 
 
 def _parser():

@@ -22,6 +22,9 @@ BATCH = 20
 """How many records are written in one transaction: while it lasts, others who write to the
 collection may have to wait for it."""
 
+FEW = records.MAX_SINGLE_QUERIES
+"""Of so many records the links are found by index, and not by looking at all links."""
+
 TRIES = 5
 
 
@@ -109,10 +112,10 @@ def _with_slash(url):
 
 
 def _in_pages(found):
-    """Return ``(collection URI, records)``, up to a page of them."""
+    """Return ``(collection URI, records)``, few at once."""
     page: list = []
     for collection_uri, record in found:
-        if page and (page[-1][0] != collection_uri or len(page) == records.PAGE_SIZE):
+        if page and (page[-1][0] != collection_uri or len(page) == FEW):
             yield page[-1][0], [one for _, one in page]
             page = []
         page.append((collection_uri, record))

@@ -37,9 +37,9 @@ class Report:
         self.counts[what] += 1
         self._print(line, {"what": what, **details})
 
-    def watched(self, what: str, items: Iterable[Any], unit: str = "") -> Iterator[Any]:
+    def watched(self, what: str, items: Iterable[Any]) -> Iterator[Any]:
         """Return the items, while a bar counts them."""
-        self.begin(what, unit=unit or what)
+        self.begin(what, unit=f" {what}")
         for item in items:
             self.advance(1)
             yield item
