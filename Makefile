@@ -9,7 +9,7 @@ help:
 	@echo "make serve-s3 the same with its files in an S3 server on this machine"
 	@echo "make moto     run a fake S3 in memory"
 	@echo "make tests    run the whole suite"
-	@echo "make browser-tests  run what needs a browser: Chromium, installed by apt-get"
+	@echo "make browser-tests  run what needs Chromium and nginx, installed by apt-get"
 	@echo "make bench    measure how fast it is, into var/bench (make bench-quick: in a minute)"
 	@echo "make fuzz     read random forms for 10 minutes (FUZZ_SECONDS=600)"
 	@echo "make walk     take a long random walk over all that changes records"
@@ -56,13 +56,13 @@ moto: $(VENV)/installed
 tests: $(VENV)/installed
 	$(BIN)/pytest
 
-# Screenshots go to var/screenshots.
+# What needs Debian's Chromium and nginx. Screenshots go to var/screenshots.
 browser-tests: $(VENV)/installed-browser
 	$(BIN)/pytest tests/browser
 
 $(VENV)/installed-browser: $(VENV)/installed
-	command -v chromium || { apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive \
-		apt-get install --yes --quiet=2 --no-install-recommends chromium; }
+	{ command -v chromium && command -v nginx; } || { apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive \
+		apt-get install --yes --quiet=2 --no-install-recommends chromium nginx-light; }
 	$(BIN)/pip install --quiet --editable ".[browser]"
 	@touch $@
 
