@@ -24,7 +24,7 @@ def includeme(config):
     registry.attachment_releases = Releases(registry.storage, storage)
 
     # Not before: a service takes over Kinto's settings as soon as its module is loaded.
-    from kinto_attachment import default_bucket, listeners, views
+    from kinto_attachment import listeners, views
 
     config.add_cornice_service(views.attachment)
     config.add_subscriber(views.discard_body, NewResponse)
@@ -40,7 +40,6 @@ def includeme(config):
         base_url=settings.advertised_base_url or storage.base_url,
     )
     config.include(listeners)
-    config.include(default_bucket)
     config.add_subscriber(_watch_storage, ApplicationCreated)
 
 

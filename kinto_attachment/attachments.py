@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import transaction
 
-from kinto_attachment import errors, records, uploads
+from kinto_attachment import default_bucket, errors, records, uploads
 from kinto_attachment.storage import TransactionFiles, stored_name
 
 
@@ -195,6 +195,8 @@ def _seen():
 
 def _write(request, form, name, attachment):
     records.lock_parents_of(request)
+    if default_bucket.is_meant_by(request):
+        default_bucket.create_parents(request)
     if not _names_are_unique(_own_settings(request)):
         request.registry.attachment_releases.take_name(name)
     changes = {k: v for k, v in form.data.items() if k not in records.SERVER_FIELDS}

@@ -1,41 +1,96 @@
-"""The default bucket: an attachment in it is one in the bucket of the user.
+"""Kinto's default bucket (``kinto.plugins.default_bucket``), for uploads.
 
-Kinto's plugin for it reads the body of a request into memory, and sends it to the user's bucket in
-a request of its own. For attachments, the path of the request itself is changed instead, before
-Kinto looks for what serves it, so that the body stays a stream.
+That plugin reads the body of a request into memory and builds another request from it. Here a
+request on an attachment in the default bucket becomes one on the user's own bucket, before Kinto
+looks for its route, whichever plugin is listed first. What an upload finds missing is created by
+the plugin's own function, in the transaction of the upload.
 """
 
 import re
 
-from pyramid.events import NewRequest
-from pyramid.httpexceptions import HTTPForbidden
-
-from kinto_attachment import records
-
-
-CAPABILITY = "default_bucket"
-"""What ``kinto.plugins.default_bucket`` says that it is there with."""
-
-PATH = re.compile(r"(.*/buckets/)default(/collections/[^/]+/records/[^/]+/attachment)")
+from kinto.core.errors import raise_invalid
+from kinto.core.storage.exceptions import ObjectNotFoundError
+from kinto.core.utils import instance_uri
+from kinto.plugins.default_bucket import resource_create_object
+from kinto.views.buckets import Bucket
+from kinto.views.collections import Collection
+from pyramid.httpexceptions import HTTPForbidden, HTTPMethodNotAllowed
+from pyramid.settings import asbool
 
 
-def includeme(config):
-    """Have requests on attachments in the default bucket go to the bucket of the user."""
-    config.add_subscriber(on_new_request, NewRequest)
+ATTACHMENT = re.compile(
+    r"(?P<version>/[^/]+)/buckets/default(?P<rest>/collections/[^/]+/records/[^/]+/attachment/?)"
+)
+METHODS = ("POST", "DELETE")
 
 
-def on_new_request(event):
-    """Change the path of a request on an attachment in the default bucket.
+def is_asked_for(request):
+    """Return whether a request is on an attachment in the default bucket, by that name."""
+    return bool(
+        "default_bucket" in request.registry.api_capabilities
+        and request.method in METHODS
+        and _path(request)
+    )
 
-    (:class:`kinto_attachment.records.AttachmentRouteFactory` creates bucket and collection.)
 
-    :raises HTTPForbidden: the user is not authenticated, and so has no bucket.
+def resolve(event):
+    """Have a request on an attachment in the default bucket find the user's own bucket.
+
+    :raises HTTPForbidden: nobody is authenticated, which Kinto tells as a 401.
+    :raises HTTPMethodNotAllowed: the server is read-only.
     """
     request = event.request
-    path = PATH.fullmatch(request.environ["PATH_INFO"])
-    served = CAPABILITY in request.registry.api_capabilities
-    if path and served and request.method in records.RECORD_METHODS:
-        if request.authenticated_userid is None:
-            raise HTTPForbidden()
-        request.environ["PATH_INFO"] = path[1] + request.default_bucket_id + path[2]
-        request.creates_parents = True
+    if not is_asked_for(request):
+        return
+    if request.authenticated_userid is None:
+        raise HTTPForbidden()
+    if asbool(request.registry.settings["readonly"]):
+        raise HTTPMethodNotAllowed()
+    path = _path(request)
+    own = f"{path['version']}/buckets/{request.default_bucket_id}{path['rest']}"
+    request.environ["PATH_INFO"] = own
+    request.attachment_in_default_bucket = True
+
+
+def is_meant_by(request):
+    """Return whether a request was on the default bucket."""
+    return getattr(request, "attachment_in_default_bucket", False)
+
+
+def foresee_collection(request):
+    """Return whether the collection of an upload is to be created, and have Kinto believe in it.
+
+    :raises HTTPBadRequest: no collection can have that id.
+    """
+    ids = request.matchdict
+    bucket_uri, collection_uri = _parent_uris(request)
+    try:
+        request.registry.storage.get("collection", bucket_uri, ids["collection_id"])
+        return False
+    except ObjectNotFoundError:
+        generators = request.registry.id_generators
+        if not generators.get("collection", generators[""]).match(ids["collection_id"]):
+            raise_invalid(request, location="path", description="Invalid collection id")
+        # Where the plugin leaves it, and where Kinto's records look for it.
+        request.bound_data.setdefault("collections", {})[collection_uri] = {}
+        return True
+
+
+def create_parents(request):
+    """Create the bucket and the collection of an upload, where they do not exist."""
+    for resource, uri in zip((Bucket, Collection), _parent_uris(request), strict=True):
+        resource_create_object(request, resource, uri)
+
+
+def _path(request):
+    # As it came: it may be no UTF-8, which is for Kinto to refuse.
+    return ATTACHMENT.fullmatch(request.environ["PATH_INFO"])
+
+
+def _parent_uris(request):
+    ids = request.matchdict
+    bucket_id, collection_id = ids["bucket_id"], ids["collection_id"]
+    return (
+        instance_uri(request, "bucket", id=bucket_id),
+        instance_uri(request, "collection", bucket_id=bucket_id, id=collection_id),
+    )

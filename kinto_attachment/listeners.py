@@ -6,7 +6,7 @@ from kinto.events import ServerFlushed
 from pyramid.events import ContextFound, NewRequest
 from pyramid.settings import asbool
 
-from kinto_attachment import attachments, records
+from kinto_attachment import attachments, default_bucket, records
 
 
 FLUSH_ROUTE = "flush"
@@ -25,6 +25,7 @@ def includeme(config):
         config.add_subscriber(
             listener, ResourceChanged, for_resources=(resource,), for_actions=actions
         )
+    config.add_subscriber(default_bucket.resolve, NewRequest)
     config.add_subscriber(collect_changes, NewRequest)
     config.add_subscriber(foresee, ContextFound)
     config.add_subscriber(on_flushed, ServerFlushed)

@@ -19,12 +19,11 @@ from kinto.core.schema import HeaderQuotedInteger
 from kinto.core.storage import Filter, Sort, postgresql
 from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON, build_request, instance_uri, sqlalchemy
-from kinto.plugins.default_bucket import resource_create_object
-from kinto.views.buckets import Bucket
-from kinto.views.collections import Collection
 from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPBadRequest, HTTPForbidden
 from pyramid.interfaces import IRoutesMapper
+
+from kinto_attachment import default_bucket
 
 
 LINKS = "attachments"
@@ -79,11 +78,20 @@ class AttachmentRouteFactory(RouteFactory):
 
     def __init__(self, request):
         self.record_request = None
+        self._collection_is_to_come = False
         if request.method in RECORD_METHODS:
-            if getattr(request, "creates_parents", False):
-                _create_parents(request)
             self.record_request = _record_request(request, RECORD_METHODS[request.method])
+            self._collection_is_to_come = (
+                request.method == "POST"
+                and default_bucket.is_meant_by(request)
+                and default_bucket.foresee_collection(request)
+            )
         super().__init__(self.record_request or request)
+
+    def check_permission(self, principals, bound_perms):
+        """Return whether the user may do what is asked for (``kinto.core.authorization``)."""
+        # Who has a collection created may write to it.
+        return self._collection_is_to_come or super().check_permission(principals, bound_perms)
 
     def check_preconditions(self):
         """Refuse what Kinto would refuse before it looks at the body of a request on the record.
@@ -491,20 +499,6 @@ def _link_id(location):
 
 def _parent_uri(object_uri):
     return object_uri.rsplit("/", 2)[0]
-
-
-def _create_parents(request):
-    """Create the bucket and the collection of a record where they are missing.
-
-    (As ``create_bucket`` and ``create_collection`` of ``kinto.plugins.default_bucket`` do for a
-    request of that plugin's own.)
-    """
-    collection_uri = _parent_uri(uri(request))
-    for resource, object_uri in (
-        (Bucket, _parent_uri(collection_uri)),
-        (Collection, collection_uri),
-    ):
-        resource_create_object(request=request, resource_cls=resource, uri=object_uri)
 
 
 def _record_request(request, method):

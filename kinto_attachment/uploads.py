@@ -12,8 +12,8 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.message import Message
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from kinto.core.resource import has_null_character
 from kinto.core.utils import json
@@ -52,6 +52,7 @@ PLAIN_ENCODINGS = ("7bit", "8bit", "binary")
 CHARSETS = {"utf-8": "utf-8", "ascii": "utf-8", "iso8859-1": "latin-1", "cp1252": "cp1252"}
 """What the text of a field is decoded from, by Python's names of the charsets that are read."""
 
+EXTENDED_FILENAME = re.compile(r"filename\*", re.IGNORECASE)
 EXTENDED_CHARSETS = ("utf-8", "iso-8859-1")
 """The charsets of ``filename*`` (RFC 5987, section 3.2)."""
 
@@ -160,6 +161,7 @@ def read_form(
             max_header_size=MAX_HEADER_BYTES,
         )
         for event in parser.parse_blocking(body.read, CHUNK_BYTES):
+            body.form_has_begun = True
             parts.take(event)
         if body.ended and content_length is not None:
             raise body.interrupted()
@@ -238,8 +240,11 @@ def _refuse_too_long(content_length, max_field_bytes, max_file_bytes):
 class _Body:
     """The bytes of a request, counted, so that one that was cut off is told from a bad one.
 
+    The first chunk is a full one: what the parser makes of a preamble depends on where it is cut.
+
     :ivar ended: whether there was nothing to read where more was asked for. (The parser never asks
         for more than the Content-Length.)
+    :ivar form_has_begun: whether a part has been seen.
     """
 
     def __init__(self, read, content_length, hashes):
@@ -248,8 +253,25 @@ class _Body:
         self._hashes = hashes
         self._received = 0
         self.ended = False
+        self.form_has_begun = False
 
     def read(self, size):
+        if self._received:
+            chunk = self._some(size)
+            if chunk and not self.form_has_begun:
+                raise errors.form_too_large(f"no part begins in its first {CHUNK_BYTES} bytes")
+        else:
+            chunk = self._all(size)
+        self.ended = size > 0 and not chunk
+        return chunk
+
+    def _all(self, size):
+        chunks = bytearray()
+        while len(chunks) < size and (chunk := self._some(size - len(chunks))):
+            chunks += chunk
+        return bytes(chunks)
+
+    def _some(self, size):
         try:
             chunk = self._read(size)
         except OSError as error:
@@ -257,7 +279,6 @@ class _Body:
             raise self.interrupted() from error
         self._received += len(chunk)
         self._hashes.update(chunk)
-        self.ended = size > 0 and not chunk
         return chunk
 
     def interrupted(self):
@@ -300,8 +321,7 @@ class _Parts:
             self._by_name["attachment"].discard()
 
     def _begin(self, segment):
-        if any("\n" in value or "\r" in value for _, value in segment.headerlist):
-            raise errors.malformed("Invalid line break in part header")
+        _check_headers(segment)
         if self._refusal is None:
             self._refusal = self._refusal_of(segment)
         if self._refusal is not None:
@@ -479,6 +499,16 @@ def _is_deeper(value, levels):
     return levels == 0 or any(_is_deeper(item, levels - 1) for item in inner)
 
 
+def _check_headers(segment):
+    """Refuse what others read differently than the parser does."""
+    if any("\n" in value or "\r" in value for _, value in segment.headerlist):
+        raise errors.malformed("Invalid line break in part header")
+    names = [name for name, _ in segment.headerlist]
+    for name in ("Content-Disposition", "Content-Type"):
+        if names.count(name) > 1:
+            raise errors.malformed(f"Multiple part {name} headers")
+
+
 def _charset(segment):
     """Return the charset of a field's text, which is UTF-8 where none is named."""
     try:
@@ -505,21 +535,19 @@ def _filename(segment):
     all the same put into ``filename``, if anything, a name without what is not ASCII.
     """
     disposition = segment.header("Content-Disposition")
-    if "filename*" not in disposition.lower():
-        return segment.filename
-    message = Message()
-    message["Content-Disposition"] = disposition
-    for name, value in message.get_params(header="Content-Disposition"):
-        if name == "filename" and isinstance(value, tuple):
-            return _decoded(*value)
-    return segment.filename
+    # The parser knows no asterisk in names.
+    known = EXTENDED_FILENAME.sub("filename-extended", disposition)
+    extended = parse_options_header(known)[1].get("filename-extended")
+    return segment.filename if extended is None else _decoded(extended)
 
 
-def _decoded(charset, _language, value):
-    if (charset or "").lower() not in EXTENDED_CHARSETS:
+def _decoded(extended):
+    charset, _, rest = extended.partition("'")
+    encoded = rest.partition("'")[2]
+    if charset.lower() not in EXTENDED_CHARSETS:
         raise errors.malformed(f"filename* should be in {' or '.join(EXTENDED_CHARSETS)}")
     try:
-        return value.encode("latin-1").decode(charset)
+        return unquote(encoded, charset, "strict")
     except UnicodeError as error:
         raise errors.malformed(f"filename* is not {charset}") from error
 

@@ -20,7 +20,7 @@ from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 from webob.static import FileApp
 
-from kinto_attachment import attachments, errors, uploads
+from kinto_attachment import attachments, default_bucket, errors, uploads
 from kinto_attachment.records import AttachmentRouteFactory, PreconditionsSchema
 from kinto_attachment.storage import StorageError
 from kinto_attachment.transactions import Transactions
@@ -233,7 +233,8 @@ def discard_body(event):
 
 
 def _is_for_attachment(request):
-    return getattr(request.matched_route, "name", None) == attachment.name
+    name = getattr(request.matched_route, "name", None)
+    return name == attachment.name or default_bucket.is_asked_for(request)
 
 
 def _discard(read):

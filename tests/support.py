@@ -191,21 +191,17 @@ class Server:
         self.log = folder / "server.log"
         self.ini = folder / "kinto.ini"
         self._write_ini(settings)
-        command = getattr(self, f"_{kind}")()
-        environment = {**os.environ, "KINTO_INI": str(self.ini), **(environment or {})}
+        self._command = getattr(self, f"_{kind}")()
+        self._environment = {**os.environ, "KINTO_INI": str(self.ini), **(environment or {})}
         if "kinto.storage_url" in settings:
             migrate = [SCRIPTS / "kinto", "migrate", "--ini", str(self.ini)]
-            subprocess.run(migrate, check=True, capture_output=True, env=environment)
-        self._start(command, environment)
+            subprocess.run(migrate, check=True, capture_output=True, env=self._environment)
+        self.start()
 
-    def _start(self, command, environment):
+    def start(self):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command,
-                cwd=ROOT / "config",
-                env={**os.environ, **environment},
-                stdout=log,
-                stderr=log,
+                self._command, cwd=ROOT / "config", env=self._environment, stdout=log, stderr=log
             )
 
     def _write_ini(self, settings):
@@ -281,10 +277,11 @@ class TryOutServer(Server):
         self.log = folder / "server.log"
         self.files = folder / "files"
         options = {"base_path": self.files, "folder": "{bucket_id}/{collection_id}", **options}
-        environment = {f"KINTO_ATTACHMENT_{k.upper()}": str(v) for k, v in options.items()}
+        variables = {f"KINTO_ATTACHMENT_{k.upper()}": str(v) for k, v in options.items()}
+        self._environment = {**os.environ, **variables}
         ini = ROOT / "config" / "serve.ini"
-        command = [SCRIPTS / "kinto", "start", "--ini", ini, "--port", str(self.port)]
-        self._start(command, environment)
+        self._command = [SCRIPTS / "kinto", "start", "--ini", ini, "--port", str(self.port)]
+        self.start()
 
     def stored(self, collection):
         """Return the content of all files of a collection, those of all users, sorted."""

@@ -9,11 +9,12 @@ import kinto_attachment
 ROWS = [
     {"commands"},
     {"kinto_attachment"},
-    {"views", "listeners", "default_bucket"},
+    {"views", "listeners"},
     {"attachments"},
     {"releases"},
     {"uploads", "storage", "records"},
-    {"settings", "errors", "compression", "digests", "transactions"},
+    {"transactions", "default_bucket"},
+    {"settings", "errors", "compression", "digests"},
     {"scripts", "playground"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent

@@ -175,6 +175,11 @@ def test_an_extended_filename_is_read(app, name):
         ("; filename*=a.txt; filename=a.txt", "filename* should be in utf-8 or iso-8859-1"),
         ("; filename*=''a.txt", "filename* should be in utf-8 or iso-8859-1"),
         ("; filename*=UTF-8''", "Filename is required"),
+        ("; filename*=UTF-8", "Filename is required"),
+        ("; filename*=UTF-8'a.txt", "Filename is required"),
+        ("; filename*=UTF-8''%ED%A0%80.txt", "filename* is not UTF-8"),
+        ("; filename*0*=UTF-8''a; filename*1*=.txt", "Filename is required"),
+        (f"; filename*{'9' * 5000}*=UTF-8''a", "Filename is required"),
     ],
 )
 def test_an_extended_filename_that_cannot_be_read_is_refused(app, parameters, message):
@@ -233,11 +238,29 @@ def test_a_boundary_of_any_length_and_character_is_found(app, boundary):
 
 
 @pytest.mark.parametrize("epilogue", [b"", b"\r\n", b"x" * 600_000, multipart(file_part(b"y"))])
-@pytest.mark.parametrize("preamble", [b"", b"\r\n", b"A form.\r\n", b"x" * 600_000 + b"\r\n"])
+@pytest.mark.parametrize("preamble", [b"", b"\r\n", b"A form.\r\n", b"x" * 250_000 + b"\r\n"])
 def test_what_is_before_and_after_a_form_is_ignored(preamble, epilogue):
     body = preamble + multipart(file_part(CONTENT)) + epilogue
     for length in (len(body), None):
-        assert read_form(body, length=length)[1].content == CONTENT
+        for sizes in ([len(body)], [5000]):
+            assert read_form(body, sizes, length=length)[1].content == CONTENT
+
+
+@pytest.mark.parametrize("sizes", [[1 << 20], [5000]])
+def test_a_form_that_does_not_begin_is_not_waited_for(sizes):
+    body = b"x" * 262_144 + b"\r\n" + multipart(file_part(CONTENT))
+    with pytest.raises(HTTPException) as refusal:
+        read_form(body, sizes)
+    assert (refusal.value.status_code, refusal.value.json["errno"]) == (413, 113)
+    assert "no part begins in its first 262144 bytes" in refusal.value.json["message"]
+
+
+@pytest.mark.parametrize("before", [b"x", b"xxxxxxxxxx", b"\r", b"\n", b"\r\nx", b"x" * 5000])
+def test_a_boundary_inside_of_a_line_of_the_preamble_is_refused_in_whatever_pieces(before):
+    body = before + multipart(file_part(CONTENT), boundary="boundary")
+    for size in range(1, 40):
+        with pytest.raises(HTTPException):
+            read_form(body, [size], "boundary")
 
 
 LENGTHS = {"exact": (0, 201), "a byte more": (1, 400), "a byte less": (-1, 400)}
@@ -268,6 +291,14 @@ BROKEN_FORMS = {
     "a CR in a header line": (
         multipart(file_part(content_type="text/csv\rX-Evil: 1")),
         "Invalid line break in part header",
+    ),
+    "two dispositions": (
+        multipart(file_part().replace(b"\r\n", b"\r\n" + file_part(b"")[:-2], 1)),
+        "Multiple part Content-Disposition headers",
+    ),
+    "two types": (
+        multipart(b"Content-Type: text/html\r\n" + file_part()),
+        "Multiple part Content-Type headers",
     ),
     "no CR after a boundary": (
         multipart(file_part()).replace(BOUNDARY.encode() + b"\r\n", BOUNDARY.encode() + b"\n"),

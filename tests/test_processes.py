@@ -99,6 +99,15 @@ def test_a_large_file_is_compressed_without_taking_memory(collection, kind, tmp_
     assert stored.stat().st_size == attachment["size"] < 1 * MIB
 
 
+def test_an_upload_to_the_default_bucket_takes_no_more_memory_than_another(serve):
+    server = serve("granian", attachment__fsync="false")
+    for _ in range(3):
+        upload(record_url(server), 1 * MIB)
+    before = server.peak_memory()
+    assert upload(record_url(server), 128 * MIB)["size"] == 128 * MIB
+    assert server.peak_memory() - before < 16 * MIB
+
+
 def test_a_large_file_is_served_without_taking_memory(collection):
     server, url = collection("granian", attachment__serve_files="true")
     upload(url, 1 * MIB)

@@ -1,5 +1,6 @@
 """Properties that hold for any input: names, forms in any pieces, settings."""
 
+import io
 import json
 import os
 import re
@@ -9,10 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyramid.exceptions import ConfigurationError
+from pyramid.httpexceptions import HTTPException
 from requests_toolbelt import MultipartEncoder
 from urllib3 import encode_multipart_formdata
 from urllib3.fields import RequestField
 
+from kinto_attachment import uploads
 from kinto_attachment.settings import OPTIONS, PER_COLLECTION, read_settings
 from kinto_attachment.storage import DEVICES, candidates, stored_name
 from kinto_attachment.storage.local import LocalStorage
@@ -153,6 +156,27 @@ def test_what_another_encoder_wrote_is_read_in_any_pieces(encode, form, sizes, l
     assert read.upload.description.size == len(content)
     assert read.upload.description.mimetype == "text/csv"
     assert (read.data, read.permissions) == (data, permissions)
+
+
+# What WSGI hands on of a header (PEP 3333).
+HEADERS = st.text(st.characters(max_codepoint=255), max_size=30)
+CONTENT_TYPES = st.one_of(
+    HEADERS,
+    HEADERS.map(lambda text: f"multipart/form-data; {text}"),
+    HEADERS.map(lambda text: f"multipart/form-data; boundary={text}"),
+    HEADERS.map(lambda text: f'multipart/form-data; boundary="{text}"'),
+)
+
+
+@bounded(300)
+@given(CONTENT_TYPES, st.none() | HEADERS)
+def test_no_header_of_a_request_is_more_than_refused(content_type, content_digest):
+    body = io.BytesIO(b"x" * 500)
+    with pytest.raises(HTTPException) as refusal:
+        uploads.read_form(
+            body.read, content_type, 500, None, 10, 0, {}, content_digest=content_digest
+        )
+    assert refusal.value.status_code == 400
 
 
 WORDS = st.sampled_from(

@@ -246,12 +246,12 @@ def test_a_range_of_a_file_is_served(serving):
     assert get_file(serving, location, 416, Range="bytes=16-").headers["Content-Range"]
 
 
-@pytest.mark.parametrize("digits", ["17", "16", "00000000000000000000016", "9" * 5000])
-def test_an_end_that_is_longer_than_the_file_is_the_whole_file(serving, digits):
+def test_an_end_that_is_longer_than_the_file_is_the_whole_file(serving):
     location = serving.upload().json["location"]
-    response = get_file(serving, location, 206, Range=f"bytes=-{digits}")
-    assert response.body == b"once upon a time"
-    assert response.headers["Content-Range"] == "bytes 0-15/16"
+    for digits in ("17", "16", "00000000000000000000016", "9" * 5000):
+        response = get_file(serving, location, 206, Range=f"bytes=-{digits}")
+        assert response.body == b"once upon a time"
+        assert response.headers["Content-Range"] == "bytes 0-15/16"
 
 
 def test_a_range_goes_no_further_than_the_file(serving):
@@ -262,31 +262,31 @@ def test_a_range_goes_no_further_than_the_file(serving):
         assert response.headers["Content-Range"] == "bytes 12-15/16"
 
 
-@pytest.mark.parametrize("asked", ["bytes=-0", "bytes=16-", "bytes=16-20", f"bytes={'9' * 5000}-"])
-def test_a_range_that_a_file_does_not_have_is_an_error_of_kinto(serving, asked):
+def test_a_range_that_a_file_does_not_have_is_an_error_of_kinto(serving):
     location = serving.upload().json["location"]
-    response = get_file(serving, location, 416, Range=asked, Origin="https://app.test")
-    assert response.headers["Content-Range"] == "bytes */16"
-    assert response.content_type == "application/json"
-    assert (response.json["code"], response.json["errno"]) == (416, 107)
-    assert response.json["message"] == "Range: the file has 16 bytes"
-    assert "Content-Range" in response.headers["Access-Control-Expose-Headers"]
+    for asked in ("bytes=-0", "bytes=16-", "bytes=16-20", f"bytes={'9' * 5000}-"):
+        response = get_file(serving, location, 416, Range=asked, Origin="https://app.test")
+        assert response.headers["Content-Range"] == "bytes */16"
+        assert response.content_type == "application/json"
+        assert (response.json["code"], response.json["errno"]) == (416, 107)
+        assert response.json["message"] == "Range: the file has 16 bytes"
+        assert "Content-Range" in response.headers["Access-Control-Expose-Headers"]
 
 
-@pytest.mark.parametrize(
-    "asked",
-    ["", "bytes", "bytes=", "bytes=-", "bytes=--1", "bytes=x-y", "bytes=5-2", "bytes=0-1,3-4"]
-    + ["bytes=0-1x", "lines=0-1", "bytes=\u0663-", "bytes=1-2-3"],
-)
-def test_a_range_that_is_none_or_several_is_ignored(serving, asked):
+NO_RANGES = ["", "bytes", "bytes=", "bytes=-", "bytes=--1", "bytes=x-y", "bytes=5-2", "bytes=0-1x"]
+NO_RANGES += ["bytes=0-1,3-4", "lines=0-1", "bytes=\u0663-", "bytes=1-2-3"]
+
+
+def test_a_range_that_is_none_or_several_is_ignored(serving):
     location = serving.upload().json["location"]
-    assert get_file(serving, location, 200, Range=asked).body == b"once upon a time"
+    for asked in NO_RANGES:
+        assert get_file(serving, location, 200, Range=asked).body == b"once upon a time"
 
 
-@pytest.mark.parametrize(("asked", "status"), [("bytes=-5", 200), ("bytes=-0", 416)])
-def test_the_end_of_an_empty_file_is_the_empty_file(serving, asked, status):
+def test_the_end_of_an_empty_file_is_the_empty_file(serving):
     location = serving.upload(file_part(b"")).json["location"]
-    get_file(serving, location, status, Range=asked)
+    assert get_file(serving, location, 200, Range="bytes=-5").body == b""
+    get_file(serving, location, 416, Range="bytes=-0")
 
 
 def test_served_files_have_the_mimetypes_of_the_settings(make_app):

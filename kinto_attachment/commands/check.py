@@ -107,7 +107,7 @@ def look(
         yield from (finding for finding in suspects if still_holds(server, finding))
     if with_hash:
         yield from _wrong_hashes(server, inventory, report, ages)
-    yield from _unfinished(server)
+    yield from _unfinished(server, ages)
 
 
 def sha256_of(files: Any, name: str, advance: Callable[[int], None]) -> str:
@@ -213,8 +213,10 @@ def _with_hash(server, inventory, location, expected, actual):
             yield finding
 
 
-def _unfinished(server):
+def _unfinished(server, ages):
     for upload in server.files.unfinished():
+        if upload.modified >= ages["before"]:
+            continue
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(upload.modified))
         details = {"size": upload.size} if upload.size is not None else {}
         yield Finding(kinds.UNFINISHED, upload.name, details={**details, "since": since})

@@ -116,6 +116,6 @@ function inWords(status, body) {
     case 412:
       return "The record was changed meanwhile. Load the list again, and repeat what you wanted.";
     default:
-      return body?.message || `The server answered with the status ${status}.`;
+      return body?.message?.replace(/^body: /, "") || `The server answered with the status ${status}.`;
   }
 }

@@ -165,11 +165,12 @@ function fail(item, error) {
   if (!(error instanceof Refusal)) throw error;
   item.classList.add("failed");
   find("progress", item).remove();
-  find(".state", item).textContent = error.message;
+  const state = find(".state", item);
+  state.setAttribute("role", "alert");
+  state.textContent = error.message;
   const dismiss = find(".cancel", item);
   dismiss.textContent = "Dismiss";
   dismiss.setAttribute("aria-label", `Dismiss the message on ${find(".name", item).textContent}`);
-  say(`${find(".name", item).textContent}: ${error.message}`, true);
 }
 
 function makeCard(record) {
@@ -230,7 +231,7 @@ function makeBadge(attachment) {
   badge.className = "badge";
   badge.setAttribute("aria-hidden", "true");
   const extension = /\.(\w{1,5})$/.exec(attachment?.filename ?? "");
-  badge.textContent = attachment ? (extension?.[1] ?? "file") : "no file";
+  badge.textContent = attachment ? (extension?.[1] ?? "file") : "–";
   return badge;
 }
 

@@ -1,0 +1,83 @@
+"""The README's JavaScript, on a page of another origin than Kinto's (CORS)."""
+
+import functools
+import http.server
+import threading
+
+import pytest
+import requests
+
+from tests.readme import blocks
+
+
+@pytest.fixture
+def other_origin(tmp_path):
+    """The URL of an empty page on a server of its own."""
+    (tmp_path / "index.html").write_text("<!doctype html><title>Another origin</title>")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def run(page, script, argument=None):
+    """Run statements as the body of an asynchronous function, and return what they return."""
+    return page.evaluate(f"async (argument) => {{ {script} }}", argument)
+
+
+def test_the_readmes_fetch_attaches_and_detaches_across_origins(page, try_out, other_origin):
+    (example,) = [block for block in blocks("javascript") if "FormData" in block]
+    example = example.replace("http://localhost:8888", try_out.url.removesuffix("/v1"))
+    page.goto(other_origin)
+    attached = run(
+        page,
+        'const file = new File(["from elsewhere"], "photo.txt", { type: "text/plain" });'
+        f"{example}; return {{ url, headers, attachment, etag }};",
+    )
+    assert attached["attachment"]["filename"] == "photo.txt"
+    assert try_out.stored("photos") == [b"from elsewhere"]
+
+    record_url = attached["url"].removesuffix("/attachment")
+    record = requests.get(record_url, headers=attached["headers"], timeout=10)
+    assert attached["etag"] == record.headers["ETag"]
+    assert record.json()["data"]["title"] == "Spring"
+
+    statuses = run(
+        page,
+        """
+        const detach = async (etag) => {
+          const headers = { ...argument.headers, "If-Match": etag };
+          return (await fetch(argument.url, { method: "DELETE", headers })).status;
+        };
+        return [await detach('"1"'), await detach(argument.etag)];
+        """,
+        attached,
+    )
+    assert statuses == [412, 204]
+    assert try_out.stored("photos") == []
+    record = requests.get(record_url, headers=attached["headers"], timeout=10)
+    assert record.json()["data"]["attachment"] is None
+
+    preflights = [
+        line
+        for line in try_out.log.read_text().splitlines()
+        if '"OPTIONS"' in line and "/records/first/attachment" in line
+    ]
+    assert preflights
+
+
+def test_a_refusal_can_be_read_across_origins(page, try_out, other_origin):
+    page.goto(other_origin)
+    refusal = run(
+        page,
+        """
+        const headers = { Authorization: "Basic " + btoa("alice:secret") };
+        const response = await fetch(argument, { method: "POST", headers, body: new FormData() });
+        return { status: response.status, ...(await response.json()) };
+        """,
+        f"{try_out.url}/buckets/default/collections/photos/records/first/attachment",
+    )
+    assert (refusal["status"], refusal["errno"]) == (400, 109)
+    assert refusal["message"] == "Attachment missing."
