@@ -41,8 +41,7 @@ class Transactions:
         if self._is_shared:
             return
         transaction.abort()
-        # Collections that were read, events that have not happened.
-        self._request.bound_data.clear()
+        self._forget()
         running = transaction.begin()
         for hook in self._before_commit:
             running.addBeforeCommitHook(*hook)
@@ -81,9 +80,18 @@ class Transactions:
 
     def _commit(self):
         transaction.commit()
-        # These events have been told, and pyramid_tm ends one more transaction.
-        self._request.bound_data.clear()
+        # pyramid_tm ends one more transaction, whose events would be told again.
+        self._forget()
         transaction.begin()
+
+    def _forget(self):
+        """Forget what was read, and events that have not happened or have been told."""
+        bound_data = self._request.bound_data
+        events = bound_data.get("resource_events")
+        bound_data.clear()
+        if events is not None:
+            # Of the same kind: ours knows who told of a change (``kinto_attachment.listeners``).
+            bound_data["resource_events"] = type(events)()
 
 
 def is_conflict(error):

@@ -316,3 +316,16 @@ def test_a_slow_client_that_is_refused_holds_no_connection_either(serve_postgres
         assert "idle in transaction" not in states()
         status, answer = finish()
     assert (status, answer["message"]) == (400, "body: File extension is not allowed.")
+
+
+def test_who_tells_of_a_change_is_known_in_an_upload_too(app):
+    tellers = []
+
+    def listener(event):
+        collected = event.request.bound_data["resource_events"]
+        tellers.extend(collected.teller_of(change) for change in event.impacted_objects)
+
+    app.listen(listener)
+    app.upload()
+    assert len(tellers) == 1
+    assert tellers[0] is not None
