@@ -19,7 +19,7 @@ from kinto.core.events import ResourceChanged
 from tests.support import ALICE, App, file_part, postgresql_backends
 
 
-WALKS = int(os.environ.get("KINTO_ATTACHMENT_WALKS", "8"))
+WALKS = int(os.environ.get("KINTO_ATTACHMENT_WALKS", "5"))
 STEPS = 40
 """How many walks, of how many steps each: ``make walk`` takes more."""
 
