@@ -257,10 +257,11 @@ def test_a_form_that_does_not_begin_is_not_waited_for(sizes):
 
 @pytest.mark.parametrize("before", [b"x", b"xxxxxxxxxx", b"\r", b"\n", b"\r\nx", b"x" * 5000])
 def test_a_boundary_inside_of_a_line_of_the_preamble_is_refused_in_whatever_pieces(before):
-    body = before + multipart(file_part(CONTENT), boundary="boundary")
+    body = before + b"--boundary\r\n" + multipart(file_part(CONTENT), boundary="boundary")
     for size in range(1, 40):
-        with pytest.raises(HTTPException):
+        with pytest.raises(HTTPException) as refusal:
             read_form(body, [size], "boundary")
+        assert "in front of first boundary" in refusal.value.json["message"]
 
 
 LENGTHS = {"exact": (0, 201), "a byte more": (1, 400), "a byte less": (-1, 400)}
