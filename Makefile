@@ -2,16 +2,17 @@ VENV = .venv
 BIN = $(VENV)/bin
 PYTHON = python3
 
-.PHONY: help serve serve-s3 moto tests browser-tests fuzz bench bench-quick lint format package clean
+.PHONY: help serve serve-s3 moto tests browser-tests fuzz walk bench bench-quick lint format package clean
 
 help:
 	@echo "make serve    run a Kinto with the plugin, for trying things out"
 	@echo "make serve-s3 the same with its files in an S3 server on this machine"
 	@echo "make moto     run a fake S3 in memory"
 	@echo "make tests    run the whole suite"
-	@echo "make browser-tests  run what needs a browser: Chromium, installed by apt-get"
+	@echo "make browser-tests  run what needs Chromium and nginx, installed by apt-get"
 	@echo "make bench    measure how fast it is, into var/bench (make bench-quick: in a minute)"
 	@echo "make fuzz     read random forms for 10 minutes (FUZZ_SECONDS=600)"
+	@echo "make walk     take a long random walk over all that changes records"
 	@echo "make lint     check the code and the README"
 	@echo "make format   format the code"
 	@echo "make package  build the package and check what is in it"
@@ -55,13 +56,13 @@ moto: $(VENV)/installed
 tests: $(VENV)/installed
 	$(BIN)/pytest
 
-# Screenshots go to var/screenshots.
+# What needs Debian's Chromium and nginx. Screenshots go to var/screenshots.
 browser-tests: $(VENV)/installed-browser
 	$(BIN)/pytest tests/browser
 
 $(VENV)/installed-browser: $(VENV)/installed
-	command -v chromium || { apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive \
-		apt-get install --yes --quiet=2 --no-install-recommends chromium; }
+	{ command -v chromium && command -v nginx; } || { apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive \
+		apt-get install --yes --quiet=2 --no-install-recommends chromium nginx-light; }
 	$(BIN)/pip install --quiet --editable ".[browser]"
 	@touch $@
 
@@ -75,8 +76,12 @@ bench: $(VENV)/bench-installed
 
 bench-quick: $(VENV)/bench-installed
 	$(BIN)/python -m bench --quick
+
 fuzz: $(VENV)/installed
 	$(BIN)/python -m tests.fuzz_uploads
+
+walk: $(VENV)/installed
+	KINTO_ATTACHMENT_WALKS=200 $(BIN)/pytest -s tests/test_walk.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -191,6 +191,7 @@ SCENARIOS = (
         )
     ),
     Deletion("a bucket of 10,000 attachments", 10_000),
+    Deletion("a bucket of 2,000 attachments, PostgreSQL", 2_000, POSTGRESQL),
     *(
         size(label, size_, rounds, requests)
         for (label, size_), rounds, requests in zip(

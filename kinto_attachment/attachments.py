@@ -129,11 +129,13 @@ def release(request, field, object_uri):
 
     :param field: ``bucket_uri`` or ``collection_uri``.
     """
-    records.lock_deleted(request.registry.storage, object_uri)
-    for page in records.pages_of_links(request.registry.storage, field, object_uri):
+    storage = request.registry.storage
+    records.lock_deleted(storage, object_uri)
+    for page in records.pages_of_links(storage, field, object_uri):
         for link in page:
             _seen().remember(link["record_uri"], [link])
-        _let_go(request, page)
+        removed = records.remove_page(storage, page, field, object_uri)
+        _release_files(request, page, removed)
 
 
 def foresee_flush(request):
@@ -316,7 +318,12 @@ def _replace_links(request, location=None, attachment=None, is_new=False):
 
 def _let_go(request, links):
     """Remove links, and release their files."""
-    _seen().removed |= records.remove_links(request.registry.storage, links)
+    _release_files(request, links, records.remove_links(request.registry.storage, links))
+
+
+def _release_files(request, links, removed):
+    """Release the files of links, those of the ids ``removed`` by this very transaction."""
+    _seen().removed |= removed
     locations = {link["location"] for link in links if not _is_kept(request, link)}
     request.registry.attachment_releases.write_down(sorted(locations))
 

@@ -283,6 +283,25 @@ def remove_links(storage, links):
     return removed
 
 
+def remove_page(storage, links, field, object_uri):
+    """Remove a page of the links of a bucket or a collection, all of which are about to go.
+
+    One that is not in the page goes with it where its file and its record are. So there is no need
+    for a condition for each of them, which takes a database long.
+
+    :returns: the ids of those that were still there.
+    """
+    filters = [
+        Filter(field, object_uri, COMPARISON.EQ),
+        Filter("id", {link["id"] for link in links}, COMPARISON.IN),
+        Filter("record_uri", {link["record_uri"] for link in links}, COMPARISON.IN),
+    ]
+    removed = set()
+    for name in LINK_NAMES:
+        removed |= _delete_all(storage, name, f"{LINKS_PARENT}*", len(links), {"filters": filters})
+    return removed
+
+
 def lock_link(storage, link):
     """Return whether a link is there, and then have it stay until this transaction has ended.
 

@@ -6,6 +6,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from kinto.core.cornice.service import SERVICES
 from moto.server import ThreadedMotoServer
 
+from tests.readme import ProductionServer
 from tests.s3_support import Bucket, Proxy, SeaweedFS, Silence
 from tests.scripts_support import script_storage, start_server
 from tests.support import ROOT, App, Server, base_settings
@@ -139,3 +140,11 @@ def server(request, tmp_path_factory):
         server = start_server(tmp_path_factory.mktemp("server"), storage)
         yield server
         server.stop()
+
+
+@pytest.fixture
+def production(tmp_path, postgresql):
+    """The server of the README's guide to production. Its user is admin."""
+    server = ProductionServer(tmp_path, postgresql())
+    yield server.wait_until_ready()
+    server.stop()

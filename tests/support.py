@@ -173,6 +173,18 @@ def free_port():
         return server.getsockname()[1]
 
 
+def eventually_answers(url, seconds=30):
+    """Wait until there is any answer from a URL."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return requests.get(url, timeout=5)
+        except requests.ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 def basic_auth(user, password="secret"):
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 

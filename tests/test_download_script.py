@@ -633,7 +633,9 @@ def test_wrong_original_is_refused(kinto, get, folder):
     assert (folder / "right.txt").read_bytes() == STORY
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(STORY)[:-10]])
+@pytest.mark.parametrize(
+    "content", [b"not gzip", gzip.compress(STORY)[:-10]], ids=["not gzip", "cut off"]
+)
 def test_what_cannot_be_decompressed_fails(kinto, get, content):
     kinto.add("story.txt.gz", content, original=described("story.txt", STORY))
     assert "cannot be decompressed" in failures(get(code=1))["story.txt"]

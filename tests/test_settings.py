@@ -382,3 +382,9 @@ def test_the_server_does_not_start_where_it_cannot_write(make_app, base_path):
 def test_the_folder_is_created(make_app, tmp_path):
     make_app(attachment__base_path=str(tmp_path / "some" / "where"))
     assert (tmp_path / "some" / "where").is_dir()
+
+
+@pytest.mark.parametrize("value", [False, "false"])
+def test_a_kinto_without_transactions_is_refused(value):
+    with pytest.raises(ConfigurationError, match=r"kinto\.transaction_per_request = false"):
+        read_settings({"kinto.attachment.base_path": "/srv", "transaction_per_request": value})

@@ -201,6 +201,25 @@ def test_a_collection_that_is_gone_at_the_next_try_is_not_found(app, method):
     assert list(app.files().values()) == [b"once upon a time"]
 
 
+def test_an_upload_that_a_change_overwrites_unseen_leaves_no_file(app, monkeypatch):
+    app.put_json(RECORD, {"data": {"title": "a"}}, headers=ALICE)
+    storage, uploads = app.registry.storage, []
+    update = storage.update
+
+    def update_after_an_upload(*args, **kwargs):
+        if not uploads:
+            uploads.append("begun")
+            uploads.append(in_background(lambda: app.upload(status=200).json).result())
+        return update(*args, **kwargs)
+
+    # The change has read the record, and then does not look again.
+    monkeypatch.setattr(storage, "update", update_after_an_upload)
+    app.put_json(RECORD, {"data": {"title": "b"}}, headers=ALICE)
+    assert uploads[1]["size"] == 16
+    assert "attachment" not in app.record()
+    assert (app.files(), app.links()) == ({}, [])
+
+
 def test_events_are_told_once_and_hooks_of_the_request_run_with_its_commit(app):
     told, hooks = [], []
 
