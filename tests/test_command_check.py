@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from kinto_attachment.commands import findings
+from kinto_attachment.commands.inventory import Inventory
 from tests.command_support import COLLECTION, Deployment
 from tests.s3_support import eventually
 from tests.support import ALICE, RECORD, App, postgresql_backends
@@ -544,3 +545,29 @@ def test_a_check_beside_running_changes_finds_nothing(serve, database, tmp_path,
     assert looked_at > 30
     assert deployment.check("--hash") == (0, {})
     deployment.close()
+
+
+def test_what_changes_while_an_inventory_is_taken_is_looked_at_once_more(deployment, monkeypatch):
+    """Whatever was read before the change does not fit what is read after it."""
+    for record in ("replaced", "deleted", "replaced-later", "deleted-later"):
+        deployment.upload(record)
+
+    def change_before(method, suffix):
+        original = getattr(Inventory, method)
+
+        def changed(inventory):
+            thread = threading.Thread(target=change, args=[suffix])
+            thread.start()
+            thread.join()
+            return original(inventory)
+
+        monkeypatch.setattr(Inventory, method, changed)
+
+    def change(suffix):
+        deployment.upload(f"replaced{suffix}", b"another")
+        deployment.app.delete(f"{COLLECTION}/records/deleted{suffix}", headers=ALICE)
+
+    change_before("_links", "")
+    change_before("_records", "-later")
+    assert deployment.check("--hash") == (0, {})
+    assert is_sound(deployment)
