@@ -139,9 +139,9 @@ def server(request, tmp_path_factory):
         server.stop()
 
 
-@pytest.fixture
-def production(tmp_path, postgresql):
-    """The server of the README's guide to production. Its user is admin."""
-    server = ProductionServer(tmp_path, postgresql())
+@pytest.fixture(scope="session")
+def production(tmp_path_factory, postgresql):
+    """The server of the README's guide to production, the same for all tests. Its user is admin."""
+    server = ProductionServer(tmp_path_factory.mktemp("production"), postgresql())
     yield server.wait_until_ready()
     server.stop()

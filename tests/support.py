@@ -201,7 +201,7 @@ def eventually_answers(url, seconds=30):
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return requests.get(url, timeout=5)
+            return requests.get(url, timeout=5, allow_redirects=False)
         except requests.ConnectionError:
             if time.monotonic() > deadline:
                 raise

@@ -83,6 +83,8 @@ async function upload({ item, controller }, file) {
     const record = await into.get(id);
     item.remove();
     if (into !== collection) return;
+    // A list that was under way may have brought it already.
+    cardOf(id)?.remove();
     records.prepend(makeCard(record));
     showWhetherEmpty();
     say(`${file.name} is attached.`);
