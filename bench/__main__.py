@@ -22,11 +22,14 @@ def main():
     chosen = [scenario for scenario in scenarios if arguments.only in scenario.title]
     RESULTS.mkdir(parents=True, exist_ok=True)
     print(report.machine())
+    results = RESULTS / ("quick.json" if arguments.quick else "bench.json")
+    outcomes = []
     with tempfile.TemporaryDirectory(dir=RESULTS) as folder, Ground(Path(folder)) as ground:
-        outcomes = list(_run(chosen, ground))
+        for outcome in _run(chosen, ground):
+            outcomes.append(outcome)
+            # Each time: a run that is stopped leaves what it has measured.
+            report.write_json(results, outcomes)
     print("\nTo reach:", *report.bars_table(outcomes), sep="\n")
-    name = "quick" if arguments.quick else "bench"
-    report.write_json(RESULTS / f"{name}.json", outcomes)
     _draw(RESULTS / "bench.png", outcomes)
 
 

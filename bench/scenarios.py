@@ -1,6 +1,6 @@
 """The scenarios of ``make bench`` and of ``make bench-quick``, and their bars: tables."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.client import MIB
 from bench.deletion import Deletion
@@ -110,102 +110,114 @@ SIZES = {
 
 SMALL_BAR = {"name": "ours", "over": "put", "at_most": 1.3, "hope": 1.1}
 
+GRANIAN_LARGE = large(
+    "100 MiB, granian, local, fsync = false",
+    LOCAL,
+    (
+        Bar("100 MiB, granian: ours / bare", "ours", "bare", at_least=0.9, hope=1.1),
+        Bar("100 MiB, granian: ours / usual way", "ours", "usual", at_least=6, hope=9),
+    ),
+)
+SYNCED_LARGE = large(
+    "100 MiB, granian, local, fsync = true",
+    SYNCED,
+    (Bar("100 MiB, granian, both synced: ours / bare", "ours", "bare fsync", at_least=0.9),),
+    ways=("ours", "bare fsync"),
+)
+WAITRESS_LARGE = large(
+    "100 MiB, waitress, local, fsync = false",
+    WAITRESS,
+    (Bar("100 MiB, waitress: ours / bare", "ours", "bare", at_least=0.9),),
+)
+SMALL = small(
+    "1 KiB, granian, memory, fsync = false",
+    LOCAL,
+    Bar("1 KiB / plain PUT, time, memory", **SMALL_BAR),
+)
+SMALL_POSTGRESQL = small(
+    "1 KiB, granian, PostgreSQL, fsync = true",
+    POSTGRESQL,
+    Bar("1 KiB / plain PUT, time, PostgreSQL, both synced", **SMALL_BAR),
+)
+CR_LF = Race(
+    "100 MiB of CR LF",
+    "MB/s",
+    5,
+    (
+        Contestant("ours, random", "ours", LARGE, LOCAL),
+        Contestant("ours, CR LF", "ours", LARGE, LOCAL, "crlf"),
+        Contestant("bare, CR LF", "bare", LARGE, LOCAL, "crlf"),
+    ),
+    (Bar("100 MiB: CR LF / random", "ours, CR LF", "ours, random", at_least=0.5),),
+)
+CR_LF_USUAL = Race(
+    "10 MiB of CR LF",
+    "MB/s",
+    3,
+    (
+        Contestant("ours, CR LF", "ours", 10 * MIB, LOCAL, "crlf"),
+        Contestant("usual, CR LF", "usual", 10 * MIB, LOCAL, "crlf"),
+    ),
+)
+CLIENTS = clients("1 KiB, 8 clients, granian, memory")
+GZIP = Race(
+    "100 MiB of text, gzip, granian, local",
+    "MB/s",
+    3,
+    (
+        Contestant("ours", "gzip", LARGE, LOCAL, "text"),
+        Contestant("usual", "usual gzip", LARGE, LOCAL, "text"),
+    ),
+    (Bar("gzip of text: ours / usual way", "ours", "usual", at_least=5),),
+)
+TO_S3 = Race(
+    "100 MiB, granian, S3",
+    "MB/s",
+    5,
+    (
+        Contestant("ours", "ours", LARGE, S3),
+        Contestant("upload_file", "upload_file", LARGE, S3),
+    ),
+    (Bar("S3 100 MiB: ours / upload_file", "ours", "upload_file", at_least=0.9),),
+)
+MEMORY = (
+    Memory("local", "ours", LOCAL, "random", 8),
+    Memory("gzip", "gzip", LOCAL, "text", 8),
+    Memory("S3, parts of 8 MiB", "ours", S3, "random", 24),
+    Memory("default bucket", "default", LOCAL, "random", 8),
+)
+CURVE = (
+    size("size 1 KiB", SIZES["size 1 KiB"], 9, requests=50),
+    size("size 100 KiB", SIZES["size 100 KiB"], 9, requests=20),
+    size("size 1 MiB", SIZES["size 1 MiB"], 9, requests=5),
+    size("size 10 MiB", SIZES["size 10 MiB"], 5),
+    size("size 100 MiB", SIZES["size 100 MiB"], 3),
+    size("size 1 GiB", SIZES["size 1 GiB"], 1),
+)
+
 SCENARIOS = (
-    large(
-        "100 MiB, granian, local, fsync = false",
-        LOCAL,
-        (
-            Bar("100 MiB, granian: ours / bare", "ours", "bare", at_least=0.9, hope=1.1),
-            Bar("100 MiB, granian: ours / usual way", "ours", "usual", at_least=6, hope=9),
-        ),
-    ),
-    large(
-        "100 MiB, granian, local, fsync = true",
-        SYNCED,
-        (Bar("100 MiB, granian, both synced: ours / bare", "ours", "bare fsync", at_least=0.9),),
-        ways=("ours", "bare fsync"),
-    ),
-    large(
-        "100 MiB, waitress, local, fsync = false",
-        WAITRESS,
-        (Bar("100 MiB, waitress: ours / bare", "ours", "bare", at_least=0.9),),
-    ),
-    small(
-        "1 KiB, granian, memory, fsync = false",
-        LOCAL,
-        Bar("1 KiB / plain PUT, time, memory", **SMALL_BAR),
-    ),
-    small(
-        "1 KiB, granian, PostgreSQL, fsync = true",
-        POSTGRESQL,
-        Bar("1 KiB / plain PUT, time, PostgreSQL, both synced", **SMALL_BAR),
-    ),
-    Race(
-        "100 MiB of CR LF",
-        "MB/s",
-        5,
-        (
-            Contestant("ours, random", "ours", LARGE, LOCAL),
-            Contestant("ours, CR LF", "ours", LARGE, LOCAL, "crlf"),
-            Contestant("bare, CR LF", "bare", LARGE, LOCAL, "crlf"),
-        ),
-        (Bar("100 MiB: CR LF / random", "ours, CR LF", "ours, random", at_least=0.5),),
-    ),
-    Race(
-        "10 MiB of CR LF",
-        "MB/s",
-        3,
-        (
-            Contestant("ours, CR LF", "ours", 10 * MIB, LOCAL, "crlf"),
-            Contestant("usual, CR LF", "usual", 10 * MIB, LOCAL, "crlf"),
-        ),
-    ),
-    clients("1 KiB, 8 clients, granian, memory"),
-    Race(
-        "100 MiB of text, gzip, granian, local",
-        "MB/s",
-        3,
-        (
-            Contestant("ours", "gzip", LARGE, LOCAL, "text"),
-            Contestant("usual", "usual gzip", LARGE, LOCAL, "text"),
-        ),
-        (Bar("gzip of text: ours / usual way", "ours", "usual", at_least=5),),
-    ),
-    Race(
-        "100 MiB, granian, S3",
-        "MB/s",
-        5,
-        (
-            Contestant("ours", "ours", LARGE, S3),
-            Contestant("upload_file", "upload_file", LARGE, S3),
-        ),
-        (Bar("S3 100 MiB: ours / upload_file", "ours", "upload_file", at_least=0.9),),
-    ),
-    *(
-        Memory(title, way, place, content, limit)
-        for title, way, place, content, limit in (
-            ("local", "ours", LOCAL, "random", 8),
-            ("gzip", "gzip", LOCAL, "text", 8),
-            ("S3, parts of 8 MiB", "ours", S3, "random", 24),
-            ("default bucket", "default", LOCAL, "random", 8),
-        )
-    ),
+    GRANIAN_LARGE,
+    SYNCED_LARGE,
+    WAITRESS_LARGE,
+    SMALL,
+    SMALL_POSTGRESQL,
+    CR_LF,
+    CR_LF_USUAL,
+    CLIENTS,
+    GZIP,
+    TO_S3,
+    *MEMORY,
     Deletion("a bucket of 10,000 attachments", 10_000),
     Deletion("a bucket of 2,000 attachments, PostgreSQL", 2_000, POSTGRESQL),
-    *(
-        size(label, size_, rounds, requests)
-        for (label, size_), rounds, requests in zip(
-            SIZES.items(), (9, 9, 9, 5, 3, 1), (50, 20, 5, 1, 1, 1), strict=True
-        )
-    ),
+    *CURVE,
 )
 
 QUICK = (
-    large(SCENARIOS[0].title, LOCAL, SCENARIOS[0].bars, rounds=2),
-    large(SCENARIOS[2].title, WAITRESS, SCENARIOS[2].bars, ("ours", "bare"), rounds=2),
-    small(SCENARIOS[3].title, LOCAL, SCENARIOS[3].bars[0], rounds=6),
-    small(SCENARIOS[4].title, POSTGRESQL, SCENARIOS[4].bars[0], requests=15, rounds=6),
-    clients(SCENARIOS[7].title, rounds=3),
+    replace(GRANIAN_LARGE, rounds=2),
+    replace(WAITRESS_LARGE, rounds=2),
+    replace(SMALL, rounds=4),
+    replace(SMALL_POSTGRESQL, rounds=4),
+    replace(CLIENTS, rounds=2),
     Deletion("a bucket of 500 attachments", 500),
 )
 """What a change of the code is tried with, within a minute."""
