@@ -59,7 +59,9 @@ class ProductionServer(Server):
         # The signal that stops the server has to reach it, and not the shell.
         commands = "\n".join([*first, f"exec env {last}"])
         path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
-        self._start(["bash", "-e", "-c", commands], {"PATH": path})
+        self._command = ["bash", "-e", "-c", commands]
+        self._environment = {**os.environ, "PATH": path}
+        self.start()
 
 
 def replaced(text, replacements):

@@ -9,11 +9,12 @@ import sys
 import pytest
 import requests
 
-from tests.readme import blocks
-from tests.support import TryOutServer, basic_auth
+from tests.readme import only
+from tests.support import SCRIPTS, TryOutServer
 
 
 RECORD = "/buckets/default/collections/photos/records/first"
+AUTH = ("alice", "secret")
 PHOTO = bytes(range(256)) * 1000
 
 
@@ -47,50 +48,65 @@ def run(folder, *command):
 
 def environment():
     # curl would look for a proxy, and for settings of its own.
-    return {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "HOME": "/nonexistent"}
 
 
 def run_shell(folder, code):
-    return run(folder, "bash", "-e", "-c", code.replace("curl ", "curl --fail-with-body -sS "))
+    return run(
+        folder, "bash", "-e", "-c", re.sub("^curl ", "curl --fail-with-body -sS ", code, flags=re.M)
+    )
 
 
 def record(server):
-    headers = {"Authorization": basic_auth("alice")}
-    return requests.get(server.url + RECORD, headers=headers, timeout=10).json()
+    return requests.get(server.url + RECORD, auth=AUTH, timeout=10).json()
 
 
-def curl_blocks():
-    return [block for block in blocks("shell") if "-u alice:secret" in block and "curl" in block]
+@pytest.fixture
+def attached(server):
+    """A function that returns the attachment of the record in the examples."""
+    return lambda: record(server)["data"]["attachment"]
 
 
-def test_the_quick_starts_commands_attach_download_and_detach(server, folder):
-    attach, look_and_detach, _ = curl_blocks()
+def test_the_quick_starts_commands_attach_download_and_detach(server, folder, attached):
+    attach = only("shell", "-F attachment=@photo.jpg \\\n    http")
     attachment = json.loads(run_shell(folder, for_server(attach, server)))
-    assert record(server)["data"]["attachment"] == attachment
-    (example,) = [json.loads(block) for block in blocks("json") if '"location"' in block]
+    assert attached() == attachment
+    example = json.loads(only("json", '"location"'))
     assert example.keys() == attachment.keys()
     assert server.stored("photos") == [PHOTO]
 
-    rest = re.sub(
-        r"http://localhost:8888/v1/__files__/\S+", attachment["location"], look_and_detach
-    )
-    assert rest != look_and_detach
+    printed = only("shell", "-X DELETE")
+    rest = re.sub(r"http://localhost:8888/v1/__files__/\S+", attachment["location"], printed)
+    assert rest != printed
     run_shell(folder, for_server(rest, server))
     assert (folder / "downloaded.jpg").read_bytes() == PHOTO
-    assert record(server)["data"]["attachment"] is None
+    assert attached() is None
     assert server.stored("photos") == []
 
 
-def test_the_api_sections_curl_sets_attributes_and_permissions(server, folder):
-    *_, with_fields = curl_blocks()
-    run_shell(folder, for_server(with_fields, server))
+@pytest.mark.parametrize(
+    "command", ["curl -u alice:secret -F attachment=@photo.jpg \\\n    -F", "http "]
+)
+def test_the_api_sections_commands_set_attributes_and_permissions(server, folder, command):
+    run_shell(folder, for_server(only("shell", command), server))
     written = record(server)
+    assert written["data"]["attachment"]["filename"] == "photo.jpg"
     assert written["data"]["title"] == "Spring"
     assert written["permissions"]["read"] == ["system.Everyone"]
+    requests.delete(server.url + RECORD, auth=AUTH, timeout=10).raise_for_status()
 
 
-def test_the_api_sections_python_attaches(server, folder):
-    (example,) = [block for block in blocks("python") if "import requests" in block]
+def test_the_api_sections_python_attaches(server, folder, attached):
+    example = only("python", "json.dumps")
     printed = run(folder, sys.executable, "-c", for_server(example, server))
-    assert printed.strip() == record(server)["data"]["attachment"]["location"]
+    assert printed.strip() == attached()["location"]
     assert record(server)["data"]["title"] == "Spring"
+
+
+def test_the_digests_in_the_examples_are_right(server, folder, attached):
+    printed = run_shell(folder, for_server(only("shell", "openssl"), server))
+    assert json.loads(printed) == attached()
+    example = only("python", "Content-Digest")
+    printed = run(folder, sys.executable, "-c", for_server(example, server))
+    assert printed.strip() == attached()["hash"]
