@@ -85,11 +85,13 @@ class Nginx:
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory, production):
     nginx = Nginx(tmp_path_factory.mktemp("production-nginx") / "nginx", production)
-    eventually_answers(nginx.url)
-    for path in ("/buckets/blog", "/buckets/blog/collections/photos"):
-        assert nginx.api("PUT", path).status_code == 201
-    yield nginx
-    nginx.stop()
+    try:
+        eventually_answers(nginx.url)
+        for path in ("/buckets/blog", "/buckets/blog/collections/photos"):
+            assert nginx.api("PUT", path).status_code == 201
+        yield nginx
+    finally:
+        nginx.stop()
 
 
 def stored(nginx):
