@@ -54,7 +54,7 @@ moto: $(VENV)/installed
 	$(BIN)/moto_server -H 127.0.0.1 -p 5000
 
 tests: $(VENV)/installed
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 # What needs Debian's Chromium and nginx. Screenshots go to var/screenshots.
 browser-tests: $(VENV)/installed-browser
