@@ -12,12 +12,15 @@ CODE_BLOCK = re.compile(
 )
 
 
+def readme():
+    return (ROOT / "README.rst").read_text()
+
+
 def blocks(language):
     """Return the code blocks of a language, in their order."""
-    readme = (ROOT / "README.rst").read_text()
     return [
         textwrap.dedent(block["code"]).strip()
-        for block in CODE_BLOCK.finditer(readme)
+        for block in CODE_BLOCK.finditer(readme())
         if block["language"] == language
     ]
 

@@ -10,11 +10,10 @@ import pytest
 import requests
 from botocore.config import Config
 
-from tests.readme import only
+from tests.readme import only, readme
 from tests.support import (
     ALICE,
     ATTACHMENT,
-    ROOT,
     SCRIPTS,
     basic_auth,
     eventually_answers,
@@ -68,8 +67,7 @@ def test_the_production_server_attaches_and_tells_the_metrics_of_the_readme(prod
     assert len(attached) == 1
     assert 'method="post"' in attached[0]
     assert 'status="201"' in attached[0]
-    readme = (ROOT / "README.rst").read_text()
-    guide = readme.split("What to watch\n", 1)[1].split("Backup\n", 1)[0]
+    guide = readme().split("What to watch\n", 1)[1].split("Backup\n", 1)[0]
     named = set(re.findall(r"kinto_[a-z0-9_]+", guide)) - {"kinto_backend_s3storage_seconds"}
     assert len(named) == 5
     assert [name for name in named if name not in metrics] == []

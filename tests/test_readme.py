@@ -8,8 +8,10 @@ import sys
 
 import pytest
 import requests
+from pyramid_storage.extensions import GROUPS
 
-from tests.readme import only
+from kinto_attachment.settings import OPTIONS, PER_COLLECTION
+from tests.readme import only, readme
 from tests.support import SCRIPTS, TryOutServer
 
 
@@ -53,6 +55,7 @@ def environment():
 
 
 def run_shell(folder, code):
+    code = re.sub("^http ", "http --check-status --ignore-stdin ", code)
     return run(
         folder, "bash", "-e", "-c", re.sub("^curl ", "curl --fail-with-body -sS ", code, flags=re.M)
     )
@@ -110,3 +113,34 @@ def test_the_digests_in_the_examples_are_right(server, folder, attached):
     example = only("python", "Content-Digest")
     printed = run(folder, sys.executable, "-c", for_server(example, server))
     assert printed.strip() == attached()["hash"]
+
+
+def settings_table():
+    """Return ``{name: (default, scope)}`` of the README's table of settings."""
+    table = readme().split("\nSettings\n", 1)[1].split("A server has exactly one of", 1)[0]
+    rows = re.findall(r"   \* - (.+)\n     - (.+)\n     - (.+)\n", table)
+    return {
+        name.strip("`"): (default, scope)
+        for names, default, scope in rows[1:]
+        for name in names.split(", ")
+    }
+
+
+def test_all_settings_are_in_the_table_with_their_defaults_and_scopes():
+    table = settings_table()
+    assert table.keys() == OPTIONS.keys()
+    for name, (default, scope) in table.items():
+        assert scope == ("collection" if name in PER_COLLECTION else "server"), name
+        printed = re.search(f"^(?:``{re.escape(name)}``: )?``([^`]+)``$", default)
+        if printed:
+            assert OPTIONS[name].cast(printed[1]) == OPTIONS[name].default, name
+        else:
+            assert OPTIONS[name].default in (None, "", {}), name
+
+
+def test_all_groups_of_extensions_are_listed():
+    listed = readme().split("\nGroups of extensions\n", 1)[1].split("\nAmazon S3\n", 1)[0]
+    groups = dict(re.findall(r"- ``(\w+)``: (.+)", listed))
+    assert groups.keys() == GROUPS.keys()
+    for name in GROUPS.keys() - {"default", "any"}:
+        assert tuple(groups[name].split(", ")) == GROUPS[name]
