@@ -82,7 +82,7 @@ def test_a_name_is_never_taken_twice_and_never_outside_of_the_folder(filenames):
             staged.write(b"%d" % number)
             stored[staged.publish()] = b"%d" % number
         assert len(stored) == len(filenames)
-        assert {name: storage.open(name).read() for name in storage.names()} == stored
+        assert {file.name: storage.open(file.name).read() for file in storage.files()} == stored
         found = [os.path.join(path, name) for path, _, names in os.walk(outside) for name in names]
         assert sorted(found) == sorted(storage.path(name) for name in stored)
 
