@@ -90,13 +90,13 @@ class TestWhatIsSent:
         app.upload(file_part(b"x" * PART_BYTES))
         assert proxy.operations() == ["PutObject"]
 
-    def test_a_small_upload_under_its_own_name_asks_first_whether_it_is_free(
+    def test_a_small_upload_under_its_own_name_asks_whether_it_is_free_and_then_still_there(
         self, make_app, bucket, proxy
     ):
         app = make_app(**bucket.settings(aws__endpoint_url=proxy.url, randomize="false"))
         app.upload()
-        assert proxy.operations() == ["HeadObject", "PutObject"]
-        assert proxy.seen[-1].headers["If-None-Match"] == "*"
+        assert proxy.operations() == ["HeadObject", "PutObject", "HeadObject"]
+        assert proxy.seen[1].headers["If-None-Match"] == "*"
 
     def test_nothing_is_sent_of_a_small_file_before_its_form_is_checked(
         self, make_app, bucket, proxy

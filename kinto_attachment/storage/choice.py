@@ -29,7 +29,7 @@ def configured_storage(config: Configurator, settings: Settings) -> Any:
 def _folder(config, settings):
     storage = LocalStorage(settings.base_path, settings.base_url, settings.fsync)
     # A command beside the server, like `kinto migrate`, leaves what is staged as it is.
-    is_command = getattr(config.registry, "command", None) is not None
+    is_command = getattr(config.registry, "command", None)
     if not is_command and not asbool(config.get_settings()["readonly"]):
         storage.prepare()
     return storage
