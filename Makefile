@@ -2,6 +2,11 @@ VENV = .venv
 BIN = $(VENV)/bin
 PYTHON = python3
 
+define SAY_WHERE
+echo "Kinto with attachments: http://localhost:8888/v1/ (Ctrl-C stops it)"; \
+echo "A page to try it:       http://localhost:8888/v1/__playground__/"
+endef
+
 .PHONY: help serve serve-s3 moto tests browser-tests fuzz walk bench bench-quick lint format package clean
 
 help:
@@ -21,13 +26,12 @@ help:
 $(VENV)/installed: setup.cfg setup.py
 	@echo "Installing into $(VENV): this takes a minute or two"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable ".[test,lint]"
+	$(BIN)/pip install --quiet --use-pep517 --editable ".[test,lint]"
 	@touch $@
 
 serve: $(VENV)/installed
 	@mkdir -p var
-	@echo "Kinto with attachments: http://localhost:8888/v1/ (Ctrl-C stops it)"
-	@echo "A page to try it:       http://localhost:8888/v1/__playground__/"
+	@$(SAY_WHERE)
 	@$(BIN)/kinto start --ini config/serve.ini
 
 # Kinto with its files in a real S3 server, SeaweedFS, both on this machine. Ctrl-C stops both.
@@ -41,6 +45,7 @@ serve-s3: $(VENV)/installed
 	until $(BIN)/python -c "import socket; socket.create_connection(('127.0.0.1', 8333))" 2>/dev/null; do \
 		kill -0 $$weed 2>/dev/null || { cat var/s3.log; exit 1; }; sleep 0.3; \
 	done; \
+	$(SAY_WHERE); \
 	KINTO_ATTACHMENT_BASE_PATH= \
 	KINTO_ATTACHMENT_SERVE_FILES=false \
 	KINTO_ATTACHMENT_AWS_BUCKET_NAME=attachments \
@@ -63,11 +68,11 @@ browser-tests: $(VENV)/installed-browser
 $(VENV)/installed-browser: $(VENV)/installed
 	{ command -v chromium && command -v nginx; } || { apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive \
 		apt-get install --yes --quiet=2 --no-install-recommends chromium nginx-light; }
-	$(BIN)/pip install --quiet --editable ".[browser]"
+	$(BIN)/pip install --quiet --use-pep517 --editable ".[browser]"
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed
-	$(BIN)/pip install --quiet --editable ".[bench]"
+	$(BIN)/pip install --quiet --use-pep517 --editable ".[bench]"
 	@touch $@
 
 # Beside the usual way, a bare pipeline and a plain record, on a machine that does nothing else.
