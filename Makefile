@@ -1,10 +1,11 @@
 VENV = .venv
 BIN = $(VENV)/bin
 PYTHON = python3
+PORT = 8888
 
 define SAY_WHERE
-echo "Kinto with attachments: http://localhost:8888/v1/ (Ctrl-C stops it)"; \
-echo "A page to try it:       http://localhost:8888/v1/__playground__/"
+echo "Kinto with attachments: http://localhost:$(PORT)/v1/ (Ctrl-C stops it)"; \
+echo "A page to try it:       http://localhost:$(PORT)/v1/__playground__/"
 endef
 
 .PHONY: help serve serve-s3 moto tests browser-tests fuzz walk bench bench-quick lint format package clean
@@ -32,7 +33,7 @@ $(VENV)/installed: setup.cfg setup.py
 serve: $(VENV)/installed
 	@mkdir -p var
 	@$(SAY_WHERE)
-	@$(BIN)/kinto start --ini config/serve.ini
+	@$(BIN)/kinto start --ini config/serve.ini --port $(PORT)
 
 # Kinto with its files in a real S3 server, SeaweedFS, both on this machine. Ctrl-C stops both.
 serve-s3: $(VENV)/installed
@@ -52,7 +53,7 @@ serve-s3: $(VENV)/installed
 	KINTO_ATTACHMENT_AWS_ENDPOINT_URL=http://127.0.0.1:8333 \
 	KINTO_ATTACHMENT_AWS_ACCESS_KEY=kinto \
 	KINTO_ATTACHMENT_AWS_SECRET_KEY=for-trying-things-out \
-	$(BIN)/kinto start --ini config/serve.ini
+	$(BIN)/kinto start --ini config/serve.ini --port $(PORT)
 
 # A fake S3 in memory, for hand trials.
 moto: $(VENV)/installed

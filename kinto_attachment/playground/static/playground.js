@@ -189,7 +189,8 @@ function makeCard(record) {
     link.target = "_blank";
     link.rel = "noopener noreferrer";
     find(".name", card).append(link);
-    find(".size", card).textContent = inUnits(attachment.size);
+    // Of a record that holds no file of the server's, its attachment may say anything.
+    find(".size", card).textContent = Number.isFinite(attachment.size) ? inUnits(attachment.size) : "?";
     find(".mimetype", card).textContent = attachment.mimetype;
     find(".hash", card).textContent = attachment.hash;
   } else {
