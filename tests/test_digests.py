@@ -175,7 +175,7 @@ def test_a_malformed_digest_of_a_request_is_refused_unread(app, value):
 
     before = app.state()
     headers = {**ALICE, "Content-Digest": value}
-    response = app.upload_raw(Unread(), 10, headers=headers, status=400)
+    response = app.upload_raw(Unread(), 1_000_000, headers=headers, status=400)
     assert response.json["errno"] == 107
     assert response.json["message"].startswith("The request's Content-Digest ")
     assert app.state() == before

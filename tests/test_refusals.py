@@ -316,6 +316,10 @@ def test_a_client_that_goes_away_leaves_nothing_but_a_line_in_the_log(state, cap
     assert (line.levelname, line.exc_info) == ("INFO", None)
 
 
+LARGE = 1_000_000
+"""The size of a body that is not read before the checks."""
+
+
 class Unread(io.BytesIO):
     """A body that must not be looked at: what refuses it is then that it is cut off."""
 
@@ -340,7 +344,7 @@ REFUSED_UNREAD = {
 def test_a_request_is_refused_before_its_body_is_read(state, name):
     url, user, headers, status, number = REFUSED_UNREAD[name]
     response = state.upload_raw(
-        Unread(), 10, url=f"{url}/attachment", headers={**user, **headers}, status=status
+        Unread(), LARGE, url=f"{url}/attachment", headers={**user, **headers}, status=status
     )
     refused(response, status, number, "")
 
@@ -349,7 +353,7 @@ def test_if_none_match_refuses_an_existing_record_before_the_body_is_read(app):
     app.upload(headers={**ALICE, "If-None-Match": "*"}, status=201)
     before = app.state()
     headers = {**ALICE, "If-None-Match": "*"}
-    refused(app.upload_raw(Unread(), 10, headers=headers, status=412), 412, 114, "modified")
+    refused(app.upload_raw(Unread(), LARGE, headers=headers, status=412), 412, 114, "modified")
     assert app.state() == before
 
 
@@ -361,7 +365,8 @@ def test_if_match_holds_for_the_current_version_and_no_other(app):
     assert app.state() == before
 
 
-def test_a_record_changed_during_the_upload_fails_the_precondition(app):
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_a_record_changed_during_the_upload_fails_the_precondition(app, size):
     etag = app.upload().headers["ETag"]
 
     class ChangedMeanwhile(io.BytesIO):
@@ -370,7 +375,7 @@ def test_a_record_changed_during_the_upload_fails_the_precondition(app):
                 app.patch_json(RECORD, {"data": {"title": "x"}}, headers=ALICE)
             return super().read(size)
 
-    body = multipart(file_part(b"too late"))
+    body = multipart(file_part(b"x" * size))
     files = app.files()
     headers = {**ALICE, "If-Match": etag}
     response = app.upload_raw(ChangedMeanwhile(body), len(body), headers=headers, status=412)
@@ -378,7 +383,8 @@ def test_a_record_changed_during_the_upload_fails_the_precondition(app):
     assert app.files() == files
 
 
-def test_a_permission_that_was_withdrawn_during_the_upload_is_missed(app):
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_a_permission_that_was_withdrawn_during_the_upload_is_missed(app, size):
     """Who may create records may not write one that somebody else has created meanwhile."""
     create = {"permissions": {"record:create": ["system.Authenticated"]}}
     app.patch_json("/buckets/blog/collections/photos", create, headers=ALICE)
@@ -389,7 +395,7 @@ def test_a_permission_that_was_withdrawn_during_the_upload_is_missed(app):
                 app.put_json(RECORD, {"data": {"by": "Alice"}}, headers=ALICE)
             return super().read(size)
 
-    body = multipart(file_part())
+    body = multipart(file_part(b"x" * size))
     response = app.upload_raw(CreatedMeanwhile(body), len(body), headers=BOB, status=403)
     refused(response, 403, 121, "cannot access")
     assert app.files() == {}
@@ -481,7 +487,7 @@ def test_a_rest_that_cannot_be_read_does_not_take_the_place_of_the_answer(app):
         def read(self, size=-1):
             raise RuntimeError("the server's own way to say that the client is gone")
 
-    refused(app.upload_raw(Broken(), 10, headers=BOB, status=403), 403, 121, "cannot access")
+    refused(app.upload_raw(Broken(), LARGE, headers=BOB, status=403), 403, 121, "cannot access")
 
 
 def test_the_rest_is_read_when_the_transaction_has_ended(app):
@@ -492,7 +498,7 @@ def test_the_rest_is_read_when_the_transaction_has_ended(app):
             statuses.append(transaction.manager.manager._txn)
             return b""
 
-    app.upload_raw(Rest(), 10, headers=BOB, status=403)
+    app.upload_raw(Rest(), LARGE, headers=BOB, status=403)
     assert statuses == [None]
 
 
@@ -520,7 +526,7 @@ def test_a_refused_request_changes_nothing_for_those_that_follow(app):
 FULL_DISK = OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("call", ["write", "sync", "link", "staging"])
+@pytest.mark.parametrize("call", ["write", "sync", "rename", "staging"])
 def test_a_full_disk_is_answered_with_503_and_logged_once(state, call, monkeypatch, caplog):
     def full(*args, **kwargs):
         raise FULL_DISK
@@ -535,8 +541,8 @@ def test_a_full_disk_is_answered_with_503_and_logged_once(state, call, monkeypat
         monkeypatch.setattr(local, "open", open_full, raising=False)
     elif call == "sync":
         monkeypatch.setattr(os, "fsync", full)
-    elif call == "link":
-        monkeypatch.setattr(os, "link", full)
+    elif call == "rename":
+        monkeypatch.setattr(os, "rename", full)
     else:
         monkeypatch.setattr(local, "open", full, raising=False)
     response = refused(state.upload(status=503), 503, 201, "please retry later")

@@ -20,8 +20,8 @@ def storage(tmp_path):
     return storage
 
 
-def store(storage, name, content=b"content"):
-    staged = storage.stage(name, "text/plain")
+def store(storage, name, content=b"content", unique=False):
+    staged = storage.stage(name, "text/plain", unique=unique)
     staged.write(content)
     return staged.publish()
 
@@ -155,7 +155,8 @@ def test_a_file_system_without_hard_links_will_do(storage, monkeypatch):
     assert listing(storage) == sorted(names)
 
 
-def test_file_and_folders_are_synced_before_the_name_is_told(storage, monkeypatch):
+@pytest.mark.parametrize("unique", [False, True])
+def test_file_and_folders_are_synced_before_the_name_is_told(storage, monkeypatch, unique):
     synced = []
     fsync = os.fsync
 
@@ -164,7 +165,7 @@ def test_file_and_folders_are_synced_before_the_name_is_told(storage, monkeypatc
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", recording)
-    store(storage, "new/story.txt")
+    store(storage, "new/story.txt", unique=unique)
     base = storage.base_path
     assert synced[0].startswith(f"{base}/.staging/")
     assert set(synced[1:]) == {base, f"{base}/new"}
@@ -177,7 +178,8 @@ def test_nothing_is_synced_where_that_is_switched_off(storage, monkeypatch):
     assert fast.exists(store(fast, "new/story.txt"))
 
 
-def test_a_name_that_cannot_be_synced_is_not_left(storage, monkeypatch):
+@pytest.mark.parametrize("unique", [False, True])
+def test_a_name_that_cannot_be_synced_is_not_left(storage, monkeypatch, unique):
     fsync = os.fsync
 
     def broken_for_folders(descriptor):
@@ -186,7 +188,7 @@ def test_a_name_that_cannot_be_synced_is_not_left(storage, monkeypatch):
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", broken_for_folders)
-    staged = storage.stage("story.txt", "text/plain")
+    staged = storage.stage("story.txt", "text/plain", unique=unique)
     with pytest.raises(StorageError):
         staged.publish()
     staged.discard()
@@ -208,6 +210,7 @@ def test_no_name_leads_out_of_the_folder(storage, tmp_path, name):
     (tmp_path / "secret.txt").write_text("secret")
     assert not storage.exists(name)
     assert not storage.delete(name)
+    assert storage.delete_many([name]) == {}
     with pytest.raises(FileNotFoundError):
         storage.open(name)
     assert (tmp_path / "secret.txt").exists()
@@ -218,6 +221,8 @@ def test_no_symbolic_link_leads_out_of_the_folder(storage, tmp_path):
     os.symlink(tmp_path, os.path.join(storage.base_path, "link"))
     with pytest.raises(FileNotFoundError):
         storage.open("link/secret.txt")
+    assert storage.delete_many(["link/secret.txt"]) == {}
+    assert (tmp_path / "secret.txt").exists()
 
 
 def test_deleting_tells_whether_there_was_a_file(storage):

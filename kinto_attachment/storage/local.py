@@ -29,8 +29,9 @@ NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 class LocalStorage(LocalFileStorage):
     """A folder of the server's file system.
 
-    A file is staged in a hidden folder beside the stored ones, and published by an atomic link:
-    equal names at once never overwrite one another, and no reader ever sees half a file.
+    A file is staged in a hidden folder beside the stored ones, and published by an atomic rename,
+    or link where the name may be taken: equal names at once never overwrite one another, and no
+    reader ever sees half a file.
     """
 
     def __init__(self, base_path: str, base_url: str = "", fsync: bool = True):
@@ -75,13 +76,14 @@ class LocalStorage(LocalFileStorage):
         return path
 
     def stage(self, name: str, mimetype: str, unique: bool = False) -> "LocalStagedFile":
-        """Return a new staged file. (A file system keeps no mimetypes, and any name is looked at.)
+        """Return a new staged file. (A file system keeps no mimetypes.)
 
         :raises StorageError: it cannot be written.
         """
+        publish = self._publish_unique if unique else self.publish
         with _storage_errors():
             self._make_folder(self._staging_path)
-            return LocalStagedFile(self, self._new_staged_path(), self.publish, name)
+            return LocalStagedFile(self, self._new_staged_path(), publish, name)
 
     def replace(self, name: str, mimetype: str) -> "LocalStagedFile":
         """Return a new staged file that takes this very name when it is published.
@@ -152,6 +154,13 @@ class LocalStorage(LocalFileStorage):
                 self._sync_name(candidate)
                 return candidate
         raise AssertionError("the candidates never end")
+
+    def _publish_unique(self, staged_path, name):
+        path = os.path.join(self.base_path, name)
+        self._make_folder(os.path.dirname(path))
+        os.rename(staged_path, path)
+        self._sync_name(name)
+        return name
 
     def _publish_over(self, staged_path, name):
         path = os.path.join(self.base_path, name)
