@@ -9,7 +9,7 @@ DOCUMENTATION = "https://kinto.readthedocs.io/"
 def includeme(config):
     """Attach files to the records of the Kinto server that this is included in."""
     # Here and not above: the helper scripts of this package run where no Kinto is installed.
-    from pyramid.events import ApplicationCreated, NewResponse
+    from pyramid.events import ApplicationCreated, NewRequest, NewResponse
 
     from kinto_attachment.releases import Releases
     from kinto_attachment.settings import read_settings
@@ -27,6 +27,7 @@ def includeme(config):
     from kinto_attachment import listeners, views
 
     config.add_cornice_service(views.attachment)
+    config.add_subscriber(views.read_ahead, NewRequest)
     config.add_subscriber(views.discard_body, NewResponse)
     if settings.serve_files:
         config.add_cornice_service(views.files)

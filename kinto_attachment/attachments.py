@@ -70,8 +70,7 @@ def detach(request):
     :returns: Kinto's response on the change of the record, or ``None`` where nothing was attached.
     :raises HTTPException: Kinto refuses the change, and the file stays.
     """
-    # Not that of the request, which is of an earlier transaction where this is tried again.
-    context = records.AttachmentRouteFactory(request)
+    context = records.context_of(request)
     context.check_preconditions()
     if not context.current_object.get("attachment"):
         return None
@@ -194,9 +193,9 @@ def _seen():
 
 
 def _write(request, form, name, attachment):
-    records.lock_parents_of(request)
-    if default_bucket.is_meant_by(request):
+    if records.context_of(request).collection_is_to_come:
         default_bucket.create_parents(request)
+        records.look_anew(request)
     if not _names_are_unique(_own_settings(request)):
         request.registry.attachment_releases.take_name(name)
     changes = {k: v for k, v in form.data.items() if k not in records.SERVER_FIELDS}
@@ -306,7 +305,7 @@ def _replace_links(request, location=None, attachment=None, is_new=False):
     :param is_new: whether the record was created just now, so that it has no previous ones.
     """
     storage = request.registry.storage
-    record_uri = records.uri(request)
+    record_uri = request.context.record_uri
     previous = [] if is_new else records.links_of(storage, [record_uri])
     _seen().remember(record_uri, previous)
     if location is not None:
@@ -318,7 +317,8 @@ def _replace_links(request, location=None, attachment=None, is_new=False):
 
 def _let_go(request, links):
     """Remove links, and release their files."""
-    _release_files(request, links, records.remove_links(request.registry.storage, links))
+    if links:
+        _release_files(request, links, records.remove_links(request.registry.storage, links))
 
 
 def _release_files(request, links, removed):

@@ -78,8 +78,11 @@ def foresee_collection(request):
 
 def create_parents(request):
     """Create the bucket and the collection of an upload, where they do not exist."""
-    for resource, uri in zip((Bucket, Collection), _parent_uris(request), strict=True):
-        resource_create_object(request, resource, uri)
+    bucket_uri, collection_uri = _parent_uris(request)
+    resource_create_object(request, Bucket, bucket_uri)
+    resource_create_object(request, Collection, collection_uri)
+    # Somebody else may have created it a moment before, with a schema.
+    request.bound_data["collections"].pop(collection_uri, None)
 
 
 def _path(request):

@@ -5,11 +5,13 @@ as if the client had written the record itself. So permissions, JSON schemas, pr
 and history hold as for any other change.
 """
 
+import functools
 import hashlib
 import uuid
 from urllib.parse import unquote
 
 import colander
+import transaction
 from kinto.authorization import RouteFactory
 from kinto.core.authorization import DYNAMIC
 from kinto.core.cornice.errors import Errors
@@ -18,7 +20,13 @@ from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
 from kinto.core.schema import HeaderQuotedInteger
 from kinto.core.storage import Filter, Sort, postgresql
 from kinto.core.storage.exceptions import ObjectNotFoundError
-from kinto.core.utils import COMPARISON, build_request, instance_uri, sqlalchemy
+from kinto.core.utils import (
+    COMPARISON,
+    build_request,
+    instance_uri,
+    prefixed_principals,
+    sqlalchemy,
+)
 from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPBadRequest, HTTPForbidden
 from pyramid.interfaces import IRoutesMapper
@@ -71,27 +79,48 @@ class AttachmentRouteFactory(RouteFactory):
     Kinto finds the required permission and the record out by itself (``kinto.core.authorization``).
     Methods that are not served, and preflights, learn nothing about the record.
 
+    Whoever deletes the bucket or the collection of an upload waits from here on, until the
+    transaction ends.
+
+    :ivar record_uri: that of the record (see :func:`uri`).
     :ivar record_request: the request on the record.
     :ivar current_object: the record, or ``None`` where it does not exist.
+    :ivar collection_is_to_come: whether the upload has its collection created.
     :raises HTTPNotFound: the bucket or the collection does not exist, nor is about to be created.
     """
 
     def __init__(self, request):
+        self.record_uri = uri(request)
         self.record_request = None
-        self._collection_is_to_come = False
+        self.collection_is_to_come = False
+        self._transaction = transaction.get()
         if request.method in RECORD_METHODS:
-            self.record_request = _record_request(request, RECORD_METHODS[request.method])
-            self._collection_is_to_come = (
-                request.method == "POST"
-                and default_bucket.is_meant_by(request)
-                and default_bucket.foresee_collection(request)
-            )
+            method = RECORD_METHODS[request.method]
+            self.record_request = _record_request(request, method, self.record_uri)
+        if request.method == "POST":
+            # First: what is deleted at this moment is seen to be gone.
+            _lock_parents(request.registry.storage, self.record_uri)
+            self.collection_is_to_come = default_bucket.is_meant_by(
+                request
+            ) and default_bucket.foresee_collection(request)
         super().__init__(self.record_request or request)
+        # Of the client's own request, where Kinto remembers who it is.
+        self.get_prefixed_principals = functools.partial(prefixed_principals, request)
+
+    @property
+    def resource(self):
+        """Kinto's resource for the request on the record."""
+        return self._resource
+
+    @property
+    def is_of_running_transaction(self):
+        """Whether what was looked at is still as it was, but for changes by others."""
+        return self._transaction is transaction.get()
 
     def check_permission(self, principals, bound_perms):
         """Return whether the user may do what is asked for (``kinto.core.authorization``)."""
         # Who has a collection created may write to it.
-        return self._collection_is_to_come or super().check_permission(principals, bound_perms)
+        return self.collection_is_to_come or super().check_permission(principals, bound_perms)
 
     def check_preconditions(self):
         """Refuse what Kinto would refuse before it looks at the body of a request on the record.
@@ -100,7 +129,7 @@ class AttachmentRouteFactory(RouteFactory):
         :raises HTTPNotFound: there is no record, where it is not about to be created.
         :raises HTTPPreconditionFailed: ``If-Match`` or ``If-None-Match`` do not hold.
         """
-        resource = self._resource
+        resource = self.resource
         resource._raise_400_if_invalid_id(resource.object_id)
         if self.record_request.method == "PATCH":
             resource._get_object_or_404(resource.object_id)
@@ -127,19 +156,38 @@ def check_permissions_field(context, permissions):
     _deserialize(context.record_request, "body", PERMISSIONS_SCHEMA, permissions)
 
 
+def context_of(request):
+    """Return the context of a request, looked at anew where it is of an earlier transaction.
+
+    (Since the request began, an upload may have taken an hour.)
+
+    :raises HTTPForbidden: the user may not write the record any more.
+    """
+    if not request.context.is_of_running_transaction:
+        look_anew(request)
+    return request.context
+
+
+def look_anew(request):
+    """Give a request a new context.
+
+    :raises HTTPForbidden: the user may not write the record.
+    """
+    request.context = AttachmentRouteFactory(request)
+    if not request.has_permission(DYNAMIC, request.context):
+        raise HTTPForbidden()
+
+
 def write(request, changes, permissions=None):
     """Change the record, and return Kinto's response: 201 where it is new, with its ETag.
 
-    The record, its permission and the preconditions are looked at anew: since the request began,
-    an upload may have taken an hour.
+    Once per transaction: the context tells what the record was before.
 
     :param changes: attributes to set. (PATCH, or PUT where there is no record.)
     :param permissions: ``{name: principals}`` to set.
     :raises HTTPException: whatever Kinto refuses.
     """
-    context = AttachmentRouteFactory(request)
-    if not request.has_permission(DYNAMIC, context):
-        raise HTTPForbidden()
+    context = context_of(request)
     context.check_preconditions()
     record_request = context.record_request
     body = {"data": changes}
@@ -147,27 +195,14 @@ def write(request, changes, permissions=None):
         body["permissions"] = permissions
     record_request.validated["body"] = body
     record_request.method = "PATCH" if context.current_object else "PUT"
-    resource = Record(record_request, context=context)
+    resource = context.resource
     resource.patch() if context.current_object else resource.put()
     return record_request.response
 
 
-def lock_parents_of(request):
-    """Have whoever deletes the record's bucket or collection wait until the transaction ends.
-
-    And wait for whoever is deleting one of them, so that it is seen to be gone. (Kinto itself lets
-    a record be written into a collection that is deleted at the same moment.) The locks are
-    PostgreSQL's advisory ones, which nothing else waits for: in other storages that Kinto has,
-    there is nobody to wait for.
-    """
-    collection_uri = _parent_uri(uri(request))
-    for object_uri in (_parent_uri(collection_uri), collection_uri):
-        _lock(request.registry.storage, "pg_advisory_xact_lock_shared", object_uri)
-
-
 def lock_deleted(storage, object_uri):
     """Wait for the uploads to a bucket or a collection, and keep further ones waiting."""
-    _lock(storage, "pg_advisory_xact_lock", object_uri)
+    _lock(storage, "pg_advisory_xact_lock", [object_uri])
 
 
 def clear_attachment(request):
@@ -386,11 +421,29 @@ def possible_locations(attachment):
     return list(dict.fromkeys([*ends, *(unquote(end) for end in ends)]))
 
 
-def _lock(storage, function, object_uri):
+def _lock_parents(storage, record_uri):
+    """Have whoever deletes the record's bucket or collection wait until the transaction ends.
+
+    And wait for whoever is deleting one of them, so that it is seen to be gone. (Kinto itself lets
+    a record be written into a collection that is deleted at the same moment.) The locks are
+    PostgreSQL's advisory ones, which nothing else waits for: in other storages that Kinto has,
+    there is nobody to wait for.
+    """
+    collection_uri = _parent_uri(record_uri)
+    object_uris = [_parent_uri(collection_uri), collection_uri]
+    _lock(storage, "pg_advisory_xact_lock_shared", object_uris)
+
+
+def _lock(storage, function, object_uris):
     if isinstance(storage, postgresql.Storage):
-        key = int.from_bytes(hashlib.sha256(object_uri.encode()).digest()[:8], "big", signed=True)
+        lock = getattr(sqlalchemy.func, function)
         with storage.client.connect(readonly=True) as session:
-            session.execute(sqlalchemy.select(getattr(sqlalchemy.func, function)(key)))
+            session.execute(sqlalchemy.select(*(lock(_key(uri)) for uri in object_uris)))
+
+
+def _key(object_uri):
+    digest = hashlib.sha256(object_uri.encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def _listed_in_pages(storage, name, parent, filters, order):
@@ -501,15 +554,13 @@ def _parent_uri(object_uri):
     return object_uri.rsplit("/", 2)[0]
 
 
-def _record_request(request, method):
+def _record_request(request, method, record_uri):
     """Return a request on the record, with all that Kinto's resource layer looks at.
 
     (Its route is set on the new request only: the routes themselves belong to all threads.)
     """
     headers = {"Content-Type": "application/json"}
-    subrequest = build_request(
-        request, {"method": method, "path": uri(request), "headers": headers}
-    )
+    subrequest = build_request(request, {"method": method, "path": record_uri, "headers": headers})
     mapper = request.registry.getUtility(IRoutesMapper)
     subrequest.matched_route = mapper.get_route("record-object")
     subrequest.matchdict = dict(request.matchdict)

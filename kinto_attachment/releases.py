@@ -41,6 +41,8 @@ class Releases:
 
     def write_down(self, locations):
         """Have stored files deleted after the commit, those that no record holds then."""
+        if not locations:
+            return
         written = self._written()
         for start in range(0, len(locations), records.PAGE_SIZE):
             page = locations[start : start + records.PAGE_SIZE]

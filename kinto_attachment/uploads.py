@@ -180,6 +180,19 @@ def read_form(
         raise
 
 
+def read_whole(read: Callable[[int], bytes], size: int) -> bytes:
+    """Return the next bytes of a body: fewer where it ends or the client goes away before.
+
+    :param read: returns at most so many bytes of the body, none at its end.
+    """
+    chunks = bytearray()
+    # What WSGI servers raise when the client goes away.
+    with contextlib.suppress(OSError):
+        while len(chunks) < size and (chunk := read(size - len(chunks))):
+            chunks += chunk
+    return bytes(chunks)
+
+
 def mimetype_of(filename: str, configured: dict[str, str]) -> str:
     """Return the mimetype that goes with the name of a file: the configured one, or a guess.
 

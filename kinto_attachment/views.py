@@ -1,6 +1,7 @@
 """The HTTP edge: the attachment of a record, and the stored files for trying things out."""
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -177,8 +178,10 @@ def attach_file(request):
     """Store the file and set the ``attachment`` of the record, which is created if need be."""
     request.context.check_preconditions()
     transactions = Transactions(request)
-    # A client that sends slowly holds a thread of the server, but nothing of the database.
-    transactions.renew()
+    if not _is_read_ahead(request) or request.registry.attachment_storage.is_remote:
+        # Who is slow, the client or the storage, holds a thread of the server, but nothing of the
+        # database.
+        transactions.renew()
     with _storage_errors_as_503():
         form = attachments.receive(request)
         changed, attached = attachments.attach(request, form, _location_of(request), transactions)
@@ -212,6 +215,30 @@ class NoContent(HTTPNoContent):
     """
 
     json = {}
+
+
+class ReadAhead(io.BytesIO):
+    """The whole body of a request, or what the client has sent of it."""
+
+
+def read_ahead(event):
+    """Read the body of a small upload before the database is asked for anything.
+
+    However slowly it comes, it holds nothing of the database then. And the checks and the change
+    that follow can have one transaction in common, where the file is stored on this machine.
+    """
+    environ = event.request.environ
+    if (
+        environ["REQUEST_METHOD"] == "POST"
+        and environ["PATH_INFO"].endswith(attachment.path.rpartition("/")[2])
+        and 0 < (event.request.content_length or 0) <= uploads.CHUNK_BYTES
+    ):
+        body = uploads.read_whole(environ["wsgi.input"].read, event.request.content_length)
+        environ["wsgi.input"] = ReadAhead(body)
+
+
+def _is_read_ahead(request):
+    return isinstance(request.environ["wsgi.input"], ReadAhead)
 
 
 def discard_body(event):

@@ -1,4 +1,4 @@
-"""What it costs to delete many files at once: counted in queries and calls."""
+"""What uploads cost, and deleting many files at once: counted in queries and calls."""
 
 import contextlib
 
@@ -68,3 +68,19 @@ def test_queries_grow_with_the_pages_of_links_and_not_with_the_records(
         counted[number] = len(statements)
     more_pages = 2
     assert 0 < counted[many] - counted[many // 5] <= 12 * more_pages, counted
+
+
+def test_a_small_upload_takes_no_more_queries_than_a_record(app):
+    app.create_collection("many", "photos")
+    counted = []
+    # The first one of each kind also finds out things for those that follow.
+    for id_ in ("first", "second"):
+        record = f"{PHOTOS}/records/{id_}"
+        with queries(app) as for_record:
+            app.put_json(f"{record}-plain", {"data": {"size": 1}}, headers=ALICE, status=201)
+        with queries(app) as for_upload:
+            app.upload(url=f"{record}/attachment", status=201)
+        counted.append((len(for_record), len(for_upload)))
+    # Two more, a lock and the link. But what Kinto asks of a collection twice, it asks once here.
+    plain, upload = counted[-1]
+    assert 0 < upload <= plain, counted

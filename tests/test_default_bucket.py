@@ -4,7 +4,9 @@ import pytest
 import sqlalchemy
 import webtest
 from kinto.core.testing import get_user_headers
+from kinto.views.collections import Collection
 
+from kinto_attachment import default_bucket
 from tests.support import (
     ALICE,
     BOB,
@@ -131,6 +133,24 @@ def test_the_json_schema_holds(make_app):
     app = make_app(experimental_collection_schema_validation="true")
     schema = {"type": "object", "properties": {"attachment": {"type": "null"}}}
     app.create_collection(bucket_of(app, ALICE), "photos", schema=schema)
+    app.upload(url=f"{PATH}/attachment", status=400)
+    assert app.files() == {}
+
+
+def test_the_json_schema_of_a_collection_that_another_creates_meanwhile_holds(
+    make_app, monkeypatch
+):
+    app = make_app(experimental_collection_schema_validation="true")
+    schema = {"type": "object", "properties": {"attachment": {"type": "null"}}}
+    create = default_bucket.resource_create_object
+
+    def create_second(request, resource, uri):
+        if resource is Collection:
+            collection = {"id": "photos", "schema": schema}
+            request.registry.storage.create("collection", uri.rsplit("/", 2)[0], collection)
+        return create(request, resource, uri)
+
+    monkeypatch.setattr(default_bucket, "resource_create_object", create_second)
     app.upload(url=f"{PATH}/attachment", status=400)
     assert app.files() == {}
 

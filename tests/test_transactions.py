@@ -29,6 +29,10 @@ from tests.support import (
 
 AUTH = ("alice", "secret")
 COLLECTION = "/buckets/blog/collections/photos"
+STATES = sqlalchemy.text(
+    "SELECT state FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 ONE_CONNECTION = {"kinto.storage_pool_size": "1", "kinto.storage_max_overflow": "0"}
 
 
@@ -251,14 +255,10 @@ def serve_postgresql(serve, postgresql):
         for path in ("/buckets/blog", COLLECTION):
             requests.put(server.url + path, auth=AUTH, timeout=30).raise_for_status()
         engine = sqlalchemy.create_engine(url)
-        query = sqlalchemy.text(
-            "SELECT state FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
 
         def states():
             with engine.connect() as connection:
-                return connection.execute(query).scalars().all()
+                return connection.execute(STATES).scalars().all()
 
         return server, states
 
@@ -266,9 +266,9 @@ def serve_postgresql(serve, postgresql):
 
 
 @contextlib.contextmanager
-def slow_upload(server, filename="story.txt"):
+def slow_upload(server, content=b"slowly " * 100_000):
     """Send all of an upload but its end, and return a function that sends that and the answer."""
-    body = multipart(file_part(b"slowly " * 100_000, filename))
+    body = multipart(file_part(content))
     head = (
         f"POST /v1{ATTACHMENT} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
         f"Content-Length: {len(body)}\r\nAuthorization: {basic_auth('alice')}\r\n"
@@ -299,12 +299,42 @@ def test_a_slow_client_holds_no_transaction_and_no_connection(serve_postgresql, 
         wait_until(lambda: list((tmp_path / "files" / ".staging").iterdir()))
         # With the only connection of the server.
         requests.put(f"{server.url}{RECORD}", auth=AUTH, timeout=10).raise_for_status()
-        assert "idle in transaction" not in states()
+        wait_until(lambda: "idle in transaction" not in states())
         status, attachment = finish()
     # The record was created while the client sent.
     assert status == 200
     record = requests.get(f"{server.url}{RECORD}", auth=AUTH, timeout=10).json()["data"]
     assert record["attachment"] == attachment
+
+
+def test_a_slow_client_holds_nothing_with_a_small_file_either(serve_postgresql):
+    server, states = serve_postgresql(**ONE_CONNECTION)
+    with slow_upload(server, b"slowly") as finish:
+        requests.put(f"{server.url}{RECORD}", auth=AUTH, timeout=10).raise_for_status()
+        wait_until(lambda: "idle in transaction" not in states())
+        status, _ = finish()
+    assert status == 200
+
+
+def test_a_slow_storage_of_small_files_holds_no_connection_either(
+    make_app, postgresql, fake_bucket, monkeypatch
+):
+    url = postgresql()
+    app = make_app(**fake_bucket.settings(), **unprefixed(postgresql_backends(url)))
+    engine, states = sqlalchemy.create_engine(url), []
+    call = app.registry.attachment_storage.call
+
+    def watched(operation, **parameters):
+        with engine.connect() as connection:
+            states.append((operation, connection.execute(STATES).scalars().all()))
+        return call(operation, **parameters)
+
+    monkeypatch.setattr(app.registry.attachment_storage, "call", watched)
+    app.upload()
+    ((operation, others),) = states
+    assert operation == "put_object"
+    assert others
+    assert "idle in transaction" not in others
 
 
 def test_a_slow_client_that_is_refused_holds_no_connection_either(serve_postgresql):
@@ -313,7 +343,7 @@ def test_a_slow_client_that_is_refused_holds_no_connection_either(serve_postgres
     with slow_upload(server) as finish:
         # No sign of the refusal is there to wait for, before the client has sent all.
         requests.put(f"{server.url}{RECORD}", auth=AUTH, timeout=10).raise_for_status()
-        assert "idle in transaction" not in states()
+        wait_until(lambda: "idle in transaction" not in states())
         status, answer = finish()
     assert (status, answer["message"]) == (400, "body: File extension is not allowed.")
 

@@ -17,6 +17,8 @@ A storage is a pyramid_storage backend (``IFileStorage``) with staging added::
     files()                 a StoredFile for each of the stored files, in no order, as they are read
     unfinished()            the same for what is staged, by whomever
     url(name)               the location of a stored file
+    is_remote               whether it may take long to answer, so that nobody should hold a
+                            connection to the database meanwhile
     str(…)                  what an administrator calls it
 
 Names are relative to the storage, with slashes. A name is ``unique`` where nobody else ever asks

@@ -34,6 +34,8 @@ class LocalStorage(LocalFileStorage):
     reader ever sees half a file.
     """
 
+    is_remote = False
+
     def __init__(self, base_path: str, base_url: str = "", fsync: bool = True):
         super().__init__(base_path, base_url)
         self._fsync = fsync

@@ -197,6 +197,8 @@ class S3Storage(S3FileStorage):
     by part while it comes, as a multipart upload, which nobody sees until it is completed.
     """
 
+    is_remote = True
+
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], prefix: str) -> "S3Storage":
         """Return the storage of these settings, which have the names of pyramid_storage's.

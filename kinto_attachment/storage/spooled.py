@@ -25,6 +25,8 @@ class SpooledStorage:
     :ivar backend: what the module of ``kinto.attachment.backend`` has registered.
     """
 
+    is_remote = True
+
     def __init__(self, backend: Any, base_url: str = ""):
         self.backend = backend
         self.base_url = base_url or getattr(backend, "base_url", "") or ""
