@@ -44,6 +44,9 @@ RELEASES_PARENT = f"{LINKS_PARENT}/releases/"
 """Before the id of a release: each has a parent of its own, as links have (:func:`add_link`)."""
 
 PAGE_SIZE = 1000
+LINKS_PAGE_SIZE = 10_000
+"""As many as Kinto itself deletes at once (``storage_max_fetch_size``). Records may be large, links
+are small."""
 MAX_SINGLE_QUERIES = 25
 MAX_LOCATION_PARTS = 16
 
@@ -299,7 +302,7 @@ def pages_of_links(storage, field=None, object_uri=None):
     """
     filters = [Filter(field, object_uri, COMPARISON.EQ)] if object_uri else []
     for name in LINK_NAMES:
-        yield from _listed_in_pages(storage, name, f"{LINKS_PARENT}*", filters, "record_uri")
+        yield from _pages_of_links(storage, name, filters)
 
 
 def remove_links(storage, links):
@@ -321,15 +324,14 @@ def remove_links(storage, links):
 def remove_page(storage, links, field, object_uri):
     """Remove a page of the links of a bucket or a collection, all of which are about to go.
 
-    One that is not in the page goes with it where its file and its record are. So there is no need
-    for a condition for each of them, which takes a database long.
+    One that is not in the page goes with it where its file is in the page. So there is no need for
+    a condition for each of them, which takes a database long.
 
     :returns: the ids of those that were still there.
     """
     filters = [
         Filter(field, object_uri, COMPARISON.EQ),
         Filter("id", {link["id"] for link in links}, COMPARISON.IN),
-        Filter("record_uri", {link["record_uri"] for link in links}, COMPARISON.IN),
     ]
     removed = set()
     for name in LINK_NAMES:
@@ -357,7 +359,7 @@ def lock_link(storage, link):
 def add_release(storage, locations):
     """Write down stored files to be deleted where no link is on them, and return the release's id.
 
-    :param locations: relative to the storage, up to ``PAGE_SIZE``.
+    :param locations: relative to the storage, up to ``LINKS_PAGE_SIZE``.
     """
     id_ = str(uuid.uuid4())
     storage.update(RELEASES, RELEASES_PARENT + id_, id_, {"locations": locations})
@@ -402,7 +404,7 @@ def releases_of(storage, location):
 
 def released(storage):
     """Return all stored files that are written down in releases."""
-    pages = _listed_in_pages(storage, RELEASES, f"{RELEASES_PARENT}*", [], "id")
+    pages = _listed_in_pages(storage, RELEASES, f"{RELEASES_PARENT}*", [], "id", PAGE_SIZE)
     return [location for page in pages for release in page for location in release["locations"]]
 
 
@@ -446,7 +448,12 @@ def _key(object_uri):
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def _listed_in_pages(storage, name, parent, filters, order):
+def _pages_of_links(storage, name, filters):
+    parent = f"{LINKS_PARENT}*"
+    return _listed_in_pages(storage, name, parent, filters, "record_uri", LINKS_PAGE_SIZE)
+
+
+def _listed_in_pages(storage, name, parent, filters, order, limit):
     rules = None
     while page := storage.list_all(
         name,
@@ -454,7 +461,7 @@ def _listed_in_pages(storage, name, parent, filters, order):
         filters=filters,
         sorting=[Sort(order, 1), Sort("id", 1)],
         pagination_rules=rules,
-        limit=PAGE_SIZE,
+        limit=limit,
     ):
         yield page
         rules = _after(page[-1], order)
@@ -476,7 +483,7 @@ def _all_links(storage, field, values):
     return [
         link
         for name in LINK_NAMES
-        for page in _listed_in_pages(storage, name, f"{LINKS_PARENT}*", filters, "record_uri")
+        for page in _pages_of_links(storage, name, filters)
         for link in page
     ]
 
@@ -489,12 +496,19 @@ def _links_with_ids(storage, locations):
 
 def _old_links(storage, field, values):
     """Return links that earlier plugins wrote: one parent, and ids that mean nothing."""
+    if len(values) > MAX_SINGLE_QUERIES and not _has_old_links(storage):
+        # Most have none, and to compare with thousands of values takes a database long.
+        return []
     filters = [Filter(field, values, COMPARISON.IN)]
     return [
         link
         for name in LINK_NAMES
         for link in storage.list_all(name, LINKS_PARENT, filters=filters)
     ]
+
+
+def _has_old_links(storage):
+    return any(storage.list_all(name, LINKS_PARENT, limit=1) for name in LINK_NAMES)
 
 
 def _is_old(link):

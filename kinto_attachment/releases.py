@@ -44,8 +44,8 @@ class Releases:
         if not locations:
             return
         written = self._written()
-        for start in range(0, len(locations), records.PAGE_SIZE):
-            page = locations[start : start + records.PAGE_SIZE]
+        for start in range(0, len(locations), records.LINKS_PAGE_SIZE):
+            page = locations[start : start + records.LINKS_PAGE_SIZE]
             written.append(records.add_release(self._storage, page))
 
     def take_name(self, location):

@@ -57,7 +57,8 @@ def queries(app):
 def test_queries_grow_with_the_pages_of_links_and_not_with_the_records(
     app, path, many, page_size, monkeypatch
 ):
-    monkeypatch.setattr(records, "PAGE_SIZE", page_size)
+    for name in ("PAGE_SIZE", "LINKS_PAGE_SIZE"):
+        monkeypatch.setattr(records, name, page_size)
     counted = {}
     for number in (many // 5, many):
         fill(app, number)

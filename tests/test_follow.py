@@ -181,7 +181,8 @@ class TestNeighbours:
 class TestManyFiles:
     @pytest.mark.parametrize("url", ["/records", ""])
     def test_links_are_read_in_pages(self, attached, url, monkeypatch):
-        monkeypatch.setattr("kinto_attachment.records.PAGE_SIZE", 2)
+        for name in ("PAGE_SIZE", "LINKS_PAGE_SIZE"):
+            monkeypatch.setattr(f"kinto_attachment.records.{name}", 2)
         monkeypatch.setattr("kinto_attachment.records.MAX_SINGLE_QUERIES", 3)
         for number in range(6):
             record = f"/buckets/blog/collections/photos/records/{number}"
