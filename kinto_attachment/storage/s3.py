@@ -562,6 +562,7 @@ class S3StagedFile:
         self._key = name if unique else f"{STAGING_FOLDER}{uuid.uuid4()}"
         self._size = 0
         self._buffer = bytearray()
+        self._filled = 0
         self._upload: MultipartUpload | None = None
 
     def write(self, chunk: bytes) -> None:
@@ -572,10 +573,10 @@ class S3StagedFile:
         self._size += len(chunk)
         remaining = memoryview(chunk)
         while remaining:
-            if len(self._buffer) == self._storage.part_size:
+            if self._filled == self._storage.part_size:
                 self._send_part()
-            room = self._storage.part_size - len(self._buffer)
-            self._buffer += remaining[:room]
+            room = self._storage.part_size - self._filled
+            self._fill(remaining[:room])
             remaining = remaining[room:]
 
     def publish(self) -> str:
@@ -583,6 +584,7 @@ class S3StagedFile:
 
         :raises StorageError: it cannot be stored.
         """
+        del self._buffer[self._filled :]
         name = self._put() if self._upload is None else self._complete()
         self._buffer = bytearray()
         return name
@@ -594,11 +596,28 @@ class S3StagedFile:
         if upload is not None:
             upload.discard()
 
+    def _fill(self, piece):
+        end = self._filled + len(piece)
+        if end > len(self._buffer):
+            self._grow(end)
+        self._buffer[self._filled : end] = piece
+        self._filled = end
+
+    def _grow(self, size):
+        """Have room for so many bytes. (A bytearray that grows by itself takes an eighth more.)"""
+        if self._upload is None:
+            size = min(max(size, 2 * len(self._buffer)), self._storage.part_size)
+        else:
+            size = self._storage.part_size
+        grown = bytearray(size)
+        grown[: len(self._buffer)] = self._buffer
+        self._buffer = grown
+
     def _send_part(self):
         if self._upload is None:
             self._upload = self._storage.begin_upload(self._key, self._upload_parameters())
         # What is sent stays as it is: the bytes that follow go into a new buffer.
-        part, self._buffer = self._buffer, bytearray()
+        part, self._buffer, self._filled = self._buffer, bytearray(), 0
         self._upload.send(part)
 
     def _put(self):
