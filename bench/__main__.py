@@ -1,6 +1,8 @@
 """Run the benchmark: ``python -m bench [--quick] [--only WORDS]``."""
 
 import argparse
+import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +23,8 @@ def main():
     scenarios = QUICK if arguments.quick else SCENARIOS
     chosen = [scenario for scenario in scenarios if arguments.only in scenario.title]
     RESULTS.mkdir(parents=True, exist_ok=True)
+    # So that the servers are stopped then, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("The benchmark was stopped"))
     print(report.machine())
     results = RESULTS / ("quick.json" if arguments.quick else "bench.json")
     outcomes = []

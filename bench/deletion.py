@@ -44,6 +44,7 @@ class Deletion:
                 client.send("PUT", uri, json_body({"data": {}}))
             for _ in range(self.records):
                 client.send(method, f"{collection}/records/{uuid.uuid4()}{suffix}", body)
+            ground.analyze(self.place)
             begin = time.perf_counter()
             client.send("DELETE", bucket, NO_BODY)
             return time.perf_counter() - begin

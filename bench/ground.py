@@ -4,7 +4,9 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.client import Body, Client, json_body
+import sqlalchemy
+
+from bench.client import MIB, Body, Client, json_body
 from tests.s3_support import Bucket, SeaweedFS
 from tests.support import (
     ROOT,
@@ -57,6 +59,7 @@ class Ground(contextlib.ExitStack):
         self.files.mkdir(parents=True)
         self._servers = {}
         self._postgresql = None
+        self._databases = {}
         self._bucket = None
 
     def server(self, place):
@@ -84,10 +87,22 @@ class Ground(contextlib.ExitStack):
             self._bucket = Bucket(seaweedfs.endpoint_url, "bench")
         return self._bucket
 
+    def analyze(self, place):
+        """Have PostgreSQL know what it holds, as its autovacuum does soon after many changes."""
+        if place in self._databases:
+            engine = sqlalchemy.create_engine(self._databases[place], isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                connection.execute(sqlalchemy.text("ANALYZE"))
+            engine.dispose()
+
     def clear(self):
-        """Delete the files that the last round has left."""
+        """Delete the large files that the last round has left.
+
+        Small ones stay: ext4 takes several times as long to make a file where many have just been
+        deleted, since for some minutes it does not use again what they have left.
+        """
         for path in self.files.iterdir():
-            if path.is_file():
+            if path.is_file() and path.stat().st_size > MIB:
                 path.unlink()
         if self._bucket is not None:
             keys = self._bucket.keys()
@@ -101,7 +116,8 @@ class Ground(contextlib.ExitStack):
             "kinto.attachment.resources.gzipped.gzipped": "true",
         }
         if place.records == "postgresql":
-            settings |= postgresql_backends(self._database())
+            self._databases[place] = self._database()
+            settings |= postgresql_backends(self._databases[place])
         if place.files == "local":
             return settings | {"kinto.attachment.base_path": str(self.files)}
         options = {**self.bucket().options, "aws.part_size_bytes": 8 * 1024**2}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from bench import report
+from bench.client import MIB
 from bench.ground import Ground
 from bench.measure import Bar, Figure, Outcome
 from bench.scenarios import SMALLEST
@@ -13,7 +14,11 @@ from bench.scenarios import SMALLEST
 def test_the_smallest_scenario_measures_every_contestant(tmp_path):
     with Ground(tmp_path) as ground:
         outcomes = [scenario.run(ground) for scenario in SMALLEST]
-        assert [path for path in ground.files.iterdir() if path.is_file()] == []
+        for name, size in (("small", MIB), ("large", MIB + 1)):
+            (ground.files / name).write_bytes(bytes(size))
+        ground.clear()
+        assert (ground.files / "small").exists()
+        assert not (ground.files / "large").exists()
     (outcome,) = outcomes
     assert outcome.figures.keys() == {"ours", "put", "bare"}
     assert all(figure.median > 0 for figure in outcome.figures.values())
