@@ -226,7 +226,7 @@ def _record_id(change):
 
 def _refuse_forgery(request, record_uri, change):
     old, new = _attachment(change.get("old")), _attachment(change.get("new"))
-    if not (old and new and _is_of_ours(record_uri, old, new)):
+    if not (new and _is_of_ours(record_uri, old, new)):
         return
     allowed = _seen().allowed.get(record_uri)
     if allowed is None:
@@ -240,9 +240,16 @@ def _refuse_forgery(request, record_uri, change):
 
 
 def _is_of_ours(record_uri, old, new):
+    """Return whether the metadata of a file of ours is changed.
+
+    Or where a record without has got some: whether it is that of a file that it had before, in the
+    same transaction.
+    """
     seen = _seen()
-    earlier = [old, *seen.allowed.get(record_uri, ())]
     locations = [link["location"] for link in seen.of[record_uri]]
+    if not old:
+        return any(records.locates(new, location) for location in locations)
+    earlier = [old, *seen.allowed.get(record_uri, ())]
     if any(records.locates(one, location) for one in earlier for location in locations):
         return True
     return old == new and bool(seen.at_start[record_uri])
@@ -253,11 +260,18 @@ def _settle(request, record_uri, attachment, links):
     kept = [link for link in links if records.locates(attachment, link["location"])]
     storage = request.registry.storage
     for link in kept:
-        if link.get("attachment", attachment) != attachment:
+        is_changed = link.get("attachment", attachment) != attachment
+        # Where it may not be, this is about an earlier change, and the one that did it is refused.
+        if is_changed and _may_have(request, record_uri, attachment):
             records.add_link(storage, record_uri, link["location"], attachment, link.get("origin"))
     if not kept and attachment:
         _hold(request, record_uri, attachment)
     return [link for link in links if link not in kept]
+
+
+def _may_have(request, record_uri, attachment):
+    allowed = _seen().allowed.get(record_uri, ())
+    return attachment in allowed or bool(_sources(request, record_uri, attachment))
 
 
 def _hold(request, record_uri, attachment):

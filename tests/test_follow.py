@@ -71,6 +71,29 @@ class TestForgery:
         assert (response.status_code, response.json["message"]) == (400, REFUSED)
         assert len(attached.files()) == 2
 
+    @pytest.mark.parametrize(
+        ("method", "path", "data"),
+        [
+            ("PATCH", RECORD, {"attachment": None}),
+            ("PUT", RECORD, {"title": "a"}),
+            ("DELETE", RECORD, None),
+            ("DELETE", ATTACHMENT, None),
+        ],
+    )
+    def test_metadata_that_comes_back_changed_in_a_batch_is_refused(
+        self, attached, method, path, data
+    ):
+        forged = {**FORGED, "location": attached.record()["attachment"]["location"]}
+        response = batch(attached, (method, path, data), ("PUT", RECORD, {"attachment": forged}))
+        assert (response.status_code, response.json["message"]) == (400, REFUSED)
+        assert contents(attached) == [b"once upon a time"]
+
+    def test_what_is_no_file_of_ours_may_take_the_place_of_one_in_a_batch(self, attached):
+        requests = ("DELETE", ATTACHMENT, None), ("PATCH", RECORD, {"attachment": FORGED})
+        batch(attached, *requests)
+        assert attached.record()["attachment"] == FORGED
+        assert (attached.files(), attached.links()) == ({}, [])
+
     def test_unchanged_metadata_is_fine(self, attached):
         record = {**attached.record(), "title": "Summer"}
         before = attached.files(), attached.links()
