@@ -12,6 +12,7 @@ import math
 import os
 import re
 import string
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,9 +27,14 @@ PREFIX = "attachment."
 MIMETYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
 """A media type without parameters (RFC 6838, section 4.2)."""
 
-
 MAX_NAME_BYTES = 255
 """What file systems allow for a name in a path."""
+
+MAX_RID = 100
+"""How many characters of a record's id go into the name of its file."""
+
+MAX_STEM = 180
+"""How long a name may be that is made of a random one, so that an extension fits behind it."""
 
 NOT_OF_A_PATH = re.compile(r"[\x00-\x1f\x7f\\]")
 
@@ -375,6 +381,8 @@ def _filename_pattern(text):
     _check_placeholders(text, "datetime", "rid", "filename")
     if not re.fullmatch(r"[A-Za-z0-9_.{}-]+", text) or "{{" in text or "}}" in text:
         raise ValueError("should be placeholders, letters, digits, dots, dashes and underscores")
+    if len(text.format(datetime="0" * 14, rid="0" * MAX_RID, filename=uuid.uuid4())) > MAX_STEM:
+        raise ValueError(f"should make names of at most {MAX_STEM} characters")
     return text
 
 

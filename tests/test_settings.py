@@ -158,6 +158,8 @@ def test_the_environment_may_choose_the_storage(monkeypatch):
         ("filename_pattern", "{filename"),
         ("filename_pattern", "../{filename}"),
         ("filename_pattern", "{{filename}}"),
+        ("filename_pattern", "x" * 145 + "{filename}"),
+        ("filename_pattern", "{rid}{rid}"),
         ("extensions", ""),
         ("extensions", "+"),
         ("extensions", "images+"),

@@ -31,22 +31,23 @@ import os
 import re
 import sys
 import threading
+import time
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from itertools import count
 from typing import Any
 
 import transaction
 from pyramid.settings import asbool
 
+from kinto_attachment.settings import MAX_NAME_BYTES, MAX_RID
+
 
 logger = logging.getLogger(__name__)
 
-MAX_NAME_BYTES = 255
 MAX_EXTENSION_BYTES = 64
 HEARTBEAT_TIMEOUT_SECONDS = 1.5
 
@@ -90,8 +91,9 @@ def stored_name(
     stem, extension = _safe_parts(filename)
     if randomize:
         stem, extension = str(uuid.uuid4()), extension.lower()
-    now = datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
-    stem = _safe_stem(pattern.format(datetime=now, rid=record_id, filename=stem))
+    now = time.strftime("%Y%m%d%H%M%S", time.gmtime())
+    # Cut here, so that no long id takes the place of what makes a random name unique.
+    stem = _safe_stem(pattern.format(datetime=now, rid=record_id[:MAX_RID], filename=stem))
     name = _fit(stem, extension + appended)
     return f"{folder}/{name}" if folder else name
 
