@@ -1,6 +1,7 @@
 """Stored names, the local storage, and the files of a transaction."""
 
 import errno
+import fcntl
 import multiprocessing
 import os
 import re
@@ -81,6 +82,13 @@ def test_a_random_name_keeps_the_extension_in_lower_case():
     first = stored_name("Photo.JPG", "a/b", randomize=True)
     assert re.fullmatch(rf"a/b/{uuid4}\.jpg", first)
     assert first != stored_name("Photo.JPG", "a/b", randomize=True)
+
+
+def test_a_random_name_is_in_the_stored_one_whatever_the_record_is_called():
+    pattern = "{rid}-" + "x" * 43 + "{filename}"
+    name = stored_name("a." + "y" * 80, "", True, pattern, "r" * 500, ".gz")
+    assert re.search(r"x[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.y+\.gz$", name)
+    assert len(name) <= 255
 
 
 def test_a_published_file_is_there_under_its_name(storage):
@@ -193,6 +201,79 @@ def test_a_name_that_cannot_be_synced_is_not_left(storage, monkeypatch, unique):
         staged.publish()
     staged.discard()
     assert listing(storage) == []
+
+
+@pytest.mark.parametrize("unique", [False, True])
+def test_a_file_whose_closing_fails_is_not_left(storage, unique):
+    staged = storage.stage("story.txt", "text/plain", unique=unique)
+    file = staged._file
+
+    class Failing:
+        """A file on a network, the last bytes of which could not be sent."""
+
+        flush, fileno = file.flush, file.fileno
+
+        def close(self):
+            file.close()
+            raise OSError(errno.EIO, "Input/output error")
+
+    staged._file = Failing()
+    with pytest.raises(StorageError):
+        staged.publish()
+    staged.discard()
+    assert listing(storage) == []
+
+
+def test_a_file_whose_staged_name_stays_is_not_left(storage, monkeypatch):
+    def busy(path):
+        monkeypatch.undo()
+        raise OSError(errno.EIO, "Input/output error")
+
+    staged = storage.stage("story.txt", "text/plain")
+    monkeypatch.setattr(os, "remove", busy)
+    with pytest.raises(StorageError):
+        staged.publish()
+    staged.discard()
+    assert listing(storage) == []
+
+
+def test_a_name_that_was_taken_for_nothing_is_not_left(storage, monkeypatch):
+    def failing(number):
+        def fail(source, target):
+            raise OSError(number, os.strerror(number))
+
+        return fail
+
+    monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    monkeypatch.setattr(os, "replace", failing(errno.EIO))
+    staged = storage.stage("story.txt", "text/plain")
+    with pytest.raises(StorageError):
+        staged.publish()
+    staged.discard()
+    assert listing(storage) == []
+
+
+def test_a_staged_file_that_cannot_be_locked_is_not_left(storage, monkeypatch):
+    def no_locks(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(StorageError):
+        storage.stage("story.txt", "text/plain")
+    assert listing(storage) == []
+
+
+def test_a_staged_file_that_cannot_be_removed_is_closed_and_logged(storage, monkeypatch, caplog):
+    def read_only(path):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    staged = storage.stage("story.txt", "text/plain")
+    file = staged._file
+    monkeypatch.setattr(os, "remove", read_only)
+    staged.discard()
+    assert file.closed
+    (line,) = caplog.records
+    assert "Read-only file system" in line.getMessage()
 
 
 def test_a_stored_file_has_the_rights_that_the_process_gives(storage):

@@ -212,11 +212,8 @@ class LocalStorage(LocalFileStorage):
 
     def _sync_name(self, name):
         path = os.path.join(self.base_path, name)
-        try:
+        with _removed_on_error(path):
             self.sync_folder(os.path.dirname(path))
-        except OSError:
-            os.remove(path)
-            raise
 
     def _clear_abandoned(self):
         """Delete the staged files of writers that are gone: their locks went with them."""
@@ -241,8 +238,13 @@ class LocalStagedFile:
         self._path = path
         self._publish = publish
         self._name = name
+        self._is_published = False
         self._file = open(path, "xb")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        except OSError:
+            self.discard()
+            raise
 
     def write(self, chunk: bytes) -> None:
         """Append these bytes.
@@ -261,14 +263,23 @@ class LocalStagedFile:
             self._file.flush()
             self._storage.sync(self._file.fileno())
             name = self._publish(self._path, self._name)
-            self._file.close()
+            self._is_published = True
+            with _removed_on_error(os.path.join(self._storage.base_path, name)):
+                self._file.close()
             return name
 
     def discard(self) -> None:
         """Forget the file. Does nothing where it is published or discarded."""
+        if self._is_published:
+            return
         # Removed before it is closed: closing may fail (a full disk), and unlocks.
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.remove(self._path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            # What has gone wrong before is told, and not that this goes wrong as well.
+            logger.error("The unfinished upload %s stays: %s", self._path, error)
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -318,9 +329,21 @@ def _move_to_free_name(source: str, target: str) -> None:
             raise
         # The name is taken first, as an empty file that nobody knows of yet.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL))
-        os.replace(source, target)
+        with _removed_on_error(target):
+            os.replace(source, target)
     else:
-        os.remove(source)
+        with _removed_on_error(target):
+            os.remove(source)
+
+
+@contextlib.contextmanager
+def _removed_on_error(path: str) -> Any:
+    """Remove a file where what is done with it fails: nobody would know that it is there."""
+    try:
+        yield
+    except OSError:
+        os.remove(path)
+        raise
 
 
 @contextlib.contextmanager
