@@ -267,6 +267,19 @@ def answering_nonsense(proxy):
     return lambda handler, seen: proxy.answer(handler, 500, b"<html>") or True
 
 
+def swallowing(proxy, operation):
+    """S3 does what it is asked to, and the answer is lost on its way."""
+
+    def swallow(handler, seen):
+        if seen.operation != operation:
+            return False
+        proxy.forward(handler, answer=False)
+        handler.close_connection = True
+        return True
+
+    return swallow
+
+
 FAULTS = {
     "refuses": refusing(403, "AccessDenied"),
     "has no such bucket": refusing(404, "NoSuchBucket"),
@@ -403,18 +416,29 @@ class TestFaults:
         app.upload(status=503)
         assert proxy.operations() == ["PutObject"]
 
-    def test_a_file_that_s3_has_stored_without_saying_so_is_deleted(self, app, bucket, proxy):
-        def swallow(handler, seen):
-            if seen.operation != "PutObject":
-                return False
-            proxy.forward(handler, answer=False)
-            handler.close_connection = True
-            return True
+    @pytest.mark.parametrize(
+        ("operation", "size"), [("PutObject", 11), ("Complete", 3 * PART_BYTES)]
+    )
+    def test_a_file_that_s3_has_stored_without_saying_so_is_deleted(
+        self, app, bucket, proxy, operation, size
+    ):
+        proxy.misbehave = swallowing(proxy, operation)
+        app.upload(file_part(b"x" * size), status=503)
+        assert eventually(lambda: "DeleteObject" in proxy.operations() and bucket.keys() == [])
 
-        proxy.misbehave = swallow
-        app.upload(status=503)
-        assert eventually(lambda: bucket.keys() == [])
-        assert "DeleteObject" in proxy.operations()
+    @pytest.mark.parametrize(
+        ("operation", "size"), [("PutObject", 11), ("Complete", 3 * PART_BYTES)]
+    )
+    def test_what_is_replaced_is_not_deleted(self, watched, bucket, proxy, operation, size):
+        store(watched, b"previous")
+        proxy.misbehave = swallowing(proxy, operation)
+        staged = watched.replace("story.txt", "text/plain")
+        staged.write(b"x" * size)
+        with pytest.raises(StorageError):
+            staged.publish()
+        staged.discard()
+        assert not eventually(lambda: "DeleteObject" in proxy.operations(), seconds=1)
+        assert bucket.keys() == ["story.txt"]
 
     def test_one_that_cannot_be_deleted_keeps_no_other_from_being_deleted(
         self, watched, bucket, proxy

@@ -260,7 +260,8 @@ class S3Storage(S3FileStorage):
 
     def replace(self, name: str, mimetype: str) -> "S3StagedFile":
         """Return a new staged file that takes this very name when it is published."""
-        return self.stage(name, mimetype, unique=True)
+        parameters = {**self._object_parameters, "ContentType": mimetype}
+        return S3StagedFile(self, name, parameters, unique=True, replaces=True)
 
     def open(self, name: str) -> BinaryIO:
         """Return a stored file, opened for reading.
@@ -364,7 +365,7 @@ class S3Storage(S3FileStorage):
         if acl:
             parameters["ACL"] = acl
         storage = self._of_bucket(bucket_name)
-        staged = S3StagedFile(storage, name, parameters, unique=randomize or replace)
+        staged = S3StagedFile(storage, name, parameters, randomize or replace, replace)
         try:
             file.seek(0)
             shutil.copyfileobj(file, staged)
@@ -467,7 +468,9 @@ class MultipartUpload:
 
         :raises StorageError: a part could not be sent.
         """
-        self._add(lambda number: self._send(number, body))
+        # Handed over, so that its memory is free before somebody who waits for the part goes on.
+        bodies = [body]
+        self._add(lambda number: self._send(number, bodies.pop()))
 
     def copy(self, source: str, first: int, last: int) -> None:
         """Have S3 copy the next part from another object, bytes ``first`` to ``last``.
@@ -551,13 +554,25 @@ class MultipartUpload:
 
 
 class S3StagedFile:
-    """A file that is being written: in memory, and once it is too large for that, as an upload."""
+    """A file that is being written: in memory, and once it is too large for that, as an upload.
 
-    def __init__(self, storage: S3Storage, name: str, parameters: Mapping[str, str], unique: bool):
+    :param unique: whether nobody else asks for the name, or it is to be taken in any case.
+    :param replaces: whether something may have the name that must not be deleted.
+    """
+
+    def __init__(
+        self,
+        storage: S3Storage,
+        name: str,
+        parameters: Mapping[str, str],
+        unique: bool,
+        replaces: bool = False,
+    ):
         self._storage = storage
         self._name = name
         self._parameters = parameters
         self._unique = unique
+        self._replaces = replaces
         # The key of an upload is told when it begins: only a unique one is free when it ends.
         self._key = name if unique else f"{STAGING_FOLDER}{uuid.uuid4()}"
         self._size = 0
@@ -638,13 +653,22 @@ class S3StagedFile:
             self._storage.call("put_object", Key=self._key, **parameters)
         except S3Error as error:
             if error.status not in range(400, 500):
-                # S3 may have stored it and only failed to say so.
-                in_background(lambda: self._storage.delete_many([self._key]))
+                self._delete_doubtful()
             raise
+
+    def _delete_doubtful(self):
+        """Delete what S3 may have stored and only failed to say so."""
+        if not self._replaces:
+            in_background(lambda: self._storage.delete_many([self._key]))
 
     def _complete(self):
         self._send_part()
-        self._upload.complete()
+        try:
+            self._upload.complete()
+        except S3Error:
+            # Whatever it says: to the next try it answers that there is no such upload.
+            self._delete_doubtful()
+            raise
         self._upload = None
         if self._unique:
             return self._name
