@@ -314,6 +314,9 @@ def get_file(request):
     asked = type(request)(environ)
     asked.headers["Range"] = _plain_range(request.headers.get("Range", ""), stat.st_size)
     served = asked.get_response(file_app)
+    if served.status_code in (403, 404):
+        # Gone since it was looked at, or not to be opened: WebOb's own pages would tell its path.
+        raise HTTPNotFound()
     if served.status_code == 416:
         raise errors.no_such_range(stat.st_size)
     return StreamedResponse(

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from kinto.core.metrics import IMetricsService, NoOpMetricsService
+from webob.static import FileApp
 
 from kinto_attachment import __version__
 from tests.support import ALICE, App, file_part
@@ -281,6 +282,22 @@ def test_a_range_that_is_none_or_several_is_ignored(serving):
     location = serving.upload().json["location"]
     for asked in NO_RANGES:
         assert get_file(serving, location, 200, Range=asked).body == b"once upon a time"
+
+
+@pytest.mark.parametrize("gone_before", ["it is looked at", "it is opened"])
+def test_a_file_that_goes_while_it_is_asked_for_is_not_found(serving, monkeypatch, gone_before):
+    location = serving.upload().json["location"]
+
+    def going(path, **options):
+        file_app = FileApp(path, **options)
+        if gone_before == "it is looked at":
+            os.remove(path)
+        else:
+            monkeypatch.setattr(file_app, "_open", lambda name, mode: io.FileIO(name + ".gone"))
+        return file_app
+
+    monkeypatch.setattr("kinto_attachment.views.FileApp", going)
+    assert get_file(serving, location, 404).json["errno"] == 111
 
 
 def test_the_end_of_an_empty_file_is_the_empty_file(serving):
