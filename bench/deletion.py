@@ -23,10 +23,11 @@ class Deletion:
 
     def run(self, ground):
         """Return the times in seconds."""
+        folder = ground.new_folder()
         seconds = {
-            "attachments": self._bucket(ground, "/attachment", "POST", form(FILE_BYTES)),
+            "attachments": self._bucket(ground, "/attachment", "POST", form(FILE_BYTES), folder),
             "plain records": self._bucket(ground, "", "PUT", json_body({"data": PLAIN_RECORD})),
-            "unlinking": self._unlinking(ground),
+            "unlinking": _unlinking(folder),
         }
         seconds["both"] = seconds["plain records"] + seconds["unlinking"]
         figures = {name: Figure(name, "s", [value]) for name, value in seconds.items()}
@@ -35,7 +36,13 @@ class Deletion:
             f"deleting {self.title}", figures, (Bar(title, "attachments", "both", at_most=1.5),)
         )
 
-    def _bucket(self, ground, suffix, method, body):
+    def _bucket(self, ground, suffix, method, body, beside=None):
+        """Fill a bucket, and return how long it takes to delete it.
+
+        :param beside: a folder that gets a file with each request, so that there are as many files
+            as the server has, and as old: ext4 unlinks in a fraction of the time what it has not
+            yet written.
+        """
         client = Client(ground.server(self.place).port)
         try:
             bucket = f"/v1/buckets/{uuid.uuid4()}"
@@ -44,6 +51,8 @@ class Deletion:
                 client.send("PUT", uri, json_body({"data": {}}))
             for _ in range(self.records):
                 client.send(method, f"{collection}/records/{uuid.uuid4()}{suffix}", body)
+                if beside:
+                    (beside / uuid.uuid4().hex).write_bytes(b"x" * FILE_BYTES)
             ground.analyze(self.place)
             begin = time.perf_counter()
             client.send("DELETE", bucket, NO_BODY)
@@ -51,11 +60,10 @@ class Deletion:
         finally:
             client.close()
 
-    def _unlinking(self, ground):
-        paths = [ground.files / uuid.uuid4().hex for _ in range(self.records)]
-        for path in paths:
-            path.write_bytes(b"x" * FILE_BYTES)
-        begin = time.perf_counter()
-        for path in paths:
-            path.unlink()
-        return time.perf_counter() - begin
+
+def _unlinking(folder):
+    paths = list(folder.iterdir())
+    begin = time.perf_counter()
+    for path in paths:
+        path.unlink()
+    return time.perf_counter() - begin

@@ -1,6 +1,7 @@
 """Where the races are run: servers in processes of their own, and what they need."""
 
 import contextlib
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +79,10 @@ class Ground(contextlib.ExitStack):
         server = BenchServer(place.server, folder, settings, environment).wait_until_ready()
         self._create_collections(server)
         return server
+
+    def new_folder(self):
+        """Return an empty folder on the disk that the stored files are on."""
+        return Path(tempfile.mkdtemp(dir=self._folder))
 
     def bucket(self):
         """Return the bucket of the S3 server."""
