@@ -203,6 +203,15 @@ def write(request, changes, permissions=None):
     return record_request.response
 
 
+def beginning_with(text):
+    """Return the pattern of the parents that begin with this.
+
+    Kinto makes a ``LIKE`` or a regular expression of it. To the former a plain ``_`` is any
+    character, so that no index would know where to begin.
+    """
+    return text.replace("_", r"\_") + "*"
+
+
 def lock_deleted(storage, object_uri):
     """Wait for the uploads to a bucket or a collection, and keep further ones waiting."""
     _lock(storage, "pg_advisory_xact_lock", [object_uri])
@@ -301,8 +310,8 @@ def pages_of_links(storage, field=None, object_uri=None):
     :param object_uri: that of the bucket or collection, without which all links are returned.
     """
     filters = [Filter(field, object_uri, COMPARISON.EQ)] if object_uri else []
-    for name in LINK_NAMES:
-        yield from _pages_of_links(storage, name, filters)
+    for name, parent in _places_of_links(object_uri):
+        yield from _pages_of_links(storage, name, parent, filters)
 
 
 def remove_links(storage, links):
@@ -311,7 +320,9 @@ def remove_links(storage, links):
     removed = set()
     if len(ours) > MAX_SINGLE_QUERIES:
         for page in _pages(ours):
-            removed |= _delete_all(storage, LINKS, f"{LINKS_PARENT}*", len(page), _any_of(page))
+            removed |= _delete_all(
+                storage, LINKS, beginning_with(LINKS_PARENT), len(page), _any_of(page)
+            )
     else:
         for link in ours:
             removed |= _delete(storage, link)
@@ -334,8 +345,8 @@ def remove_page(storage, links, field, object_uri):
         Filter("id", {link["id"] for link in links}, COMPARISON.IN),
     ]
     removed = set()
-    for name in LINK_NAMES:
-        removed |= _delete_all(storage, name, f"{LINKS_PARENT}*", len(links), {"filters": filters})
+    for name, parent in _places_of_links(object_uri):
+        removed |= _delete_all(storage, name, parent, len(links), {"filters": filters})
     return removed
 
 
@@ -387,7 +398,7 @@ def releases_before(storage, timestamp, limit):
     """
     found = storage.list_all(
         RELEASES,
-        f"{RELEASES_PARENT}*",
+        beginning_with(RELEASES_PARENT),
         filters=[Filter("last_modified", timestamp, COMPARISON.MAX)],
         sorting=[Sort("last_modified", 1)],
         limit=limit,
@@ -398,13 +409,15 @@ def releases_before(storage, timestamp, limit):
 def releases_of(storage, location):
     """Return the ids of the releases that a stored file is written down in."""
     filters = [Filter("locations", [location], COMPARISON.CONTAINS)]
-    found = storage.list_all(RELEASES, f"{RELEASES_PARENT}*", filters=filters)
+    found = storage.list_all(RELEASES, beginning_with(RELEASES_PARENT), filters=filters)
     return [release["id"] for release in found]
 
 
 def released(storage):
     """Return all stored files that are written down in releases."""
-    pages = _listed_in_pages(storage, RELEASES, f"{RELEASES_PARENT}*", [], "id", PAGE_SIZE)
+    pages = _listed_in_pages(
+        storage, RELEASES, beginning_with(RELEASES_PARENT), [], "id", PAGE_SIZE
+    )
     return [location for page in pages for release in page for location in release["locations"]]
 
 
@@ -448,8 +461,15 @@ def _key(object_uri):
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def _pages_of_links(storage, name, filters):
-    parent = f"{LINKS_PARENT}*"
+def _places_of_links(object_uri=None):
+    """Return where links are, all or those of a bucket or a collection: names and parents."""
+    if object_uri is None:
+        return [(name, beginning_with(LINKS_PARENT)) for name in LINK_NAMES]
+    old = [(name, LINKS_PARENT) for name in LINK_NAMES]
+    return [(LINKS, beginning_with(f"{LINKS_PARENT}{object_uri}/")), *old]
+
+
+def _pages_of_links(storage, name, parent, filters):
     return _listed_in_pages(storage, name, parent, filters, "record_uri", LINKS_PAGE_SIZE)
 
 
@@ -482,8 +502,8 @@ def _all_links(storage, field, values):
     filters = [Filter(field, values, COMPARISON.IN)]
     return [
         link
-        for name in LINK_NAMES
-        for page in _pages_of_links(storage, name, filters)
+        for name, parent in _places_of_links()
+        for page in _pages_of_links(storage, name, parent, filters)
         for link in page
     ]
 
@@ -491,7 +511,7 @@ def _all_links(storage, field, values):
 def _links_with_ids(storage, locations):
     """Return links of ours, on any of these stored files."""
     ids = [_link_id(location) for location in locations]
-    return storage.list_all(LINKS, f"{LINKS_PARENT}*", filters=_with_ids(ids)["filters"])
+    return storage.list_all(LINKS, beginning_with(LINKS_PARENT), filters=_with_ids(ids)["filters"])
 
 
 def _old_links(storage, field, values):

@@ -33,12 +33,12 @@ def fill(app, number):
 
 @contextlib.contextmanager
 def queries(app):
-    """Collect the statements that Kinto sends to the database."""
+    """Collect the statements that Kinto sends to the database, with their parameters."""
     engine = app.registry.storage.client.session_factory().get_bind()
     statements = []
 
-    def collect(connection, cursor, statement, *args):
-        statements.append(statement)
+    def collect(connection, cursor, statement, parameters, *args):
+        statements.append((statement, parameters))
 
     sqlalchemy.event.listen(engine, "before_cursor_execute", collect)
     yield statements
@@ -69,6 +69,32 @@ def test_queries_grow_with_the_pages_of_links_and_not_with_the_records(
         counted[number] = len(statements)
     more_pages = 2
     assert 0 < counted[many] - counted[many // 5] <= 12 * more_pages, counted
+
+
+def plan(app, statement, parameters):
+    """Return how the database would do it where there is too much to read it all."""
+    with app.registry.storage.client.connect(readonly=True) as session:
+        session.execute(sqlalchemy.text("SET LOCAL enable_seqscan = off"))
+        cursor = session.connection().connection.cursor()
+        cursor.execute(f"EXPLAIN {statement}", parameters)
+        return "\n".join(line for (line,) in cursor.fetchall())
+
+
+@pytest.mark.parametrize("change", ["bucket", "collection", "a look for releases"])
+def test_what_others_have_is_not_read(app, change):
+    fill(app, 30)
+    with queries(app) as statements:
+        if change == "a look for releases":
+            records.releases_before(app.registry.storage, 1, 100)
+            records.releases_of(app.registry.storage, "a.txt")
+        else:
+            path = {"bucket": "/buckets/many", "collection": PHOTOS}[change]
+            app.delete(path, headers=ALICE, status=200)
+    of_parents = [one for one in statements if "parent_id LIKE" in one[0]]
+    plans = [plan(app, *one) for one in of_parents if "DELETE" not in one[0]]
+    assert plans and all("(parent_id >= '" in text for text in plans), plans
+    assert not any(one[1]["parent_id"].startswith("_") for one in of_parents)
+    app.delete("/buckets/many", headers=ALICE, status="*")
 
 
 def test_a_small_upload_takes_no_more_queries_than_a_record(app):

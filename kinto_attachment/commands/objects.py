@@ -35,12 +35,14 @@ def pages_of_records(server: Server) -> Iterator[tuple[str, Page]]:
 def pages_of_links(server: Server) -> Iterator[Page]:
     """Return all links, of any age."""
     for name in records.LINK_NAMES:
-        yield from _by_id(server, name, f"{records.LINKS_PARENT}*", also_by="record_uri")
+        yield from _by_id(
+            server, name, records.beginning_with(records.LINKS_PARENT), also_by="record_uri"
+        )
 
 
 def pages_of_releases(server: Server) -> Iterator[Page]:
     """Return all releases, as they are written down."""
-    yield from _by_id(server, records.RELEASES, f"{records.RELEASES_PARENT}*")
+    yield from _by_id(server, records.RELEASES, records.beginning_with(records.RELEASES_PARENT))
 
 
 def _by_time(server, name, parent, filters=()):
