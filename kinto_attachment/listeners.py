@@ -74,8 +74,11 @@ def on_records_changed(event):
         bucket_id=event.payload["bucket_id"],
         id=event.payload["collection_id"],
     )
-    changes = event.impacted_objects
-    trusted = [change for change in changes if _is_trusted(event.request, change)]
+    told = event.impacted_objects
+    changes = records.completed(event.request.registry.storage, collection_uri, told)
+    trusted = [
+        change for change, one in zip(changes, told, strict=True) if _is_trusted(event.request, one)
+    ]
     attachments.follow(event.request, collection_uri, changes, trusted)
 
 

@@ -248,6 +248,25 @@ def current(storage, collection_uri, ids):
     return found
 
 
+def completed(storage, collection_uri, changes):
+    """Return changes of records with the whole of the new ones.
+
+    Kinto tells a part of them where the client asks for no more (``Response-Behavior``, in
+    ``Resource.patch`` of ``kinto.core.resource``). What the record is when the transaction ends
+    stands for what it was in between.
+    """
+    ids = {change["old"]["id"] for change in changes if _is_partial(change)}
+    found = current(storage, collection_uri, ids)
+    return [
+        {**change, "new": found.get(change["old"]["id"])} if _is_partial(change) else change
+        for change in changes
+    ]
+
+
+def _is_partial(change):
+    return "old" in change and "id" not in change["new"]
+
+
 def add_link(storage, record_uri, location, attachment, origin=None):
     """Link a record with a stored file, and return the link.
 
@@ -602,6 +621,8 @@ def _record_request(request, method, record_uri):
     subrequest.info = {}
     _authenticate_as(subrequest, request)
     headers = _deserialize(subrequest, "header", HEADER_SCHEMA, dict(request.headers))
+    # Of the record: the plugin looks at all that it is told of the change.
+    headers.pop("Response-Behavior", None)
     subrequest.validated = {"header": headers, "querystring": {}, "body": {}}
     return subrequest
 

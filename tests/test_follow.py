@@ -33,7 +33,57 @@ def contents(app):
     return sorted(app.files().values())
 
 
+BEHAVIORS = ["full", "light", "diff"]
+
+
+@pytest.mark.parametrize("behavior", BEHAVIORS)
+class TestResponseBehavior:
+    """Clients that want only a part of the changed record, which is all that listeners are told."""
+
+    def test_other_attributes_may_be_changed(self, attached, behavior):
+        headers = {**ALICE, "Response-Behavior": behavior}
+        attachment = attached.record()["attachment"]
+        attached.patch_json(RECORD, {"data": {"title": "Summer"}}, headers=headers, status=200)
+        assert attached.record()["attachment"] == attachment
+        assert contents(attached) == [b"once upon a time"]
+        attached.put_json(SECOND, {"data": {"title": "Autumn"}}, headers=ALICE)
+        attached.patch_json(SECOND, {"data": {"title": "Winter"}}, headers=headers, status=200)
+
+    def test_a_file_is_replaced_and_detached(self, attached, behavior):
+        headers = {**ALICE, "Response-Behavior": behavior}
+        answer = attached.upload(file_part(b"second"), headers=headers, status=200).json
+        assert answer == attached.record()["attachment"]
+        assert contents(attached) == [b"second"]
+        attached.delete(ATTACHMENT, headers=headers, status=204)
+        assert (contents(attached), attached.links()) == ([], [])
+
+    def test_a_file_goes_with_its_metadata(self, attached, behavior):
+        headers = {**ALICE, "Response-Behavior": behavior}
+        attached.patch_json(RECORD, {"data": {"attachment": None}}, headers=headers, status=200)
+        assert (contents(attached), attached.links()) == ([], [])
+
+    def test_a_copy_holds_the_file(self, attached, behavior):
+        headers = {**ALICE, "Response-Behavior": behavior}
+        copied = {"data": {"attachment": attached.record()["attachment"]}}
+        attached.put_json(SECOND, {"data": {}}, headers=ALICE)
+        attached.patch_json(SECOND, copied, headers=headers, status=200)
+        attached.delete(RECORD, headers=ALICE)
+        assert contents(attached) == [b"once upon a time"]
+
+    def test_a_record_may_go_in_the_same_batch(self, attached, behavior):
+        headers = {"Response-Behavior": behavior}
+        change = {"method": "PATCH", "path": RECORD, "headers": headers}
+        requests = [
+            {**change, "body": {"data": {"title": "Summer"}}},
+            {"method": "DELETE", "path": RECORD},
+        ]
+        answers = attached.post_json("/batch", {"requests": requests}, headers=ALICE).json
+        assert [one["status"] for one in answers["responses"]] == [200, 200]
+        assert (contents(attached), attached.links()) == ([], [])
+
+
 class TestForgery:
+    @pytest.mark.parametrize("behavior", BEHAVIORS)
     @pytest.mark.parametrize(
         ("method", "body", "headers"),
         [
@@ -49,9 +99,10 @@ class TestForgery:
             ),
         ],
     )
-    def test_changed_metadata_is_refused(self, attached, method, body, headers):
+    def test_changed_metadata_is_refused(self, attached, method, body, headers, behavior):
         before = attached.state()
         request = getattr(attached, f"{method}_json")
+        headers = {**headers, "Response-Behavior": behavior}
         response = request(RECORD, body, headers=headers, status=400)
         assert response.json["message"] == REFUSED
         assert attached.files() == before[1]
