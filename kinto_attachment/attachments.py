@@ -11,6 +11,7 @@ from dataclasses import asdict
 import transaction
 
 from kinto_attachment import default_bucket, errors, records, uploads
+from kinto_attachment.settings import MAX_NAME_BYTES
 from kinto_attachment.storage import TransactionFiles, stored_name
 
 
@@ -103,21 +104,21 @@ def follow(request, collection_uri, changes, trusted=()):
     ids = {_record_id(change) for change in unsettled if "old" in change or change in carried}
     if not ids:
         return
-    linked = {f"{collection_uri}/records/{id_}": [] for id_ in ids}
+    linked = {records.uri_of(collection_uri, id_): [] for id_ in ids}
     for link in records.links_of(storage, list(linked)):
         linked[link["record_uri"]].append(link)
     for record_uri, links in linked.items():
         _seen().remember(record_uri, links)
     for change in trusted:
-        record_uri = f"{collection_uri}/records/{_record_id(change)}"
+        record_uri = records.uri_of(collection_uri, _record_id(change))
         _seen().allowed.setdefault(record_uri, []).append(_attachment(change.get("new")))
     for change in carried:
         if not any(change is one for one in trusted):
-            _refuse_forgery(request, f"{collection_uri}/records/{_record_id(change)}", change)
+            _refuse_forgery(request, records.uri_of(collection_uri, _record_id(change)), change)
     existing = records.current(storage, collection_uri, ids)
     let_go = []
     for id_ in ids:
-        record_uri = f"{collection_uri}/records/{id_}"
+        record_uri = records.uri_of(collection_uri, id_)
         attachment = _attachment(existing.get(id_, {}))
         let_go += _settle(request, record_uri, attachment, linked[record_uri])
     _let_go(request, let_go)
@@ -345,7 +346,7 @@ def _release_files(request, links, removed):
 def _is_settled(collection_uri, change):
     """Return whether a change is that of attaching or detaching itself."""
     settled = _seen().settled
-    record_uri = f"{collection_uri}/records/{_record_id(change)}"
+    record_uri = records.uri_of(collection_uri, _record_id(change))
     return (
         "new" in change
         and record_uri in settled
@@ -385,6 +386,8 @@ def _stage(request, filename, mimetype):
         raise errors.extension_not_allowed()
     ids = request.matchdict
     folder = settings.folder_of(ids["bucket_id"], ids["collection_id"])
+    if any(len(name.encode()) > MAX_NAME_BYTES for name in folder.split("/")):
+        raise errors.ids_too_long(MAX_NAME_BYTES)
     pattern = settings.filename_pattern
     appended = ""
     if settings.gzipped:

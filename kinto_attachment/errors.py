@@ -50,6 +50,12 @@ def extension_not_allowed():
     return _parameters("body: File extension is not allowed.")
 
 
+def ids_too_long(limit):
+    return _parameters(
+        f"path: The ids of bucket and collection are names of folders here: up to {limit} bytes"
+    )
+
+
 def attachment_missing():
     return _posted_data("Attachment missing.")
 

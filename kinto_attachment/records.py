@@ -8,7 +8,7 @@ and history hold as for any other change.
 import functools
 import hashlib
 import uuid
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import colander
 import transaction
@@ -142,13 +142,15 @@ class AttachmentRouteFactory(RouteFactory):
 def uri(request):
     """Return the URI of the record that a request is about, ``/buckets/…/records/{id}``."""
     ids = request.matchdict
-    return instance_uri(
-        request,
-        "record",
-        bucket_id=ids["bucket_id"],
-        collection_id=ids["collection_id"],
-        id=ids["id"],
+    collection_uri = instance_uri(
+        request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"]
     )
+    return uri_of(collection_uri, ids["id"])
+
+
+def uri_of(collection_uri, record_id):
+    """Return the URI of a record, as the links have it: the id as it is, whatever is in it."""
+    return f"{collection_uri}/records/{record_id}"
 
 
 def check_permissions_field(context, permissions):
@@ -612,8 +614,9 @@ def _record_request(request, method, record_uri):
 
     (Its route is set on the new request only: the routes themselves belong to all threads.)
     """
+    path = uri_of(_parent_uri(record_uri), quote(request.matchdict["id"]))
     headers = {"Content-Type": "application/json"}
-    subrequest = build_request(request, {"method": method, "path": record_uri, "headers": headers})
+    subrequest = build_request(request, {"method": method, "path": path, "headers": headers})
     mapper = request.registry.getUtility(IRoutesMapper)
     subrequest.matched_route = mapper.get_route("record-object")
     subrequest.matchdict = dict(request.matchdict)

@@ -558,6 +558,30 @@ def test_data_for_another_id_is_refused_on_every_backend(backed_app, id_):
     assert backed_app.state() == before
 
 
+class AnyId:
+    """A generator of ids that takes all (``kinto.record_id_generator``)."""
+
+    def match(self, object_id):
+        return True
+
+
+@pytest.mark.parametrize("id_", ["a%0A", "%C3%A9", "a%20b", "a%25b", "a:b", "~a"])
+def test_whatever_kinto_takes_for_an_id_may_have_a_file(make_app, id_):
+    app = make_app(record_id_generator="tests.test_odd_input.AnyId")
+    record = f"{RECORD.rpartition('/')[0]}/{id_}"
+    for content in (b"first", b"second"):
+        app.upload(file_part(content), url=f"{record}/attachment")
+        assert list(app.files().values()) == [content]
+    attachment = app.get(record, headers=ALICE).json["data"]["attachment"]
+    app.put_json(record, {"data": {"a": 1, "attachment": attachment}}, headers=ALICE, status=200)
+    assert list(app.files().values()) == [b"second"]
+    app.put_json(record, {"data": {"a": 1}}, headers=ALICE, status=200)
+    assert (app.files(), app.links()) == ({}, [])
+    app.upload(url=f"{record}/attachment", status=200)
+    app.delete(f"{record}/attachment", headers=ALICE, status=204)
+    assert (app.files(), app.links()) == ({}, [])
+
+
 def test_no_form_is_read_with_a_surrogate_in_a_name():
     with pytest.raises(HTTPException):
         read_form(multipart(file_part(filename="x").replace(b'"x"', b'"\xed\xa0\x80"')))

@@ -72,6 +72,17 @@ def test_the_pattern_knows_the_time_in_utc(make_app):
     assert before <= stored <= datetime.now(timezone.utc)
 
 
+@pytest.mark.parametrize("folder", ["{bucket_id}", "{collection_id}", "a/{bucket_id}/b"])
+def test_ids_that_are_no_names_of_folders_are_refused(make_app, folder):
+    app = make_app(attachment__folder=folder)
+    long = "x" * 256
+    app.create_collection(long, long)
+    url = f"/buckets/{long}/collections/{long}/records/first/attachment"
+    answer = app.upload(url=url, status=400).json
+    assert (answer["errno"], answer["message"].endswith("up to 255 bytes")) == (107, True)
+    assert app.files() == {}
+
+
 def test_equal_names_by_a_pattern_get_a_number(make_app):
     app = make_app(attachment__filename_pattern="photo")
     url = "/buckets/blog/collections/photos/records/second/attachment"

@@ -111,7 +111,7 @@ class Inventory:
             attachment = record["attachment"]
             if not attachment:
                 continue
-            record_uri = f"{collection_uri}/records/{record['id']}"
+            record_uri = records.uri_of(collection_uri, record["id"])
             location = self._locate(record_uri, attachment)
             if location is None:
                 # A younger one may have come after its link and its file were looked for.

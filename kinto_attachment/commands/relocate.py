@@ -44,7 +44,7 @@ class Move(NamedTuple):
     @property
     def record_uri(self) -> str:
         """The URI of the record."""
-        return f"{self.collection_uri}/records/{self.record['id']}"
+        return records.uri_of(self.collection_uri, self.record["id"])
 
     @property
     def details(self) -> dict[str, str]:
@@ -127,7 +127,7 @@ def _moves(server, pages, bases):
     """Return ``(move, None)``, or ``(None, record URI)`` where the location cannot be explained."""
     for collection_uri, page in pages:
         candidates = {
-            f"{collection_uri}/records/{record['id']}": record
+            records.uri_of(collection_uri, record["id"]): record
             for record in page
             if bases.begins(_url_of(record))
         }
