@@ -71,8 +71,12 @@ ACTIVE_TYPES = re.compile(
     r"|application/(xml|xml-dtd)|.*\+xml"
     r"|(text|application)/(x-)?(java|ecma|live|j)script[\d.]*"
     r"|multipart/.*|message/.*"
+    r"|(application|unknown)/unknown|application/x-unknown-content-type"
 )
-"""The mimetypes with which a browser runs what is in a file, or looks into it for what to run."""
+"""The mimetypes with which a browser runs what is in a file, or looks into it for what to run.
+
+The last ones stand for none at all (MIME Sniffing Standard, section 7).
+"""
 
 
 GZIP_EXTENSION = ".gz"
@@ -369,8 +373,16 @@ class _Parts:
             count = _Count(_digests_of_part(segment))
         staged = self._stage(filename, mimetype)
         if self._gzip_level is not None:
-            staged = _GzippedFile(staged, self._gzip_level)
+            staged = self._gzipped(staged)
         return _FilePart(filename, mimetype, staged, self._max_file_bytes, count)
+
+    def _gzipped(self, staged):
+        try:
+            return _GzippedFile(staged, self._gzip_level)
+        except BaseException:
+            # There may be no more threads to be had.
+            staged.discard()
+            raise
 
     def _mimetype(self, filename, sent):
         extension = os.path.splitext(filename)[1].lower()

@@ -181,6 +181,9 @@ def test_the_mimetype_is_configured_or_sent_or_guessed(make_app, filename, sent,
         "text/xsl",
         "multipart/x-mixed-replace",
         "message/rfc822",
+        "unknown/unknown",
+        "application/unknown",
+        "application/x-unknown-content-type",
     ],
 )
 @pytest.mark.parametrize(

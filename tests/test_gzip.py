@@ -118,6 +118,15 @@ def test_a_request_that_is_not_allowed_starts_no_thread(app, monkeypatch):
     assert app.get("/", headers=ALICE).json
 
 
+def test_nothing_is_left_of_an_upload_for_which_there_is_no_thread(app, monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    app.upload(status=500)
+    assert app.files() == {}
+
+
 @pytest.mark.parametrize("content", [b"x", random.Random(1).randbytes(3_000_000)])
 def test_a_storage_that_fails_is_answered_with_503(app, monkeypatch, content):
     def full(self, chunk):
