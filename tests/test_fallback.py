@@ -129,6 +129,31 @@ def test_whatever_a_backend_raises_is_a_failure_of_the_storage(tmp_path):
     assert list(storage.delete_many(["gone.txt", "a.txt"])) == ["a.txt"]
 
 
+class FillingUp(WriteOnly):
+    """A backend that is full before the end of a file, and keeps what it has got."""
+
+    def save_file(self, file, filename, folder=None, extensions=None, headers=None):
+        self.files[filename] = b"once "
+        raise OSError("No space left on device")
+
+
+@pytest.mark.parametrize(("unique", "left"), [(True, {}), (False, {"story.txt": b"once "})])
+def test_a_part_of_a_file_is_deleted_where_its_name_is_nobody_elses(unique, left):
+    backend = FillingUp()
+    with pytest.raises(StorageError, match="No space left"):
+        store(SpooledStorage(backend), unique=unique)
+    assert backend.files == left
+
+
+def test_a_part_of_a_file_does_not_stand_for_the_one_that_it_replaces():
+    backend = FillingUp()
+    backend.files["story.txt"] = b"previous"
+    staged = SpooledStorage(backend).replace("story.txt", "text/plain")
+    with pytest.raises(StorageError, match="No space left"):
+        staged.publish()
+    assert backend.files == {}
+
+
 @pytest.mark.parametrize("backend", ["no.such.module", "tests.backend_without_storage"])
 def test_a_backend_that_is_none_stops_the_server(make_app, tmp_path, backend):
     with pytest.raises(ConfigurationError, match=r"kinto\.attachment\.backend"):

@@ -43,11 +43,14 @@ class SpooledStorage:
 
     def stage(self, name: str, mimetype: str, unique: bool = False) -> "SpooledFile":
         """Return a new staged file."""
-        return SpooledFile(self.backend, name, mimetype)
+        return SpooledFile(self.backend, name, mimetype, unique)
 
     def replace(self, name: str, mimetype: str) -> "SpooledFile":
-        """Return a new staged file that takes this very name when it is published."""
-        return SpooledFile(self.backend, name, mimetype, replace=True)
+        """Return a new staged file that takes this very name when it is published.
+
+        (What had it is deleted before: no backend has another way.)
+        """
+        return SpooledFile(self.backend, name, mimetype, unique=True, replace=True)
 
     def open(self, name: str) -> BinaryIO:
         """Return a stored file, opened for reading.
@@ -96,12 +99,16 @@ class SpooledStorage:
 
 
 class SpooledFile:
-    """A file that is being written, in memory while it is small, and then on the local disk."""
+    """A file that is being written, in memory while it is small, and then on the local disk.
 
-    def __init__(self, backend: Any, name: str, mimetype: str, replace: bool = False):
+    :param unique: whether nobody else asks for the name.
+    """
+
+    def __init__(self, backend: Any, name: str, mimetype: str, unique: bool, replace: bool = False):
         self._backend = backend
         self._name = name
         self._mimetype = mimetype
+        self._unique = unique
         self._replace = replace
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
 
@@ -137,6 +144,16 @@ class SpooledFile:
         return next(name for name in candidates(self._name) if not self._backend.exists(name))
 
     def _save(self, name):
+        try:
+            return self._save_file(name)
+        except Exception:
+            # A part of it may be there. Another's name, which may be his by now, is left alone.
+            if self._unique:
+                with contextlib.suppress(Exception):
+                    self._backend.delete(name)
+            raise
+
+    def _save_file(self, name):
         folder, basename = os.path.split(name)
         # The settings have allowed the extension. Backends differ in what `()` or `None` allows.
         extension = os.path.splitext(basename)[1][1:].lower()
