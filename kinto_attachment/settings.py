@@ -38,9 +38,7 @@ MAX_STEM = 180
 
 NOT_OF_A_PATH = re.compile(r"[\x00-\x1f\x7f\\]")
 
-SERVICE_VARIABLE = re.compile(r"(SERVICE_(HOST|PORT)|PORT)(_\w+)?")
-"""The ends of the variables that Kubernetes sets for a service, which may have this name."""
-
+HOST = "_SERVICE_HOST"
 RESOURCES = "resources."
 
 ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
@@ -125,7 +123,8 @@ def read_settings(registry_settings: dict[str, Any]) -> Settings:
     texts = {prefix + name: _raw_value(registry_settings, prefix, name) for name in OPTIONS}
     values = typed_values(texts, prefix, OPTIONS)
     _require_one_storage(values, prefix)
-    _require_both_keys(values, prefix)
+    if not values["aws.bucket_name"]:
+        _refuse_options_of_a_bucket(texts, prefix)
     if values["serve_files"] and not values["base_path"]:
         raise ConfigurationError(f"{prefix}serve_files is for the files in {prefix}base_path")
     aws = aws_values(texts, prefix) if values["aws.bucket_name"] else None
@@ -233,10 +232,10 @@ def _refuse_unknown_variables(registry_settings, prefix):
     known = [_variable(prefix + name) for name in [*OPTIONS, *_names(registry_settings)]]
     beginning = _variable(prefix)
     for variable in sorted(os.environ):
-        rest = variable[len(beginning) :]
-        ours = variable.upper().startswith(beginning) and not SERVICE_VARIABLE.fullmatch(rest)
+        ours = variable.upper().startswith(beginning) and not _is_of_service(variable)
         if not ours or variable in known:
             continue
+        rest = variable[len(beginning) :]
         if rest.upper().startswith(_variable(RESOURCES)):
             raise ConfigurationError(
                 f"{variable} (in the environment) is none of the settings of buckets and"
@@ -246,6 +245,15 @@ def _refuse_unknown_variables(registry_settings, prefix):
         raise ConfigurationError(
             f"{variable} (in the environment) is not a known setting, did you mean {nearest}?"
         )
+
+
+def _is_of_service(variable):
+    """Return whether a variable is one of those that Kubernetes sets for a service.
+
+    (``{SERVICE}_SERVICE_HOST``, and ``{SERVICE}_SERVICE_PORT…`` and ``{SERVICE}_PORT…`` beside it.)
+    """
+    services = [name.removesuffix(HOST) for name in os.environ if name.endswith(HOST)]
+    return any(variable.startswith((f"{name}_SERVICE_", f"{name}_PORT")) for name in services)
 
 
 def _variable(name):
@@ -290,6 +298,12 @@ def _require_one_storage(values, prefix):
     if not chosen:
         choices = ", ".join(f"{prefix}{name} ({what})" for name, what in STORAGES.items())
         raise ConfigurationError(f"No storage for attachments is configured: set one of {choices}")
+
+
+def _refuse_options_of_a_bucket(texts, prefix):
+    for name, text in texts.items():
+        if text and name.startswith(f"{prefix}aws."):
+            raise ConfigurationError(f"{name} is for the bucket {prefix}aws.bucket_name")
 
 
 def _require_both_keys(values, prefix):
@@ -361,6 +375,8 @@ def _header(text):
 def _path(text):
     if NOT_OF_A_PATH.search(text):
         raise ValueError("should be the path of a folder")
+    if text.startswith("~"):
+        raise ValueError("should begin with the home folder itself, which nobody puts in for ~")
     return os.path.abspath(text) if text else None
 
 

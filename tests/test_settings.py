@@ -207,6 +207,7 @@ def test_a_wrong_value_stops_the_server(name, value):
         ("gzip_level", "10", "should be a whole number from 1 to 9"),
         ("aws.timeout", "soon", "should be a number of seconds larger than 0"),
         ("base_url", "files", "should be like https://files.example.com/ or /files/"),
+        ("base_path", "~/files", "should begin with the home folder itself"),
         ("folder", "/etc", "should be a path inside of the storage, like a/b"),
     ],
 )
@@ -218,9 +219,25 @@ def test_the_message_says_what_is_expected(name, value, message):
 
 
 @pytest.mark.parametrize("name", ["aws.access_key", "aws.secret_key"])
-def test_one_key_alone_stops_the_server_also_with_files_in_a_folder(name):
+def test_one_key_alone_stops_the_server(name):
     with pytest.raises(ConfigurationError, match=r"go together: set both or none"):
-        read(**{name: "x"})
+        read(base_path="", **{"aws.bucket_name": "files", name: "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("aws.access_key", "x"),
+        ("aws.acl", "private"),
+        ("aws.region", "eu-central-1"),
+        ("aws.endpoint_url", "https://s3.test"),
+        ("aws.timeout", "5"),
+    ],
+)
+def test_what_is_for_a_bucket_stops_a_server_without_one(name, value):
+    expected = rf"^kinto\.attachment\.{name} is for the bucket kinto\.attachment\.aws\.bucket_name"
+    with pytest.raises(ConfigurationError, match=expected):
+        read(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -230,6 +247,8 @@ def test_one_key_alone_stops_the_server_also_with_files_in_a_folder(name):
         ("KINTO_ATTACHMENT_RANDOMISE", "KINTO_ATTACHMENT_RANDOMIZE"),
         ("KINTO_ATTACHMENT_aws_region", "KINTO_ATTACHMENT_AWS_REGION"),
         ("kinto_attachment_folder", "KINTO_ATTACHMENT_FOLDER"),
+        ("KINTO_ATTACHMENT_AWSS_PORT", "KINTO_ATTACHMENT_AWS_PORT"),
+        ("KINTO_ATTACHMENT_FOLDER_PORT", "KINTO_ATTACHMENT_FOLDER"),
     ],
 )
 def test_an_unknown_variable_stops_the_server(monkeypatch, variable, nearest):
@@ -252,11 +271,16 @@ def test_a_variable_for_a_collection_that_the_file_does_not_name_stops_the_serve
         "KINTO_ATTACHMENT_SERVICE_PORT_HTTP",
         "KINTO_ATTACHMENT_PORT",
         "KINTO_ATTACHMENT_PORT_8888_TCP_ADDR",
+        "KINTO_ATTACHMENT_MINIO_SERVICE_HOST",
+        "KINTO_ATTACHMENT_MINIO_SERVICE_PORT_HTTP",
+        "KINTO_ATTACHMENT_MINIO_PORT_9000_TCP",
         "KINTO_ATTACHMENTS_BASE_PTH",
         "KINTO_STORAGE_URL",
     ],
 )
 def test_a_variable_of_something_else_does_not_stop_the_server(monkeypatch, variable):
+    for service in ("KINTO_ATTACHMENT", "KINTO_ATTACHMENT_MINIO"):
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv(variable, "x")
     assert read().base_path == "/srv/files"
 
