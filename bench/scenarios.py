@@ -136,6 +136,7 @@ WAITRESS_LARGE = large(
     "100 MiB, waitress, local, fsync = false",
     WAITRESS,
     (Bar("100 MiB, waitress: ours / bare", "ours", "bare", at_least=0.9),),
+    rounds=15,
 )
 SMALL = small(
     "1 KiB, granian, memory, fsync = false",
