@@ -7,6 +7,7 @@ and history hold as for any other change.
 
 import functools
 import hashlib
+import math
 import uuid
 from urllib.parse import quote, unquote
 
@@ -32,6 +33,7 @@ from pyramid.httpexceptions import HTTPBadRequest, HTTPForbidden
 from pyramid.interfaces import IRoutesMapper
 
 from kinto_attachment import default_bucket
+from kinto_attachment.settings import MAX_FOLDER_LEVELS
 
 
 LINKS = "attachments"
@@ -48,7 +50,7 @@ LINKS_PAGE_SIZE = 10_000
 """As many as Kinto itself deletes at once (``storage_max_fetch_size``). Records may be large, links
 are small."""
 MAX_SINGLE_QUERIES = 25
-MAX_LOCATION_PARTS = 16
+MAX_LOCATION_PARTS = MAX_FOLDER_LEVELS + 1
 
 RECORD_METHODS = {"POST": "PUT", "DELETE": "PATCH"}
 """What a request on the attachment asks of the record: creating or changing it, changing it."""
@@ -367,7 +369,8 @@ def remove_page(storage, links, field, object_uri):
     ]
     removed = set()
     for name, parent in _places_of_links(object_uri):
-        removed |= _delete_all(storage, name, parent, len(links), {"filters": filters})
+        # Until none is left: those that are not in the page may be the first to go.
+        removed |= _delete_all(storage, name, parent, math.inf, {"filters": filters})
     return removed
 
 
@@ -454,7 +457,9 @@ def possible_locations(attachment):
         return []
     parts = url.split("/")[-MAX_LOCATION_PARTS:]
     ends = ["/".join(parts[start:]) for start in range(len(parts))]
-    return list(dict.fromkeys([*ends, *(unquote(end) for end in ends)]))
+    locations = dict.fromkeys([*ends, *(unquote(end) for end in ends)])
+    # No file has such a name, and no database looks for it.
+    return [location for location in locations if "\0" not in location]
 
 
 def _lock_parents(storage, record_uri):

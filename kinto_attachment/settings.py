@@ -36,6 +36,9 @@ MAX_RID = 100
 MAX_STEM = 180
 """How long a name may be that is made of a random one, so that an extension fits behind it."""
 
+MAX_FOLDER_LEVELS = 15
+"""How many folders a file may be in, so that its name is found at the end of any URL."""
+
 NOT_OF_A_PATH = re.compile(r"[\x00-\x1f\x7f\\]")
 
 HOST = "_SERVICE_HOST"
@@ -412,6 +415,8 @@ def _folder(text):
             )
         if len(part.encode()) > MAX_NAME_BYTES:
             raise ValueError(f"has a name of more than {MAX_NAME_BYTES} bytes")
+    if folder.count("/") >= MAX_FOLDER_LEVELS:
+        raise ValueError(f"should have at most {MAX_FOLDER_LEVELS} levels")
     return folder
 
 

@@ -541,6 +541,14 @@ def test_odd_data_is_stored_as_kinto_does_that(backed_app, exists, name):
     assert backed_app.files() == {attachment["location"]: CONTENT}
 
 
+def test_a_url_that_no_database_looks_for_is_an_attribute_like_any_other(backed_app):
+    backed_app.delete(RECORD, headers=ALICE, status="*")
+    body = {"data": {"attachment": {"location": "https://cdn.test/a%00.txt"}}}
+    for status in (201, 200):
+        answer = backed_app.put_json(RECORD, body, headers=ALICE, status=status).json
+        assert answer["data"]["attachment"] == body["data"]["attachment"]
+
+
 def test_data_that_says_deleted_deletes_nothing(backed_app):
     attachment = backed_app.upload(file_part(), part("data", '{"deleted": true}')).json
     assert backed_app.record()["attachment"] == attachment

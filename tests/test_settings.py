@@ -149,6 +149,7 @@ def test_the_environment_may_choose_the_storage(monkeypatch):
         ("folder", ".hidden"),
         ("folder", "a//b"),
         ("folder", "a\\b"),
+        ("folder", "a" + "/b" * 15),
         ("filename_pattern", ""),
         ("filename_pattern", "{name}"),
         ("filename_pattern", "{}"),
