@@ -111,20 +111,24 @@ class Releases:
 
     def _write_down_doubtful(self):
         with self._lock:
-            doubtful = list(self._doubtful)
-        if doubtful:
+            doubtful, self._doubtful = self._doubtful, []
+        if not doubtful:
+            return
+        try:
             with transaction.manager:
                 records.add_release(self._storage, doubtful)
+        except BaseException:
             with self._lock:
-                del self._doubtful[: len(doubtful)]
+                self._doubtful += doubtful
+            raise
 
     def _settle_all(self, ids):
-        # The client has its success, and the release is tried again.
-        try:
-            for id_ in ids:
+        for id_ in ids:
+            # The client has its success, and the release is tried again.
+            try:
                 self._settle(id_)
-        except Exception:
-            logger.exception("The attachment files of the release %s could not be deleted", id_)
+            except Exception:
+                logger.exception("The attachment files of the release %s could not be deleted", id_)
 
     def _settle(self, id_):
         """Delete the files of a release that nobody holds, and strike it out."""

@@ -197,6 +197,25 @@ class TestTriedAgain:
         app.try_again()
         assert left(app) == NOTHING
 
+    def test_one_that_fails_keeps_no_other_waiting(self, app, killed, monkeypatch, a_minute_later):
+        first = app.upload().json["location"]
+        app.delete(RECORD, headers=ALICE)
+        app.upload(url=f"{COPY}/attachment")
+        app.delete(COPY, headers=ALICE)
+        storage = app.registry.attachment_storage
+        delete_many = storage.delete_many
+
+        def fail(names):
+            if first in names:
+                raise RuntimeError("not even an error of the storage")
+            return delete_many(names)
+
+        killed.undo()
+        a_minute_later()
+        monkeypatch.setattr(storage, "delete_many", fail)
+        app.try_again()
+        assert left(app) == ([first], [], [first])
+
     def test_a_file_that_a_record_holds_again_stays(self, app, killed, a_minute_later):
         attachment = app.upload().json
         app.put_json(COPY, {"data": {"attachment": attachment}}, headers=ALICE)
@@ -417,6 +436,19 @@ class TestManyHolders:
         transaction.commit()
         assert limited.links() == []
 
+    def test_all_go_with_a_collection_however_few_kinto_deletes_at_once(self, tmp_path, postgresql):
+        limited = RacingApp(tmp_path, postgresql(), **{"kinto.storage_max_fetch_size": "2"})
+        limited.create_collection()
+        photos = "/buckets/blog/collections/photos"
+        for name in ("a", "b"):
+            attachment = limited.upload(url=f"{photos}/records/{name}9/attachment").json
+            # Written in another order than they are listed in.
+            for number in (3, 8, 1, 6, 2, 7, 5, 4):
+                body = {"data": {"attachment": attachment}}
+                limited.put_json(f"{photos}/records/{name}{number}", body, headers=ALICE)
+        limited.delete(photos, headers=ALICE, status=200)
+        assert left(limited) == NOTHING
+
 
 @pytest.fixture(scope="module")
 def plain_names(make_racing_app):
@@ -493,6 +525,35 @@ class TestNamesThatAreUsedAgain:
         assert (answer.status_code, answer.json["errno"]) == (503, 201)
         named.get(RECORD, headers=ALICE, status=404)
         assert left(named) == NOTHING
+
+
+def test_new_doubts_while_others_are_written_down_are_kept(app, monkeypatch, a_minute_later):
+    for name in ("first.txt", "second.txt"):
+        (app.folder / name).write_text("x")
+    releases = app.registry.attachment_releases
+    releases.doubt(["first.txt"])
+    add_release = records.add_release
+
+    def another_worker_thread(storage, locations):
+        monkeypatch.undo()
+        releases._write_down_doubtful()
+        releases.doubt(["second.txt"])
+        return add_release(storage, locations)
+
+    monkeypatch.setattr(records, "add_release", another_worker_thread)
+    releases._write_down_doubtful()
+    releases._write_down_doubtful()
+    assert left(app) == (["first.txt", "second.txt"], [], ["first.txt", "second.txt"])
+
+
+def test_doubts_that_cannot_be_written_down_are_kept(app, monkeypatch):
+    releases = app.registry.attachment_releases
+    releases.doubt(["first.txt"])
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(records, "add_release", None)
+        releases._write_down_doubtful()
+    releases._write_down_doubtful()
+    assert left(app) == ([], [], ["first.txt"])
 
 
 @pytest.mark.parametrize("happens", [True, False])
