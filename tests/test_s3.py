@@ -130,15 +130,22 @@ class TestWhatIsSent:
 
         proxy.misbehave = misbehave
         done = threading.Event()
+        staged = watched.stage("large", "text/plain", unique=True)
+        chunk = b"x" * 65536
+        written = []
 
         def write():
-            store(watched, b"x" * (6 * PART_BYTES), "large", unique=True)
+            for _ in range(6 * PART_BYTES // len(chunk)):
+                staged.write(chunk)
+                written.append(len(chunk))
+            staged.publish()
             done.set()
 
         threading.Thread(target=write, daemon=True).start()
         first_two.wait(30)
-        # The writer has a third part in memory, and waits.
+        # The writer has half of a third part in memory, and waits.
         assert not done.wait(0.5)
+        assert 2 * PART_BYTES < sum(written) <= 2.5 * PART_BYTES
         assert proxy.operations().count("UploadPart") == 2
         blocked.set()
         assert done.wait(30)

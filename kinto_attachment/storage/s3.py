@@ -472,6 +472,14 @@ class MultipartUpload:
         bodies = [body]
         self._add(lambda number: self._send(number, bodies.pop()))
 
+    def wait_for_turn(self) -> None:
+        """Wait until fewer than two parts are on their way.
+
+        :raises StorageError: a part could not be sent.
+        """
+        if len(self._parts) >= PARTS_IN_FLIGHT:
+            self._etag(self._parts[-PARTS_IN_FLIGHT])
+
     def copy(self, source: str, first: int, last: int) -> None:
         """Have S3 copy the next part from another object, bytes ``first`` to ``last``.
 
@@ -519,8 +527,7 @@ class MultipartUpload:
                 f"{self._storage} takes no more than {MAX_PARTS} parts of a file: "
                 "kinto.attachment.aws.part_size_bytes is too small for it"
             )
-        if number > PARTS_IN_FLIGHT:
-            self._etag(self._parts[-PARTS_IN_FLIGHT])
+        self.wait_for_turn()
         self._parts.append(in_background(partial(transfer, number)))
 
     def _send(self, number, body):
@@ -619,11 +626,19 @@ class S3StagedFile:
         self._filled = end
 
     def _grow(self, size):
-        """Have room for so many bytes. (A bytearray that grows by itself takes an eighth more.)"""
+        """Have room for so many bytes. (A bytearray that grows by itself takes an eighth more.)
+
+        While two parts are on their way, for half of the next one: that is enough to have it ready
+        soon after, and with what else is in memory then less than three parts in all.
+        """
+        part = self._storage.part_size
         if self._upload is None:
-            size = min(max(size, 2 * len(self._buffer)), self._storage.part_size)
+            size = min(max(size, 2 * len(self._buffer)), part)
+        elif size <= part // 2:
+            size = part // 2
         else:
-            size = self._storage.part_size
+            self._upload.wait_for_turn()
+            size = part
         grown = bytearray(size)
         grown[: len(self._buffer)] = self._buffer
         self._buffer = grown
