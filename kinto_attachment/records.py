@@ -246,7 +246,7 @@ def current(storage, collection_uri, ids):
     """Return ``{id: record}`` of those of the records that exist, as they are now."""
     found = {}
     for page in _pages(sorted(ids)):
-        filters = [Filter("id", page, COMPARISON.IN)]
+        filters = [_among(page)]
         records = storage.list_all("record", collection_uri, filters=filters)
         found |= {record["id"]: record for record in records}
     return found
@@ -351,7 +351,9 @@ def remove_links(storage, links):
             removed |= _delete(storage, link)
     for page in _pages([link["id"] for link in links if _is_old(link)]):
         for name in LINK_NAMES:
-            removed |= _delete_all(storage, name, LINKS_PARENT, len(page), _with_ids(page))
+            removed |= _delete_all(
+                storage, name, LINKS_PARENT, len(page), {"filters": [_among(page)]}
+            )
     return removed
 
 
@@ -365,7 +367,7 @@ def remove_page(storage, links, field, object_uri):
     """
     filters = [
         Filter(field, object_uri, COMPARISON.EQ),
-        Filter("id", {link["id"] for link in links}, COMPARISON.IN),
+        _among(link["id"] for link in links),
     ]
     removed = set()
     for name, parent in _places_of_links(object_uri):
@@ -525,7 +527,7 @@ def _after(last, order):
 
 
 def _all_links(storage, field, values):
-    filters = [Filter(field, values, COMPARISON.IN)]
+    filters = [_among(values, field)]
     return [
         link
         for name, parent in _places_of_links()
@@ -537,7 +539,7 @@ def _all_links(storage, field, values):
 def _links_with_ids(storage, locations):
     """Return links of ours, on any of these stored files."""
     ids = [_link_id(location) for location in locations]
-    return storage.list_all(LINKS, beginning_with(LINKS_PARENT), filters=_with_ids(ids)["filters"])
+    return storage.list_all(LINKS, beginning_with(LINKS_PARENT), filters=[_among(ids)])
 
 
 def _old_links(storage, field, values):
@@ -545,7 +547,7 @@ def _old_links(storage, field, values):
     if len(values) > MAX_SINGLE_QUERIES and not _has_old_links(storage):
         # Most have none, and to compare with thousands of values takes a database long.
         return []
-    filters = [Filter(field, values, COMPARISON.IN)]
+    filters = [_among(values, field)]
     return [
         link
         for name in LINK_NAMES
@@ -565,8 +567,9 @@ def _parent_of(link):
     return LINKS_PARENT + link["record_uri"]
 
 
-def _with_ids(ids):
-    return {"filters": [Filter("id", ids, COMPARISON.IN)]}
+def _among(values, field="id"):
+    # A set: Kinto's storage in memory looks each of its objects up in there.
+    return Filter(field, set(values), COMPARISON.IN)
 
 
 def _any_of(links):
