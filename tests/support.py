@@ -274,11 +274,16 @@ class Server:
 
     def worker(self):
         """Return the id of the process that answers requests."""
+        return (*self.workers(), self.process.pid)[0]
+
+    def workers(self):
+        """Return the ids of the processes that the first one has started to answer requests."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        for pid in children.read_text().split():
-            if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return int(pid)
-        return self.process.pid
+        return [
+            int(pid)
+            for pid in children.read_text().split()
+            if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
 
     def peak_memory(self):
         """Return the largest resident memory that the worker ever had, in bytes."""
@@ -291,12 +296,28 @@ class Server:
         return int(re.search(r"write_bytes: (\d+)", counters)[1])
 
     def stop(self):
+        self.tell_to_stop()
+        self.wait_until_stopped()
+
+    def tell_to_stop(self):
+        self._told = self.workers() if self.process.poll() is None else []
         self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+
+    def wait_until_stopped(self, seconds=20):
+        """Wait until all processes ended.
+
+        The workers are told once more: Python handles signals in the main thread, which granian has
+        waiting, and does not wake it up for one that arrives in a thread that is starting another.
+        """
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(seconds)
+            for pid in self._told:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, how)
+        self.process.kill()
+        self.process.wait()
+        raise AssertionError(f"The server did not stop:\n{self.log.read_text()}")
 
 
 class TryOutServer(Server):

@@ -74,19 +74,19 @@ def test_a_worker_that_is_killed_midway_leaves_no_object(server, serve, bucket):
 
 def test_a_worker_that_is_told_to_stop_lets_an_upload_end(server, bucket):
     connection = begin_large_upload(server, bucket)
-    server.process.send_signal(signal.SIGTERM)
+    server.tell_to_stop()
     connection.send(LARGE[-10:])
     assert connection.getresponse().status == 201
-    server.process.wait(30)
+    server.wait_until_stopped()
     assert bucket.uploads() == []
     assert len(bucket.keys()) == 1
 
 
 def test_a_worker_that_is_told_to_stop_leaves_nothing_of_an_upload_that_does_not(server, bucket):
     connection = begin_large_upload(server, bucket)
-    server.process.send_signal(signal.SIGTERM)
+    server.tell_to_stop()
     connection.close()
-    server.process.wait(30)
+    server.wait_until_stopped()
     assert bucket.uploads() == bucket.keys() == []
 
 
