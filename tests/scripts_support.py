@@ -268,7 +268,7 @@ class _KintoHandler(FakeHandler):
         self.note()
         url = urllib.parse.urlsplit(self.path)
         if url.path == "/v1/":
-            self.answer(200, {"capabilities": {"attachments": {"base_url": self.server.base_url}}})
+            self.answer_capabilities()
         elif url.path.endswith("/records"):
             self._list(urllib.parse.parse_qs(url.query))
         else:
@@ -283,6 +283,9 @@ class _KintoHandler(FakeHandler):
         self.note()
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.post(self, body)
+
+    def answer_capabilities(self):
+        self.answer(200, {"capabilities": {"attachments": {"base_url": self.server.base_url}}})
 
     def _list(self, query):
         since = int(query.get("_since", ["0"])[0].strip('"'))

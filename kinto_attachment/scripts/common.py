@@ -201,7 +201,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
     for name in ("server", "bucket", "collection"):
         if not getattr(args, name):
             parser.error(f"--{name} is required")
-    if urllib.parse.urlsplit(args.server).scheme not in ("http", "https"):
+    if not _is_web_url(args.server):
         parser.error("--server should be a URL, like https://kinto.example.com/v1")
     if args.retry < 0 or (args.retry_after or 0) < 0:
         parser.error("--retry and --retry-after cannot be negative")
@@ -211,18 +211,37 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
     return args
 
 
+def _is_web_url(text):
+    try:
+        parts = urllib.parse.urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)
+
+
 def run(work: Callable[..., None], args: argparse.Namespace) -> int:
     """Do the work of a script, and return its exit code.
 
     :param work: takes the options, a :class:`Collection` and a :class:`Report`.
     """
+    try:
+        return _run(work, args)
+    except BrokenPipeError:
+        # Who read the output has left. What is still to be flushed should not fail as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
+def _run(work, args):
     report = Report(args)
     http = Http(args.retry, args.retry_after)
     collection = Collection(http, args.server, args.auth, args.bucket, args.collection)
     try:
         work(args, collection, report)
-    except Failure as failure:
-        report.failed(None, failure)
+    except BrokenPipeError:
+        raise
+    except (Failure, OSError) as error:
+        report.failed(None, error)
     except KeyboardInterrupt:
         http.stop()
         report.interrupted()
@@ -396,8 +415,7 @@ class Collection:
             with self.request("GET", f"{self.path}/records", params=query) as response:
                 timestamp = timestamp or _timestamp(response)
                 yield timestamp, _records(response)
-                # Its host is not used: the credentials are for one server only.
-                query = urllib.parse.urlsplit(response.headers.get("Next-Page", "")).query
+                query = _next_query(response)
 
     def record_path(self, record_id: str) -> str:
         """Return the path of a record."""
@@ -406,9 +424,13 @@ class Collection:
     def base_url(self) -> str:
         """Return what relative locations of attachments are relative to."""
         with self.request("GET", "/") as response:
-            capabilities = json_object(response).get("capabilities") or {}
-        base_url = (capabilities.get("attachments") or {}).get("base_url") or ""
-        return urllib.parse.urljoin(f"{self.server}/", base_url)
+            value: Any = json_object(response)
+            for key in ("capabilities", "attachments", "base_url"):
+                value = value.get(key) if isinstance(value, dict) else None
+            try:
+                return urllib.parse.urljoin(f"{self.server}/", value or "")
+            except (TypeError, ValueError) as error:
+                raise _not_kinto(response) from error
 
 
 def json_object(response: requests.Response) -> dict[str, Any]:
@@ -421,8 +443,21 @@ def json_object(response: requests.Response) -> dict[str, Any]:
         if isinstance(body, dict):
             return body
     except (ValueError, RecursionError, requests.RequestException) as error:
-        raise Failure(f"the answer of {response.url} is not what Kinto answers") from error
-    raise Failure(f"the answer of {response.url} is not what Kinto answers")
+        raise _not_kinto(response) from error
+    raise _not_kinto(response)
+
+
+def _not_kinto(response):
+    return Failure(f"the answer of {response.url} is not what Kinto answers")
+
+
+def _next_query(response):
+    """Return the query of the next page, empty where there is none."""
+    try:
+        # Its host is not used: the credentials are for one server only.
+        return urllib.parse.urlsplit(response.headers.get("Next-Page", "")).query
+    except ValueError as error:
+        raise _not_kinto(response) from error
 
 
 def _timestamp(response):
