@@ -248,6 +248,44 @@ def test_nothing_is_deleted_when_files_cannot_be_found(scripts, folder):
     assert scripts.records().keys() == names(folder)
 
 
+def test_nothing_is_deleted_when_a_file_cannot_be_sent(scripts, server, folder):
+    def refuse(handler, number):
+        if handler.command != "POST":
+            return False
+        handler.rfile.read(int(handler.headers["Content-Length"]))
+        handler.answer(400, {"message": "Not this one."})
+        return True
+
+    scripts.upload(folder, "-r")
+    (folder / "file 1.bin").rename(folder / "file 9.bin")
+    with FlakyProxy(server.url, refuse) as proxy:
+        lines = scripts.but(url=proxy.url).upload(folder, "-r", "--delete", code=1)
+    assert "deleted" not in actions(lines)
+    assert "not all files could be sent" in lines[-2]["message"]
+    assert "file 1.bin" in scripts.records()
+    assert actions(scripts.upload(folder, "-r", "--delete"))["deleted"] == {"file 1.bin"}
+
+
+def test_nothing_is_deleted_for_an_empty_folder(scripts, folder, tmp_path):
+    scripts.upload(folder, "-r")
+    (tmp_path / "not mounted").mkdir()
+    lines = scripts.upload(tmp_path / "not mounted", "-r", "--delete")
+    assert lines[0]["message"] == "nothing is deleted, since there are no files"
+    assert scripts.records().keys() == names(folder)
+
+
+def test_records_of_a_folder_that_became_a_link_stay(scripts, folder, tmp_path):
+    make_folder(folder / "sub", 1, seed=2)
+    scripts.upload(folder, "-r")
+    (folder / "sub").rename(tmp_path / "elsewhere")
+    (folder / "sub").symlink_to(tmp_path / "elsewhere")
+    (folder / "file 1.bin").unlink()
+    told = actions(scripts.upload(folder, "-r", "--delete"))
+    assert told["deleted"] == {"file 1.bin"}
+    assert told["warning"] == {"sub"}
+    assert len(scripts.records()) == 5
+
+
 def test_dry_run_tells_and_does_nothing(scripts, folder):
     missing = actions(scripts.upload(folder, "-r", "--dry-run"))
     assert missing == {"would upload": names(folder)}
@@ -464,6 +502,8 @@ def test_who_may_create_records_needs_no_more(scripts, folder):
     [
         (["-s", ""], "--server is required"),
         (["-s", "ftp://host/v1"], "--server should be a URL"),
+        (["-s", "http:host/v1"], "--server should be a URL"),
+        (["-s", "http://[::1/v1"], "--server should be a URL"),
         (["-b", ""], "--bucket is required"),
         (["-c", ""], "--collection is required"),
         (["--jobs", "0"], "--jobs"),
@@ -476,6 +516,13 @@ def test_wrong_usage_is_told(upload_to, capsys, options, message):
         upload_to("a.txt", *options)
     assert exit.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_who_reads_the_output_may_leave(scripts, folder):
+    process = scripts.start("upload", folder, "-r")
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 1
 
 
 def test_folder_without_recursive_is_wrong_usage(upload_to, capsys, folder):

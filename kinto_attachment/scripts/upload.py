@@ -124,24 +124,43 @@ def _upload_all(
     collection: Collection,
     report: Report,
 ) -> None:
-    files, complete = _local_files(args.files, report)
+    files, linked, complete = _local_files(args.files, report)
     _refuse_equal_names(parser, files)
     report.expect(sum(file.size for file in files))
     if not args.dry_run:
         collection.create_if_missing()
     uploader = Uploader(args, collection, report)
-    uploader.upload(files)
-    if args.delete and not complete:
-        report.warn("--delete", "nothing is deleted, since not all files could be found")
-    elif args.delete:
-        uploader.delete_all_but({file.record_id for file in files})
+    all_sent = uploader.upload(files)
+    if args.delete:
+        reason = _reason_to_keep(files, complete, all_sent)
+        if reason:
+            report.warn("--delete", f"nothing is deleted, since {reason}")
+        else:
+            uploader.delete_all_but({file.record_id for file in files}, linked)
 
 
-def _local_files(paths: Iterable[str], report: Report) -> tuple[list[LocalFile], bool]:
-    """Return the files to upload, and whether these are all that were asked for."""
+def _reason_to_keep(files, complete, all_sent):
+    """Return why no record should be deleted, or ``None``: what is not here may not be gone."""
+    if not complete:
+        return "not all files could be found"
+    if not files:
+        return "there are no files"
+    return None if all_sent else "not all files could be sent"
+
+
+def _local_files(
+    paths: Iterable[str], report: Report
+) -> tuple[list[LocalFile], tuple[str, ...], bool]:
+    """Return the files to upload, the beginnings of the names of those behind links to folders, and
+    whether the files are all that were asked for."""
     files = []
+    linked = []
     complete = True
     for name, path in _walk(paths):
+        if path is None:
+            report.warn(name, "is a link to a folder, and not followed")
+            linked.append(f"{name}/")
+            continue
         try:
             if isinstance(path, OSError):
                 raise path
@@ -152,12 +171,12 @@ def _local_files(paths: Iterable[str], report: Report) -> tuple[list[LocalFile],
         except (OSError, Failure) as error:
             complete = False
             report.failed(name, as_failure(error))
-    return files, complete
+    return files, tuple(linked), complete
 
 
 def _walk(paths: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the path of every file (instead of the latter, the ``OSError`` of a
-    folder that cannot be read). Links to folders are not followed: they may go in circles."""
+    """Yield the name and the path of every file. Instead of the latter, it is the ``OSError`` of a
+    folder that cannot be read, and ``None`` for a link to a folder: these may go in circles."""
     for path in paths:
         if not os.path.isdir(path):
             yield os.path.basename(path), path
@@ -169,9 +188,17 @@ def _walk(paths: Iterable[str]) -> Iterator[tuple[str, Any]]:
                 _leave_out_what_is_not_content(subfolders, filenames)
             for filename in sorted(filenames):
                 found = os.path.join(folder, filename)
-                yield os.path.relpath(found, path).replace(os.sep, "/"), found
+                yield _name_in(path, found), found
+            for subfolder in subfolders:
+                found = os.path.join(folder, subfolder)
+                if os.path.islink(found):
+                    yield _name_in(path, found), None
         for error in errors:
             yield str(error.filename), error
+
+
+def _name_in(folder, path):
+    return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
 def _leave_out_what_is_not_content(subfolders, filenames):
@@ -206,27 +233,32 @@ class Uploader:
         self._collection = collection
         self._report = report
 
-    def upload(self, files: Iterable[LocalFile]) -> None:
-        """Send the files that the server does not have as they are."""
+    def upload(self, files: Iterable[LocalFile]) -> bool:
+        """Send the files that the server does not have as they are. Return whether it has all."""
         jobs = self._args.jobs
+        all_sent = True
         for (file, _), action, failure in in_parallel(
             jobs, self._collection.http, self._upload_one, self._with_records(files)
         ):
             if failure is not None:
                 self._report.failed(file.name, failure)
+                all_sent = False
             else:
                 self._tell(action, file.name, file.record_id, size=file.size)
+        return all_sent
 
-    def delete_all_but(self, kept: set[str]) -> None:
+    def delete_all_but(self, kept: set[str], linked: tuple[str, ...]) -> None:
         """Delete the records of files that are not among those with these ids.
 
         Records that this script cannot have made stay.
+
+        :param linked: how the names begin of files that were not looked for. Their records stay.
         """
         gone = [
             record
             for _, page in self._collection.pages()
             for record in page
-            if record["id"] not in kept and _name_of(record) is not None
+            if record["id"] not in kept and _is_among_those_looked_for(record, linked)
         ]
         for record, _, failure in in_parallel(
             self._args.jobs, self._collection.http, self._delete_one, gone
@@ -320,6 +352,11 @@ def _is_same(file, record):
         return holds(file.path, content_of(record))
     except Failure:
         return False
+
+
+def _is_among_those_looked_for(record, linked):
+    name = _name_of(record)
+    return name is not None and not name.startswith(linked)
 
 
 def _name_of(record):
