@@ -121,6 +121,35 @@ def test_folder_is_for_one_collection(kinto, get, folder, capsys):
     assert f"holds the files of {kinto.url} blog photos" in capsys.readouterr().err
 
 
+def test_folder_is_for_one_run_at_a_time(kinto, get, folder, capsys):
+    stalled = Stalled(STORY, after=100)
+    kinto.add("story.txt", STORY, served=stalled)
+    process = Scripts(kinto.url).start("download", "--folder", folder)
+    assert stalled.reached.wait(60)
+    with pytest.raises(SystemExit) as exit:
+        get()
+    assert exit.value.code == 2
+    assert "another run" in capsys.readouterr().err
+    stalled.released.set()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert actions(get("--full")) == {"unchanged": {"story.txt"}}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [b"{", b'{"names": []}', b'{"timestamp": "x"}', b'{"gone": {"a": 1}}', b'{"hashes": 1}'],
+)
+def test_state_that_is_not_the_scripts_is_wrong_usage(kinto, get, folder, capsys, state):
+    make_folder(folder, 0)
+    (folder / ".last_sync").write_bytes(state)
+    with pytest.raises(SystemExit) as exit:
+        get()
+    assert exit.value.code == 2
+    assert ".last_sync" in capsys.readouterr().err
+    assert (folder / ".last_sync").read_bytes() == state
+
+
 def test_folder_that_cannot_be_made_is_wrong_usage(kinto, get, folder, capsys):
     folder.write_text("a file")
     with pytest.raises(SystemExit) as exit:
@@ -201,6 +230,61 @@ def test_delete_finds_what_is_gone_when_all_records_are_asked_for(kinto, get, fo
     get()
     kinto.records.clear()
     assert actions(get("--full", "--delete")) == {"deleted": {"a.txt"}}
+
+
+def test_delete_spares_a_file_that_was_there_before(kinto, get, folder):
+    kinto.add("same.txt", STORY)
+    kinto.add("lost.txt", STORY, served=STORY.upper())
+    make_folder(folder, 0)
+    (folder / "same.txt").write_bytes(STORY)
+    (folder / "lost.txt").write_bytes(b"not the script's")
+    before = tree(folder)
+    assert actions(get(code=1)) == {"unchanged": {"same.txt"}, "failed": {"lost.txt"}}
+    kinto.records.clear()
+    assert actions(get("--full", "--delete")) == {}
+    assert tree(folder) == before
+
+
+def test_delete_spares_a_file_that_was_changed(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    get()
+    (folder / "a.txt").write_bytes(b"my own words")
+    kinto.records.clear()
+    told = get("--full", "--delete")
+    assert actions(told) == {"warning": {"a.txt"}}
+    assert "changed" in told[0]["message"]
+    assert (folder / "a.txt").read_bytes() == b"my own words"
+    assert actions(get("--full", "--delete")) == {}
+
+
+def test_previous_file_of_a_record_stays_until_its_new_one_is_here(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    get()
+    attachment = kinto.records[0]["attachment"]
+    kinto.records[0]["attachment"] = attachment | described("b.txt", b"b")
+    kinto.records[0]["last_modified"] = 5000
+    for _ in range(2):
+        assert actions(get("--delete", code=1)) == {"failed": {"b.txt"}}
+        assert tree(folder).keys() == {"a.txt"}
+    kinto.files["stored-1"] = b"b"
+    assert actions(get("--delete")) == {"downloaded": {"b.txt"}, "deleted": {"a.txt"}}
+
+
+def test_delete_knows_what_a_run_downloaded_that_was_killed(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    kinto.add("b.txt", b"b")
+    get()
+    journal = [["record-1", "a.txt", tree(folder)["a.txt"]]]
+    journal += [["record-2", "b.txt", tree(folder)["b.txt"]]]
+    # As it is when the state was not saved any more, and the last line neither.
+    (folder / ".last_sync").unlink()
+    (folder / ".partial").mkdir()
+    lines = "\n".join(map(json.dumps, journal))
+    (folder / ".partial" / "journal").write_text(f'{lines}\n["record-3", "c')
+    assert actions(get()) == {"unchanged": {"a.txt", "b.txt"}}
+    assert everything_in(folder) == {"a.txt", "b.txt", ".last_sync"}
+    kinto.records.clear()
+    assert actions(get("--full", "--delete")) == {"deleted": {"a.txt", "b.txt"}}
 
 
 def test_folders_that_are_empty_go_with_their_files(kinto, get, folder):
@@ -478,6 +562,35 @@ def test_server_that_is_no_kinto_is_told(kinto, get, monkeypatch, answer):
     assert "is not" in failures(get(code=1))[None]
 
 
+@pytest.mark.parametrize("base_url", [1, {"a": 1}, "http://[::1/"])
+def test_base_url_that_is_none_is_told(kinto, get, base_url):
+    kinto.base_url = base_url
+    kinto.add("story.txt", STORY)
+    assert "is not what Kinto answers" in failures(get(code=1))[None]
+
+
+@pytest.mark.parametrize("capabilities", [[1], {"attachments": [1]}])
+def test_server_without_a_base_url_is_one_itself(kinto, get, monkeypatch, capabilities):
+    answer = {"capabilities": capabilities}
+    replaced = "tests.scripts_support._KintoHandler.answer_capabilities"
+    monkeypatch.setattr(replaced, lambda handler: handler.answer(200, answer))
+    kinto.add("story.txt", STORY)
+    assert actions(get()) == {"downloaded": {"story.txt"}}
+
+
+def test_next_page_that_is_no_url_is_told(kinto, get):
+    kinto.add("story.txt", STORY)
+    kinto.next_page = "http://[::1/"
+    assert "is not what Kinto answers" in failures(get(code=1))[None]
+
+
+def test_state_that_cannot_be_saved_is_told(kinto, get, folder):
+    kinto.add("story.txt", STORY)
+    (folder / ".partial" / "state").mkdir(parents=True)
+    assert "state" in failures(get(code=1))[None]
+    assert (folder / "story.txt").read_bytes() == STORY
+
+
 def test_server_without_timestamps_is_told(kinto, get, monkeypatch):
     monkeypatch.setattr(FakeKinto, "timestamp", "yesterday")
     assert "has no timestamp" in failures(get(code=1))[None]
@@ -580,6 +693,10 @@ def test_download_that_ended_in_the_middle_goes_on_in_the_next_run(kinto, folder
     assert (folder / "story.txt").read_bytes() == story
     assert everything_in(folder) == {"a.txt", "story.txt", ".last_sync"}
     assert int(downloads(kinto)[-1].strip("bytes=-")) > len(story) // 4
+    # Whoever was ended knew whose the files are.
+    kinto.records.clear()
+    scripts.download(folder, "--full", "--delete")
+    assert everything_in(folder) == {".last_sync"}
 
 
 # Compression

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kinto_attachment.scripts.common import (
     CHUNK_BYTES,
@@ -37,7 +37,14 @@ from kinto_attachment.scripts.common import (
     original_of,
     parse,
     run,
+    sha256,
 )
+
+
+try:
+    import fcntl
+except ImportError:  # On Windows.
+    fcntl = None
 
 
 RECORD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -51,12 +58,14 @@ def main(argv: list[str] | None = None) -> int:
     """Download what the command line asks for, and return the exit code."""
     parser = _make_parser()
     args = parse(parser, argv)
-    try:
-        folder = Folder(args.folder)
-        state = State(folder, [args.server.rstrip("/"), args.bucket, args.collection], args.full)
-    except (OSError, ValueError) as error:
-        parser.error(f"--folder {args.folder}: {error}")
-    return run(lambda *shared: _download_all(folder, state, *shared), args)
+    source = [args.server.rstrip("/"), args.bucket, args.collection]
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(Folder(args.folder))
+            state = State(folder, source, args.full)
+        except (OSError, ValueError) as error:
+            parser.error(f"--folder {args.folder}: {error}")
+        return run(lambda *shared: _download_all(folder, state, *shared), args)
 
 
 def _make_parser():
@@ -97,19 +106,28 @@ def _download_all(
         folder.remove_partials()
 
 
+class Changed(Failure):
+    """A file has another content than the one that was downloaded."""
+
+
 class Folder:
     """The folder of the files. No name from a server leads out of it, through links neither.
 
+    As a context, it is closed at the end: until then, no other run has it.
+
     :raises OSError: it cannot be made.
+    :raises ValueError: another run has it.
     """
 
     def __init__(self, path: str):
         self.path = Path(path).resolve()
         self._partials = self.path / PARTIALS
+        self._journal = self._partials / "journal"
         self.path.mkdir(parents=True, exist_ok=True)
         self._make_partials()
         # macOS and Windows: names that differ here may be one file there.
         self._one_case = (self.path / PARTIALS.upper()).exists()
+        self._descriptor = self._locked()
 
     def key(self, name: str) -> str:
         """Return what is equal for names that are one file."""
@@ -147,14 +165,19 @@ class Folder:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(partial, target)
 
-    def remove(self, name: str) -> bool:
+    def remove(self, name: str, hash_: str) -> bool:
         """Remove a file, with the folders that it was the last one in. Return whether it was there.
 
+        :param hash_: that of what may be removed.
+        :raises Changed: it has another content.
         :raises Failure: the name is not that of a file here.
         :raises OSError: it cannot be removed.
         """
         target = self.target(name)
         try:
+            with target.open("rb") as file:
+                if sha256(file) != hash_:
+                    raise Changed("was changed since it was downloaded, and stays")
             target.unlink()
         except FileNotFoundError:
             return False
@@ -184,13 +207,57 @@ class Folder:
             return json.loads((self.path / STATE).read_bytes())
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise ValueError(f"{STATE} is not JSON ({error})") from error
 
     def save_state(self, state: Any) -> None:
-        """Save a JSON value, in one step."""
+        """Save a JSON value, in one step, and forget the journal."""
         self._make_partials()
         new = self._partials / "state"
         new.write_text(json.dumps(state))
         os.replace(new, self.path / STATE)
+        self._journal.unlink(missing_ok=True)
+
+    def journal(self) -> list[Any]:
+        """Return what was written down since the state was saved: that run was killed."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for line in self._journal.read_bytes().splitlines():
+                # The last one may not be whole.
+                with contextlib.suppress(ValueError):
+                    found.append(json.loads(line))
+        return found
+
+    def write_down(self, values: list[str]) -> None:
+        """Append to the journal. Any thread may do that.
+
+        :raises OSError: it cannot be written.
+        """
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(self._journal, flags, 0o666)
+        try:
+            os.write(descriptor, json.dumps(values).encode() + b"\n")
+        finally:
+            os.close(descriptor)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def _locked(self):
+        """Return a descriptor of the folder with the lock on it. (Windows has no such.)"""
+        if fcntl is None:
+            return None
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise ValueError("another run downloads into it") from error
+        return descriptor
 
     def _make_partials(self):
         self._partials.mkdir(exist_ok=True)
@@ -215,28 +282,42 @@ def _check_name(part):
         raise Failure("has a name that a file in the folder cannot have")
 
 
+class Gone(NamedTuple):
+    """A downloaded file that its record has no more.
+
+    :ivar hash: of what was downloaded.
+    :ivar record_id: of the record, which may have another file now.
+    """
+
+    hash: str
+    record_id: str
+
+
 class State:
     """What is known from earlier runs: whose the files are, and since when records are new.
 
     :param source: whose attachments the folder has: server, bucket and collection.
     :ivar timestamp: nothing changed before it that is not here, or ``None``.
     :ivar names: ``{record id: name}`` of the files.
-    :ivar gone: names of files that no record has any more.
+    :ivar hashes: ``{record id: hash}`` of what was downloaded under these names. Files that were
+        there before have none.
+    :ivar gone: ``{name: Gone}``, files that no record has any more.
     :raises ValueError: the folder is for something else.
     """
 
     def __init__(self, folder: Folder, source: list[str], full: bool):
         self._folder = folder
         self._source = source
-        saved = folder.state()
-        # Scripts of older versions saved but a timestamp: without names, all has to be seen again.
-        saved = saved if isinstance(saved, dict) else {}
+        saved = _checked(folder.state())
         if saved.get("source", source) != source:
             raise ValueError(f"holds the files of {' '.join(map(str, saved['source']))}")
         self.timestamp: str | None = None if full else saved.get("timestamp")
         self.names: dict[str, str] = saved.get("names", {})
-        self.gone: set[str] = set(saved.get("gone", ()))
+        self.hashes: dict[str, str] = saved.get("hashes", {})
+        self.gone = {name: Gone(*gone) for name, gone in saved.get("gone", {}).items()}
         self._owners = {folder.key(name): owner for owner, name in self.names.items()}
+        for values in folder.journal():
+            self._recall(*values)
 
     def save(self) -> None:
         """Save it for the next run."""
@@ -245,7 +326,8 @@ class State:
                 "source": self._source,
                 "timestamp": self.timestamp,
                 "names": self.names,
-                "gone": sorted(self.gone),
+                "hashes": self.hashes,
+                "gone": self.gone,
             }
         )
 
@@ -259,26 +341,62 @@ class State:
         if previous in names:
             return previous
         for candidate in names:
-            if self._owners.setdefault(self._folder.key(candidate), record_id) == record_id:
+            if self._owners.get(self._folder.key(candidate), record_id) == record_id:
                 self._take(record_id, candidate)
                 return candidate
         raise Failure("has a name that other records have")
 
     def release(self, record_id: str) -> None:
-        """Take note that a record has no file any more."""
+        """Take note that a record has no file any more, or another one."""
         name = self.names.pop(record_id, None)
         if name is not None:
             del self._owners[self._folder.key(name)]
-            self.gone.add(name)
+            hash_ = self.hashes.pop(record_id, None)
+            if hash_ is not None:
+                self.gone[name] = Gone(hash_, record_id)
+
+    def downloaded(self, record_id: str, name: str, hash_: str) -> None:
+        """Take note of what a file is."""
+        if self.names.get(record_id) == name:
+            self.hashes[record_id] = hash_
+        elif self._folder.key(name) not in self._owners:
+            # The record has changed meanwhile.
+            self.gone[name] = Gone(hash_, record_id)
+
+    def _recall(self, record_id, name, hash_):
+        """Take over what a run that was killed has downloaded."""
+        owner = self._owners.get(self._folder.key(name))
+        if owner is not None:
+            self.release(owner)
+        self._take(record_id, name)
+        self.hashes[record_id] = hash_
 
     def _take(self, record_id, name):
-        previous = self.names.get(record_id)
-        if previous is not None:
-            del self._owners[self._folder.key(previous)]
-            self.gone.add(previous)
+        self.release(record_id)
         self.names[record_id] = name
         key = self._folder.key(name)
-        self.gone = {gone for gone in self.gone if self._folder.key(gone) != key}
+        self._owners[key] = record_id
+        for gone in [gone for gone in self.gone if self._folder.key(gone) == key]:
+            self.hashes[record_id] = self.gone.pop(gone).hash
+
+
+def _checked(saved):
+    """Return the state that was saved, empty where there is none.
+
+    :raises ValueError: this script cannot have saved it.
+    """
+    # Scripts of older versions saved but a timestamp: without names, all has to be seen again.
+    if saved is None or isinstance(saved, int):
+        return {}
+    try:
+        texts = [*saved.get("names", {}).values(), *saved.get("hashes", {}).values()]
+        texts += [text for gone in saved.get("gone", {}).values() for text in Gone(*gone)]
+        int(saved.get("timestamp") or 0)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{STATE} is not one of this script, remove it to start anew") from error
+    return saved
 
 
 def _with_id(name, record_id):
@@ -322,7 +440,7 @@ class Downloader:
         self._report = report
         self._base_url = ""
         self._timestamp: str | None = None
-        self._failed: list[int] = []
+        self._failed: dict[str, int] = {}
         self._locks = [threading.Lock() for _ in range(LOCKS)]
 
     def download(self) -> bool:
@@ -335,23 +453,35 @@ class Downloader:
             self._jobs, self._http, self._get, self._all_wanted()
         ):
             if failure is not None:
-                self._fail(wanted.name, wanted.last_modified, failure)
+                self._fail(wanted.record_id, wanted.name, wanted.last_modified, failure)
             else:
+                if action == "downloaded":
+                    self._state.downloaded(wanted.record_id, wanted.name, wanted.content.hash)
                 details = {"size": wanted.content.size, "hash": wanted.content.hash}
                 self._report.done(action, wanted.name, record=wanted.record_id, **details)
         self._state.timestamp = self._next_timestamp()
         return not self._failed
 
     def delete_gone(self) -> bool:
-        """Delete the files that no record has any more, and return whether none is left."""
-        for name in sorted(self._state.gone):
-            try:
-                if self._folder.remove(name):
-                    self._report.done("deleted", name)
-                self._state.gone.remove(name)
-            except (OSError, Failure) as error:
-                self._report.failed(name, as_failure(error))
+        """Delete the files that no record has any more, and return whether none is left.
+
+        Those of records whose new files have failed stay until these are here.
+        """
+        for name, gone in sorted(self._state.gone.items()):
+            if gone.record_id not in self._failed:
+                self._delete(name, gone.hash)
         return not self._state.gone
+
+    def _delete(self, name, hash_):
+        try:
+            if self._folder.remove(name, hash_):
+                self._report.done("deleted", name)
+            del self._state.gone[name]
+        except Changed as error:
+            self._report.warn(name, str(error))
+            del self._state.gone[name]
+        except (OSError, Failure) as error:
+            self._report.failed(name, as_failure(error))
 
     def _all_wanted(self) -> Iterator[Wanted]:
         """Yield what to get, and release what the records have no more."""
@@ -375,7 +505,8 @@ class Downloader:
         try:
             return self._describe(record)
         except (Failure, OSError) as error:
-            self._fail(_label(record), record.get("last_modified"), as_failure(error))
+            last_modified = record.get("last_modified")
+            self._fail(record["id"], _label(record), last_modified, as_failure(error))
             return None
 
     def _describe(self, record):
@@ -426,25 +557,31 @@ class Downloader:
         partial = self._folder.partial(*key)
         fetch(self._http, wanted.location, wanted.stored, partial, self._report.advance)
         if wanted.original is None:
-            self._folder.move(partial, wanted.name)
+            self._move(partial, wanted)
             return
         decompressed = self._folder.partial(*key, "decompressed")
         try:
             decompress(partial, decompressed, wanted.original, self._http.check)
-            self._folder.move(decompressed, wanted.name)
+            self._move(decompressed, wanted)
         finally:
             decompressed.unlink(missing_ok=True)
         partial.unlink()
 
-    def _fail(self, name, last_modified, failure):
-        self._failed.append(last_modified if isinstance(last_modified, int) else 0)
+    def _move(self, complete, wanted):
+        # First: were this run killed, nobody else would know whose the file is.
+        self._folder.write_down([wanted.record_id, wanted.name, wanted.content.hash])
+        self._folder.move(complete, wanted.name)
+
+    def _fail(self, record_id, name, last_modified, failure):
+        since = last_modified if isinstance(last_modified, int) else 0
+        self._failed[record_id] = min(since, self._failed.get(record_id, since))
         self._report.failed(name, failure)
 
     def _next_timestamp(self):
         """Return since when records are to be asked for the next time: the failed ones again."""
         if not self._failed:
             return self._timestamp or self._state.timestamp
-        before = min(self._failed) - 1
+        before = min(self._failed.values()) - 1
         return str(max(before, int(self._state.timestamp or 0)))
 
 
