@@ -43,14 +43,22 @@ class Playground:
         self.server = server
         self.collection = next(COLLECTIONS)
         page.goto(f"{server.url}/__playground__/")
-        page.get_by_label("Collection").fill(self.collection)
-        page.get_by_role("button", name="Open").click()
+        self.open(self.collection)
         expect(page.get_by_text("No records yet.")).to_be_visible()
 
-    def records(self):
-        url = f"{self.server.url}/buckets/default/collections/{self.collection}/records"
-        answer = requests.get(url, headers={"Authorization": basic_auth("alice")}, timeout=10)
+    def request(self, method, path="", **options):
+        url = f"{self.server.url}/buckets/default/collections/{self.collection}/records{path}"
+        headers = {"Authorization": basic_auth("alice")}
+        answer = requests.request(method, url, headers=headers, timeout=10, **options)
+        answer.raise_for_status()
         return answer.json()["data"]
+
+    def records(self):
+        return self.request("GET")
+
+    def open(self, collection):
+        self.page.get_by_label("Collection").fill(collection)
+        self.page.get_by_role("button", name="Open").click()
 
     def stored(self):
         return self.server.stored(self.collection)
@@ -199,13 +207,7 @@ def test_a_change_that_somebody_else_was_faster_with_is_refused_in_words(playgro
     playground.choose(("one.txt", b"one"))
     expect(playground.card("one.txt")).to_be_visible()
     (record,) = playground.records()
-    url = f"{playground.server.url}/buckets/default/collections/{playground.collection}"
-    requests.patch(
-        f"{url}/records/{record['id']}",
-        json={"data": {"title": "changed"}},
-        headers={"Authorization": basic_auth("alice")},
-        timeout=10,
-    )
+    playground.request("PATCH", f"/{record['id']}", json={"data": {"title": "changed"}})
     playground.page.get_by_role("button", name="Delete record (one.txt)").click()
     expect(playground.page.get_by_role("status")).to_contain_text("was changed meanwhile")
     assert playground.stored() == [b"one"]
@@ -216,6 +218,74 @@ def test_a_collection_that_is_not_there_is_told_in_words(playground):
     page.get_by_label("Bucket").fill("nowhere")
     page.get_by_role("button", name="Open").click()
     expect(page.get_by_role("status")).to_contain_text("This user may not do that here.")
+    expect(page.get_by_text("No records yet.")).to_be_hidden()
+
+
+def no_answers_of_kinto(page, count):
+    """Have something in the way answer so many requests for a record."""
+    bodies = ["<html>"] * count
+
+    def answer(route):
+        if route.request.method == "GET" and bodies:
+            route.fulfill(body=bodies.pop())
+        else:
+            route.fallback()
+
+    page.route("**/records/*", answer)
+
+
+def test_an_answer_that_is_none_of_kintos_does_not_keep_others_waiting(playground):
+    page = playground.page
+    no_answers_of_kinto(page, 1)
+    playground.choose(("one.txt", b"one"), ("two.txt", b"two"))
+    expect(page.locator("#uploads .failed .state")).to_have_text(
+        "The answer is not one of Kinto's."
+    )
+    expect(page.locator(".record .name")).to_have_text(["two.txt"])
+    assert playground.stored() == [b"one", b"two"]
+
+
+def test_a_replaced_file_that_cannot_be_shown_is_told(playground):
+    playground.choose(("one.txt", b"one"))
+    card = playground.card("one.txt")
+    expect(card).to_be_visible()
+    no_answers_of_kinto(playground.page, 1)
+    with playground.page.expect_file_chooser() as chooser:
+        card.get_by_role("button", name="Replace… (one.txt)").click()
+    chooser.value.set_files([{"name": "two.txt", "mimeType": "text/plain", "buffer": b"two"}])
+    expect(playground.page.locator("#uploads .failed .name")).to_have_text("two.txt")
+    assert playground.stored() == [b"two"]
+
+
+def test_a_file_is_replaced_where_it_was_when_another_collection_is_open_meanwhile(playground):
+    playground.choose(("one.txt", b"one"))
+    page = playground.page
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Replace… (one.txt)").click()
+    playground.open("elsewhere")
+    expect(page.get_by_text("No records yet.")).to_be_visible()
+    chooser.value.set_files([{"name": "two.txt", "mimeType": "text/plain", "buffer": b"two"}])
+    expect(page.get_by_role("status")).to_have_text("two.txt is attached.")
+    expect(page.locator(".record")).to_have_count(0)
+    assert playground.stored() == [b"two"]
+    assert [record["attachment"]["filename"] for record in playground.records()] == ["two.txt"]
+
+
+def test_records_whose_attachments_are_odd_are_shown(playground):
+    odd = [
+        {"filename": "no url", "location": "http://[", "mimetype": 5},
+        {"filename": "no page", "location": "javascript:alert(1)", "mimetype": "image/png"},
+        {"filename": 7, "location": 7, "mimetype": "image/png", "size": "large"},
+        {"original": "?"},
+        "text",
+    ]
+    for attachment in odd:
+        playground.request("POST", json={"data": {"attachment": attachment}})
+    playground.open(playground.collection)
+    expect(playground.page.locator(".record")).to_have_count(len(odd))
+    for name in ("no url", "no page"):
+        link = playground.card(name).locator(".name a")
+        assert link.get_attribute("href") is None
 
 
 def test_more_records_than_a_page_holds_are_shown_when_asked_for(playground):

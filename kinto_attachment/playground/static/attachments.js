@@ -21,13 +21,13 @@ export class Collection {
   /** Return a page of records, the last changed first, and the URL of the next page, if any. */
   async list(url = `${this.url}?_sort=-last_modified&_limit=24`) {
     const response = await this.request(url);
-    const { data } = await response.json();
+    const { data } = await jsonOf(response);
     return { records: data, next: response.headers.get("Next-Page") };
   }
 
   /** Return a record. */
   async get(id) {
-    return (await (await this.request(this.recordUrl(id))).json()).data;
+    return (await jsonOf(await this.request(this.recordUrl(id)))).data;
   }
 
   /**
@@ -92,6 +92,14 @@ export class Collection {
       throw new Refusal(response.status, await response.json().catch(() => null));
     }
     return response;
+  }
+}
+
+async function jsonOf(response) {
+  try {
+    return await response.json();
+  } catch {
+    throw new Refusal(response.status, { message: "The answer is not one of Kinto's." });
   }
 }
 

@@ -47,6 +47,7 @@ async function open() {
   const { user, password, bucket, collection: id } = Object.fromEntries(new FormData(place));
   collection = new Collection(ROOT, user, password, bucket, id);
   records.replaceChildren();
+  find("#empty").hidden = true;
   nextPage = undefined;
   await showMore();
 }
@@ -59,10 +60,10 @@ async function showMore() {
     nextPage = page.next;
     more.hidden = !nextPage;
     page.records.filter((record) => !cardOf(record.id)).forEach((record) => {
-      records.append(makeCard(record));
+      records.append(makeCard(shown, record));
     });
+    showWhetherEmpty();
   });
-  showWhetherEmpty();
 }
 
 function uploadAll(list) {
@@ -85,7 +86,7 @@ async function upload({ item, controller }, file) {
     if (into !== collection) return;
     // A list that was under way may have brought it already.
     cardOf(id)?.remove();
-    records.prepend(makeCard(record));
+    records.prepend(makeCard(into, record));
     showWhetherEmpty();
     say(`${file.name} is attached.`);
   } catch (error) {
@@ -93,43 +94,48 @@ async function upload({ item, controller }, file) {
   }
 }
 
-async function replace(card, record, file) {
+async function replace(card, from, record, file) {
   const { item, controller } = makeUpload(file.name);
   try {
-    await collection.attach(record.id, file, {
+    await from.attach(record.id, file, {
       lastModified: record.last_modified,
       onProgress: showProgress(item),
       signal: controller.signal,
     });
+    await refresh(card, from, record.id);
     item.remove();
-    await refresh(card, record.id);
     say(`${file.name} is attached.`);
   } catch (error) {
     fail(item, error);
   }
 }
 
-async function detach(card, record) {
+async function detach(card, from, record) {
   await saying(async () => {
-    await collection.detach(record.id, record.last_modified);
-    await refresh(card, record.id);
+    await from.detach(record.id, record.last_modified);
+    await refresh(card, from, record.id);
     say(`${nameOf(record)} is deleted; the record stays.`);
   });
 }
 
-async function remove(card, record) {
+async function remove(card, from, record) {
   await saying(async () => {
-    await collection.remove(record.id, record.last_modified);
-    const neighbour = card.nextElementSibling ?? card.previousElementSibling;
-    card.remove();
-    showWhetherEmpty();
-    (neighbour ? find(".name", neighbour) : find("#records-heading")).focus();
+    await from.remove(record.id, record.last_modified);
+    if (card.isConnected) takeAway(card);
     say("The record is deleted, and its file with it.");
   });
 }
 
-async function refresh(card, id) {
-  const fresh = makeCard(await collection.get(id));
+function takeAway(card) {
+  const neighbour = card.nextElementSibling ?? card.previousElementSibling;
+  card.remove();
+  showWhetherEmpty();
+  (neighbour ? find(".name", neighbour) : find("#records-heading")).focus();
+}
+
+async function refresh(card, from, id) {
+  const fresh = makeCard(from, await from.get(id));
+  if (!card.isConnected) return;
   card.replaceWith(fresh);
   find(".name", fresh).focus();
 }
@@ -164,7 +170,7 @@ function fail(item, error) {
     say(error.message);
     return;
   }
-  if (!(error instanceof Refusal)) throw error;
+  tellDevelopers(error);
   item.classList.add("failed");
   find("progress", item).remove();
   const state = find(".state", item);
@@ -175,7 +181,7 @@ function fail(item, error) {
   dismiss.setAttribute("aria-label", `Dismiss the message on ${find(".name", item).textContent}`);
 }
 
-function makeCard(record) {
+function makeCard(from, record) {
   const card = find("#record").content.cloneNode(true).firstElementChild;
   const attachment = record.attachment;
   const name = nameOf(record);
@@ -185,7 +191,8 @@ function makeCard(record) {
   if (attachment) {
     const link = document.createElement("a");
     link.textContent = name;
-    link.href = webUrl(attachment.location);
+    const url = webUrl(attachment.location);
+    if (url) link.href = url;
     link.target = "_blank";
     link.rel = "noopener noreferrer";
     find(".name", card).append(link);
@@ -203,12 +210,14 @@ function makeCard(record) {
     find(".detach", card).remove();
   }
   const file = find(".file", card);
-  file.addEventListener("change", () => replace(card, record, file.files[0]));
+  file.addEventListener("change", () => replace(card, from, record, file.files[0]));
   const choose = () => file.click();
   const verb = attachment ? "Replace…" : "Attach…";
   connect(find(".replace", card), verb, `${verb} (${name})`, choose);
-  connect(find(".detach", card), "Delete file", `Delete file (${name})`, () => detach(card, record));
-  connect(find(".remove", card), "Delete record", `Delete record (${name})`, () => remove(card, record));
+  const deleteFile = () => detach(card, from, record);
+  connect(find(".detach", card), "Delete file", `Delete file (${name})`, deleteFile);
+  const deleteRecord = () => remove(card, from, record);
+  connect(find(".remove", card), "Delete record", `Delete record (${name})`, deleteRecord);
   return card;
 }
 
@@ -220,7 +229,7 @@ function connect(button, text, label, action) {
 }
 
 function makeThumbnail(attachment) {
-  if (!attachment?.mimetype?.startsWith("image/")) return makeBadge(attachment);
+  if (!String(attachment?.mimetype).startsWith("image/")) return makeBadge(attachment);
   const image = document.createElement("img");
   image.alt = "";
   image.loading = "lazy";
@@ -247,10 +256,14 @@ function nameOf(record) {
   return attachment ? (attachment.original?.filename ?? attachment.filename) : "No file";
 }
 
-/** Return a location as a URL, and nothing for one that is not of the web, as `javascript:…`. */
+/** Return a location as a URL, and nothing where it is none or not of the web, as `javascript:…`. */
 function webUrl(location) {
-  const url = new URL(location, `${ROOT}/`);
-  return ["http:", "https:"].includes(url.protocol) ? url.href : "";
+  try {
+    const url = new URL(location, `${ROOT}/`);
+    return ["http:", "https:"].includes(url.protocol) ? url.href : "";
+  } catch {
+    return "";
+  }
 }
 
 function newId() {
@@ -271,9 +284,14 @@ async function saying(action) {
     say("");
     await action();
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
+    tellDevelopers(error);
     say(error.message, true);
   }
+}
+
+/** Have the browser's console show an error of this page, which goes on nevertheless. */
+function tellDevelopers(error) {
+  if (!(error instanceof Refusal)) reportError(error);
 }
 
 function say(text, isError = false) {
