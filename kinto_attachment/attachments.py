@@ -131,11 +131,10 @@ def release(request, field, object_uri):
     """
     storage = request.registry.storage
     records.lock_deleted(storage, object_uri)
-    for page in records.pages_of_links(storage, field, object_uri):
-        for link in page:
+    for links, removed in records.remove_links_of(storage, field, object_uri):
+        for link in links:
             _seen().remember(link["record_uri"], [link])
-        removed = records.remove_page(storage, page, field, object_uri)
-        _release_files(request, page, removed)
+        _release_files(request, links, removed)
 
 
 def foresee_flush(request):

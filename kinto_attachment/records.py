@@ -7,7 +7,6 @@ and history hold as for any other change.
 
 import functools
 import hashlib
-import math
 import uuid
 from urllib.parse import quote, unquote
 
@@ -326,15 +325,10 @@ def without_links(storage, locations):
     return sorted(left)
 
 
-def pages_of_links(storage, field=None, object_uri=None):
-    """Return the links in pages. Those of a page may be removed before the next is asked for.
-
-    :param field: ``collection_uri`` or ``bucket_uri``.
-    :param object_uri: that of the bucket or collection, without which all links are returned.
-    """
-    filters = [Filter(field, object_uri, COMPARISON.EQ)] if object_uri else []
-    for name, parent in _places_of_links(object_uri):
-        yield from _pages_of_links(storage, name, parent, filters)
+def pages_of_links(storage):
+    """Return all links in pages. Those of a page may be removed before the next is asked for."""
+    for name, parent in _places_of_links():
+        yield from _pages_of_links(storage, name, parent, [])
 
 
 def remove_links(storage, links):
@@ -357,23 +351,21 @@ def remove_links(storage, links):
     return removed
 
 
-def remove_page(storage, links, field, object_uri):
-    """Remove a page of the links of a bucket or a collection, all of which are about to go.
+def remove_links_of(storage, field, object_uri):
+    """Remove the links of a bucket or a collection, and yield them in pages.
 
-    One that is not in the page goes with it where its file is in the page. So there is no need for
-    a condition for each of them, which takes a database long.
+    All of its links on the files of a page go with that page. So there is no need for a condition
+    for each link, which takes a database long.
 
-    :returns: the ids of those that were still there.
+    :param field: ``collection_uri`` or ``bucket_uri``.
+    :returns: an iterator of links, and the ids of those that were still there.
     """
-    filters = [
-        Filter(field, object_uri, COMPARISON.EQ),
-        _among(link["id"] for link in links),
-    ]
-    removed = set()
+    of_object = Filter(field, object_uri, COMPARISON.EQ)
     for name, parent in _places_of_links(object_uri):
-        # Until none is left: those that are not in the page may be the first to go.
-        removed |= _delete_all(storage, name, parent, math.inf, {"filters": filters})
-    return removed
+        # Always the first page: those before it are gone.
+        while page := storage.list_all(name, parent, filters=[of_object], limit=LINKS_PAGE_SIZE):
+            filters = [of_object, _among(link["id"] for link in page)]
+            yield page, _delete_all(storage, name, parent, len(page), {"filters": filters})
 
 
 def lock_link(storage, link):
