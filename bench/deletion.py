@@ -20,21 +20,28 @@ class Deletion:
     title: str
     records: int
     place: Place = Place()
+    rounds: int = 3
 
     def run(self, ground):
         """Return the times in seconds."""
+        names = ("attachments", "plain records", "unlinking", "both")
+        figures = {name: Figure(name, "s") for name in names}
+        for _ in range(self.rounds):
+            for name, seconds in self._round(ground).items():
+                figures[name].samples.append(seconds)
+        title = f"deleting {self.title}: time / plain records + unlinking"
+        return Outcome(
+            f"deleting {self.title}", figures, (Bar(title, "attachments", "both", at_most=1.5),)
+        )
+
+    def _round(self, ground):
         folder = ground.new_folder()
         seconds = {
             "attachments": self._bucket(ground, "/attachment", "POST", form(FILE_BYTES), folder),
             "plain records": self._bucket(ground, "", "PUT", json_body({"data": PLAIN_RECORD})),
             "unlinking": _unlinking(folder),
         }
-        seconds["both"] = seconds["plain records"] + seconds["unlinking"]
-        figures = {name: Figure(name, "s", [value]) for name, value in seconds.items()}
-        title = f"deleting {self.title}: time / plain records + unlinking"
-        return Outcome(
-            f"deleting {self.title}", figures, (Bar(title, "attachments", "both", at_most=1.5),)
-        )
+        return {**seconds, "both": seconds["plain records"] + seconds["unlinking"]}
 
     def _bucket(self, ground, suffix, method, body, beside=None):
         """Fill a bucket, and return how long it takes to delete it.

@@ -228,7 +228,7 @@ QUICK = (
     replace(SMALL, rounds=10),
     replace(SMALL_POSTGRESQL, rounds=10),
     replace(CLIENTS, rounds=2),
-    Deletion("a bucket of 500 attachments", 500),
+    Deletion("a bucket of 500 attachments", 500, rounds=1),
 )
 """What a change of the code is tried with, within a minute."""
 
