@@ -185,3 +185,12 @@ def test_a_backend_that_does_not_list_its_files_is_told_in_a_line(
     assert code == 2
     assert "cannot be looked into" in failure
     assert len(failure.splitlines()) == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_who_reads_the_output_may_leave(ini, options):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([COMMAND, "check", "--ini", ini, *options], text=True, **pipes)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 1

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sqlite3
+import sys
 
 from kinto.core.storage.exceptions import BackendError
 
@@ -62,9 +63,19 @@ def main(argv: list[str] | None = None) -> int:
     """Run a subcommand, and return its exit code."""
     args = _parser().parse_args(argv)
     _log_without_traces()
-    report = Report(args.json)
+    try:
+        return _run(args, Report(args.json))
+    except BrokenPipeError:
+        # Who read the output has left. What is still to be flushed should not fail as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_WRONG
+
+
+def _run(args, report):
     try:
         is_fine = args.run(args, report)
+    except BrokenPipeError:
+        raise
     except Unusable as error:
         report.fail(str(error))
         return EXIT_USAGE
