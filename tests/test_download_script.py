@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import hashlib
 import json
@@ -8,6 +9,7 @@ import uuid
 import pytest
 
 from kinto_attachment.scripts import download
+from tests.s3_support import eventually
 from tests.scripts_support import (
     FakeKinto,
     Scripts,
@@ -105,6 +107,17 @@ def test_state_of_an_older_script_is_replaced(kinto, get, folder):
     assert actions(get()) == {"downloaded": {"a.txt"}}
 
 
+def test_state_without_hashes_is_replaced_for_the_same_collection(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    source = [kinto.url, "blog", "photos"]
+    older = {"source": source, "timestamp": "9999999", "names": {"record-1": "a.txt"}, "gone": []}
+    make_folder(folder, 0)
+    (folder / ".last_sync").write_text(json.dumps(older))
+    with pytest.raises(SystemExit):
+        get("--collection", "others")
+    assert actions(get()) == {"downloaded": {"a.txt"}}
+
+
 def test_full_brings_back_what_is_missing(kinto, get, folder):
     kinto.add("a.txt", b"a")
     get()
@@ -136,18 +149,61 @@ def test_folder_is_for_one_run_at_a_time(kinto, get, folder, capsys):
     assert actions(get("--full")) == {"unchanged": {"story.txt"}}
 
 
+def state_of(kinto, **changes):
+    """Return what the script saves before it downloads anything, but for these changes."""
+    source = [kinto.url, "blog", "photos"]
+    nothing = {"source": source, "timestamp": None, "names": {}, "hashes": {}, "gone": {}}
+    return json.dumps(nothing | changes)
+
+
 @pytest.mark.parametrize(
-    "state",
-    [b"{", b'{"names": []}', b'{"timestamp": "x"}', b'{"gone": {"a": 1}}', b'{"hashes": 1}'],
+    "changes",
+    [
+        {"timestamp": "x"},
+        {"timestamp": "-5"},
+        {"timestamp": 1.5},
+        {"names": []},
+        {"names": {"record-1": 1}},
+        {"hashes": 1},
+        {"gone": {"a.txt": 1}},
+        {"gone": {"a.txt": ["hash"]}},
+        {"source": 5},
+        {"source": None},
+    ],
 )
-def test_state_that_is_not_the_scripts_is_wrong_usage(kinto, get, folder, capsys, state):
+def test_state_that_is_not_the_scripts_is_wrong_usage(kinto, get, folder, capsys, changes):
     make_folder(folder, 0)
-    (folder / ".last_sync").write_bytes(state)
+    state = state_of(kinto, **changes)
+    (folder / ".last_sync").write_text(state)
     with pytest.raises(SystemExit) as exit:
         get()
     assert exit.value.code == 2
-    assert ".last_sync" in capsys.readouterr().err
-    assert (folder / ".last_sync").read_bytes() == state
+    assert ".last_sync is not one of this script" in capsys.readouterr().err
+    assert everything_in(folder) == {".last_sync"}
+    assert (folder / ".last_sync").read_text() == state
+
+
+@pytest.mark.parametrize("state", ["{", "[" * 100_000])
+def test_state_that_is_no_json_is_wrong_usage(get, folder, capsys, state):
+    make_folder(folder, 0)
+    (folder / ".last_sync").write_text(state)
+    with pytest.raises(SystemExit) as exit:
+        get()
+    assert exit.value.code == 2
+    assert ".last_sync is not JSON" in capsys.readouterr().err
+
+
+def test_folder_of_a_run_that_was_killed_is_for_its_collection(kinto, get, folder, capsys):
+    stalled = Stalled(STORY, after=100)
+    kinto.add("story.txt", STORY, served=stalled)
+    process = Scripts(kinto.url).start("download", "--folder", folder)
+    assert stalled.reached.wait(60)
+    kill(process)
+    stalled.released.set()
+    with pytest.raises(SystemExit) as exit:
+        get("--collection", "others")
+    assert exit.value.code == 2
+    assert f"holds the files of {kinto.url} blog photos" in capsys.readouterr().err
 
 
 def test_folder_that_cannot_be_made_is_wrong_usage(kinto, get, folder, capsys):
@@ -270,17 +326,92 @@ def test_previous_file_of_a_record_stays_until_its_new_one_is_here(kinto, get, f
     assert actions(get("--delete")) == {"downloaded": {"b.txt"}, "deleted": {"a.txt"}}
 
 
+def journal(folder, *lines):
+    """Have a journal as a run leaves it that does not come to its end."""
+    (folder / ".partial").mkdir()
+    (folder / ".partial" / "journal").write_text("\n" + "\n".join(lines))
+
+
+def test_delete_knows_what_a_run_downloaded_that_failed(kinto, get, folder, monkeypatch):
+    listing = kinto.RequestHandlerClass._list
+
+    def fail_when_the_file_is_here(handler, query):
+        if "page" not in query:
+            listing(handler, query)
+        elif eventually((folder / "a.txt").exists):
+            handler.answer(400, {"message": "No more."})
+
+    monkeypatch.setattr(kinto.RequestHandlerClass, "_list", fail_when_the_file_is_here)
+    kinto.add("a.txt", b"a")
+    kinto.next_page = f"{kinto.url}/?page=2"
+    assert failures(get(code=1)) == {None: "400 Bad Request: No more."}
+    assert tree(folder)["a.txt"]
+    assert actions(get()) == {"unchanged": {"a.txt"}}
+    kinto.records.clear()
+    assert actions(get("--full", "--delete")) == {"deleted": {"a.txt"}}
+
+
+def test_file_is_as_before_where_a_run_was_killed_before_the_new_one_was_here(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    get()
+    journal(folder, json.dumps(["record-1", "a.txt", "0" * 64]))
+    kinto.records.clear()
+    assert actions(get("--full", "--delete")) == {"deleted": {"a.txt"}}
+
+
+@pytest.mark.parametrize("line", ["5", "[1]", '["a", "b"]', '["a", 5, "c"]', "[" * 100_000])
+def test_journal_that_is_not_the_scripts_is_ignored(kinto, get, folder, line):
+    kinto.add("a.txt", b"a")
+    get()
+    journal(folder, line)
+    assert actions(get("--full")) == {"unchanged": {"a.txt"}}
+
+
+def test_journal_of_nobody_is_forgotten(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    make_folder(folder, 0)
+    (folder / "mine.txt").write_bytes(b"mine")
+    journal(folder, json.dumps(["record-9", "mine.txt", tree(folder)["mine.txt"]]))
+    assert actions(get("--delete")) == {"downloaded": {"a.txt"}}
+    assert tree(folder).keys() == {"a.txt", "mine.txt"}
+
+
+def test_delete_knows_a_file_that_somebody_else_brought_up_to_date(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    get()
+    kinto.records[0]["attachment"] |= described("a.txt", b"new")
+    kinto.records[0]["last_modified"] = 5000
+    (folder / "a.txt").write_bytes(b"new")
+    assert actions(get()) == {"unchanged": {"a.txt"}}
+    kinto.records.clear()
+    assert actions(get("--full", "--delete")) == {"deleted": {"a.txt"}}
+
+
+def test_folder_in_the_place_of_a_gone_file_stays(kinto, get, folder):
+    kinto.add("a.txt", b"a")
+    get()
+    (folder / "a.txt").unlink()
+    (folder / "a.txt").mkdir()
+    kinto.records.clear()
+    assert actions(get("--full", "--delete")) == {"warning": {"a.txt"}}
+    assert actions(get("--full", "--delete")) == {}
+    assert everything_in(folder) == {"a.txt", ".last_sync"}
+
+
 def test_delete_knows_what_a_run_downloaded_that_was_killed(kinto, get, folder):
     kinto.add("a.txt", b"a")
     kinto.add("b.txt", b"b")
     get()
-    journal = [["record-1", "a.txt", tree(folder)["a.txt"]]]
-    journal += [["record-2", "b.txt", tree(folder)["b.txt"]]]
-    # As it is when the state was not saved any more, and the last line neither.
-    (folder / ".last_sync").unlink()
-    (folder / ".partial").mkdir()
-    lines = "\n".join(map(json.dumps, journal))
-    (folder / ".partial" / "journal").write_text(f'{lines}\n["record-3", "c')
+    # As it is when the state was not saved any more, and two lines not as a whole.
+    (folder / ".last_sync").write_text(state_of(kinto))
+    hashes = tree(folder)
+    journal(
+        folder,
+        json.dumps(["record-1", "a.txt", hashes["a.txt"]]),
+        '["record-1", "a.t',
+        json.dumps(["record-2", "b.txt", hashes["b.txt"]]),
+        '["record-3", "c',
+    )
     assert actions(get()) == {"unchanged": {"a.txt", "b.txt"}}
     assert everything_in(folder) == {"a.txt", "b.txt", ".last_sync"}
     kinto.records.clear()
@@ -307,7 +438,7 @@ def test_two_records_of_one_name_have_a_file_each(kinto, get, folder):
     assert lines[0] == {
         "action": "warning",
         "name": "story.txt",
-        "message": "is the name of two records, one is written to story-record-2.txt",
+        "message": "is another record's file, this one is written to story-record-2.txt",
     }
     assert (folder / "story.txt").read_bytes() == b"first"
     assert (folder / "story-record-2.txt").read_bytes() == b"second"
@@ -319,14 +450,33 @@ def test_two_records_of_one_name_have_a_file_each(kinto, get, folder):
     assert (folder / "story-record-2.txt").read_bytes() == b"second, again"
 
 
-def test_file_keeps_its_name_when_the_other_record_of_the_name_goes(kinto, get, folder):
+def test_file_gets_its_name_when_the_other_record_of_the_name_is_gone(kinto, get, folder):
     kinto.add("story.txt", b"first")
     kinto.add("story.txt", b"second")
     get()
+    assert actions(get("--full")).keys() == {"warning", "unchanged"}
     kinto.records[0] = {"id": "record-1", "last_modified": 5000, "deleted": True}
-    kinto.records[1]["last_modified"] = 6000
-    assert actions(get("--delete"))["unchanged"] == {"story-record-2.txt"}
-    assert tree(folder).keys() == {"story-record-2.txt"}
+    get()
+    assert actions(get("--full", "--delete")) == {
+        "downloaded": {"story.txt"},
+        "deleted": {"story-record-2.txt"},
+    }
+    assert (folder / "story.txt").read_bytes() == b"second"
+
+
+def test_two_records_that_change_names_have_them_in_the_end(kinto, get, folder):
+    kinto.add("a.txt", b"first")
+    kinto.add("b.txt", b"second")
+    get()
+    for record, name in zip(kinto.records, ("b.txt", "a.txt"), strict=True):
+        record["attachment"]["filename"] = name
+        record["last_modified"] += 5000
+    get("--delete")
+    get("--full", "--delete")
+    assert {path.name: path.read_bytes() for path in folder.glob("*.txt")} == {
+        "a.txt": b"second",
+        "b.txt": b"first",
+    }
 
 
 def test_names_that_differ_in_case_are_one_where_the_folder_says_so(kinto, get, folder):
@@ -455,7 +605,7 @@ def test_wrong_hash_is_refused_and_nothing_stays(kinto, get, folder):
     digests = [hashlib.sha256(content).hexdigest() for content in (STORY.upper(), STORY)]
     assert message == f"its hash is {digests[0]} instead of {digests[1]}"
     assert (folder / "story.txt").read_bytes() == b"the previous one"
-    assert everything_in(folder) == {"story.txt", ".last_sync", ".partial"}
+    assert everything_in(folder) == {"story.txt", ".last_sync"}
 
 
 def endless(status):
@@ -588,7 +738,7 @@ def test_state_that_cannot_be_saved_is_told(kinto, get, folder):
     kinto.add("story.txt", STORY)
     (folder / ".partial" / "state").mkdir(parents=True)
     assert "state" in failures(get(code=1))[None]
-    assert (folder / "story.txt").read_bytes() == STORY
+    assert everything_in(folder) == {".partial", ".partial/state"}
 
 
 def test_server_without_timestamps_is_told(kinto, get, monkeypatch):
@@ -671,6 +821,15 @@ def test_file_that_became_shorter_than_what_is_here_is_asked_for_anew(kinto, get
     assert downloads(kinto) == [None, "bytes=700-", None]
 
 
+def largest_in(folder):
+    """Return the size of the largest file in a folder, where others come and go."""
+    sizes = [0]
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return max(sizes)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_download_that_ended_in_the_middle_goes_on_in_the_next_run(kinto, folder, how):
     story = STORY * 5000
@@ -681,7 +840,7 @@ def test_download_that_ended_in_the_middle_goes_on_in_the_next_run(kinto, folder
     process = scripts.start("download", "--json", "--folder", folder)
     assert stalled.reached.wait(60)
     partials = folder / ".partial"
-    while not any(p.stat().st_size > len(story) // 4 for p in partials.iterdir()):
+    while largest_in(partials) < len(story) // 4:
         assert process.poll() is None
     output, errors, code = kill(process, how)
     stalled.released.set()

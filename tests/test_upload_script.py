@@ -525,6 +525,18 @@ def test_who_reads_the_output_may_leave(scripts, folder):
     assert process.wait(60) == 1
 
 
+def test_output_that_cannot_be_written_is_told(scripts, folder):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            scripts.command("upload", folder, "-r"), stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert {line.partition(":")[0] for line in done.stderr.splitlines()} <= {
+        "the output cannot be written",
+        "[Errno 28] No space left on device",
+    }
+
+
 def test_folder_without_recursive_is_wrong_usage(upload_to, capsys, folder):
     with pytest.raises(SystemExit) as exit:
         upload_to(folder)

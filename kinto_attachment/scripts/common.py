@@ -226,8 +226,10 @@ def run(work: Callable[..., None], args: argparse.Namespace) -> int:
     """
     try:
         return _run(work, args)
-    except BrokenPipeError:
-        # Who read the output has left. What is still to be flushed should not fail as well.
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # Who read the output has left.
+            print(f"the output cannot be written: {error}", file=sys.stderr)
+        # What is still to be flushed should not fail as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import gzip
 import hashlib
 import itertools
@@ -95,19 +96,20 @@ def _download_all(
     report: Report,
 ) -> None:
     downloader = Downloader(args.jobs, folder, state, collection, report)
+    # First: from here on, the files are those of this collection.
+    state.save()
     try:
         complete = downloader.download()
         if args.delete:
             complete = downloader.delete_gone() and complete
     finally:
-        # After an interruption as well: it says whose the files are.
+        # After an interruption, what the threads were at is in the journal.
         state.save()
+    folder.forget_journal()
+    state.timestamp = downloader.next_timestamp()
+    state.save()
     if complete:
         folder.remove_partials()
-
-
-class Changed(Failure):
-    """A file has another content than the one that was downloaded."""
 
 
 class Folder:
@@ -124,10 +126,14 @@ class Folder:
         self._partials = self.path / PARTIALS
         self._journal = self._partials / "journal"
         self.path.mkdir(parents=True, exist_ok=True)
-        self._make_partials()
-        # macOS and Windows: names that differ here may be one file there.
-        self._one_case = (self.path / PARTIALS.upper()).exists()
         self._descriptor = self._locked()
+        try:
+            self._make_partials()
+            # macOS and Windows: names that differ here may be one file there.
+            self._one_case = (self.path / PARTIALS.upper()).exists()
+        except BaseException:
+            self.close()
+            raise
 
     def key(self, name: str) -> str:
         """Return what is equal for names that are one file."""
@@ -169,15 +175,14 @@ class Folder:
         """Remove a file, with the folders that it was the last one in. Return whether it was there.
 
         :param hash_: that of what may be removed.
-        :raises Changed: it has another content.
-        :raises Failure: the name is not that of a file here.
+        :raises Failure: it has another content, or is no file.
         :raises OSError: it cannot be removed.
         """
         target = self.target(name)
         try:
             with target.open("rb") as file:
                 if sha256(file) != hash_:
-                    raise Changed("was changed since it was downloaded, and stays")
+                    raise Failure("was changed since it was downloaded")
             target.unlink()
         except FileNotFoundError:
             return False
@@ -185,6 +190,14 @@ class Folder:
             for parent in list(target.relative_to(self.path).parents)[:-1]:
                 (self.path / parent).rmdir()
         return True
+
+    def has(self, name: str, hash_: str) -> bool:
+        """Return whether the file of this name has this content."""
+        try:
+            with self.target(name).open("rb") as file:
+                return sha256(file) == hash_
+        except (OSError, Failure):
+            return False
 
     def partial(self, *key: str) -> Path:
         """Return the path for a file that is not complete, the same in every run."""
@@ -207,36 +220,44 @@ class Folder:
             return json.loads((self.path / STATE).read_bytes())
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{STATE} is not JSON ({error})") from error
 
     def save_state(self, state: Any) -> None:
-        """Save a JSON value, in one step, and forget the journal."""
+        """Save a JSON value, in one step."""
         self._make_partials()
         new = self._partials / "state"
         new.write_text(json.dumps(state))
         os.replace(new, self.path / STATE)
-        self._journal.unlink(missing_ok=True)
 
-    def journal(self) -> list[Any]:
-        """Return what was written down since the state was saved: that run was killed."""
+    def journal(self) -> list[list[str]]:
+        """Return what was written down by runs that did not come to their end."""
         found = []
         with contextlib.suppress(FileNotFoundError):
             for line in self._journal.read_bytes().splitlines():
-                # The last one may not be whole.
-                with contextlib.suppress(ValueError):
-                    found.append(json.loads(line))
+                # One may not be whole.
+                with contextlib.suppress(ValueError, RecursionError):
+                    values = json.loads(line)
+                    if isinstance(values, list) and list(map(type, values)) == [str] * 3:
+                        found.append(values)
         return found
 
-    def write_down(self, values: list[str]) -> None:
-        """Append to the journal. Any thread may do that.
+    def forget_journal(self) -> None:
+        """Forget what was written down."""
+        self._journal.unlink(missing_ok=True)
+
+    def write_down(self, record_id: str, name: str, hash_: str) -> None:
+        """Append to the journal what is about to be the file of a record. Any thread may do that.
 
         :raises OSError: it cannot be written.
         """
+        # In a line of its own, whatever is left of one before.
+        line = f"\n{json.dumps([record_id, name, hash_])}".encode()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         descriptor = os.open(self._journal, flags, 0o666)
         try:
-            os.write(descriptor, json.dumps(values).encode() + b"\n")
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
 
@@ -244,6 +265,12 @@ class Folder:
         return self
 
     def __exit__(self, *exception):
+        self.close()
+
+    def close(self) -> None:
+        """Let another run have the folder."""
+        with contextlib.suppress(OSError):
+            self._partials.rmdir()
         if self._descriptor is not None:
             os.close(self._descriptor)
 
@@ -316,8 +343,11 @@ class State:
         self.hashes: dict[str, str] = saved.get("hashes", {})
         self.gone = {name: Gone(*gone) for name, gone in saved.get("gone", {}).items()}
         self._owners = {folder.key(name): owner for owner, name in self.names.items()}
-        for values in folder.journal():
-            self._recall(*values)
+        if saved:
+            for values in folder.journal():
+                self._recall(*values)
+        else:
+            folder.forget_journal()
 
     def save(self) -> None:
         """Save it for the next run."""
@@ -336,13 +366,10 @@ class State:
 
         :raises Failure: that is taken, too.
         """
-        names = (name, _with_id(name, record_id))
-        previous = self.names.get(record_id)
-        if previous in names:
-            return previous
-        for candidate in names:
+        for candidate in (name, _with_id(name, record_id)):
             if self._owners.get(self._folder.key(candidate), record_id) == record_id:
-                self._take(record_id, candidate)
+                if candidate != self.names.get(record_id):
+                    self._take(record_id, candidate)
                 return candidate
         raise Failure("has a name that other records have")
 
@@ -350,7 +377,10 @@ class State:
         """Take note that a record has no file any more, or another one."""
         name = self.names.pop(record_id, None)
         if name is not None:
-            del self._owners[self._folder.key(name)]
+            key = self._folder.key(name)
+            # The folder may come from a system where names that are one here are two.
+            if self._owners[key] == record_id:
+                del self._owners[key]
             hash_ = self.hashes.pop(record_id, None)
             if hash_ is not None:
                 self.gone[name] = Gone(hash_, record_id)
@@ -364,7 +394,9 @@ class State:
             self.gone[name] = Gone(hash_, record_id)
 
     def _recall(self, record_id, name, hash_):
-        """Take over what a run that was killed has downloaded."""
+        """Take over what a run has downloaded that did not come to its end, if it came to that."""
+        if not self._folder.has(name, hash_):
+            return
         owner = self._owners.get(self._folder.key(name))
         if owner is not None:
             self.release(owner)
@@ -385,16 +417,19 @@ def _checked(saved):
 
     :raises ValueError: this script cannot have saved it.
     """
-    # Scripts of older versions saved but a timestamp: without names, all has to be seen again.
     if saved is None or isinstance(saved, int):
+        # Older scripts saved but a timestamp.
         return {}
     try:
-        texts = [*saved.get("names", {}).values(), *saved.get("hashes", {}).values()]
-        texts += [text for gone in saved.get("gone", {}).values() for text in Gone(*gone)]
-        int(saved.get("timestamp") or 0)
-        if not all(isinstance(text, str) for text in texts):
+        source, timestamp = saved["source"], saved["timestamp"]
+        if "hashes" not in saved:
+            # Younger ones not yet what they downloaded: all has to be seen again.
+            return {"source": list(source)}
+        texts = [*source, *saved["names"].values(), *saved["hashes"].values(), timestamp or "0"]
+        texts += [text for gone in saved["gone"].values() for text in Gone(*gone)]
+        if not all(isinstance(text, str) for text in texts) or not (timestamp or "0").isdecimal():
             raise TypeError
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{STATE} is not one of this script, remove it to start anew") from error
     return saved
 
@@ -455,11 +490,10 @@ class Downloader:
             if failure is not None:
                 self._fail(wanted.record_id, wanted.name, wanted.last_modified, failure)
             else:
-                if action == "downloaded":
+                if action == "downloaded" or wanted.record_id in self._state.hashes:
                     self._state.downloaded(wanted.record_id, wanted.name, wanted.content.hash)
                 details = {"size": wanted.content.size, "hash": wanted.content.hash}
                 self._report.done(action, wanted.name, record=wanted.record_id, **details)
-        self._state.timestamp = self._next_timestamp()
         return not self._failed
 
     def delete_gone(self) -> bool:
@@ -472,16 +506,23 @@ class Downloader:
                 self._delete(name, gone.hash)
         return not self._state.gone
 
+    def next_timestamp(self) -> str | None:
+        """Return since when records are to be asked for the next time: the failed ones again."""
+        if not self._failed:
+            return self._timestamp or self._state.timestamp
+        before = min(self._failed.values()) - 1
+        return str(max(before, int(self._state.timestamp or 0)))
+
     def _delete(self, name, hash_):
         try:
             if self._folder.remove(name, hash_):
                 self._report.done("deleted", name)
-            del self._state.gone[name]
-        except Changed as error:
-            self._report.warn(name, str(error))
-            del self._state.gone[name]
-        except (OSError, Failure) as error:
+        except OSError as error:
             self._report.failed(name, as_failure(error))
+            return
+        except Failure as error:
+            self._report.warn(name, f"{error}, and stays")
+        del self._state.gone[name]
 
     def _all_wanted(self) -> Iterator[Wanted]:
         """Yield what to get, and release what the records have no more."""
@@ -522,7 +563,7 @@ class Downloader:
         self._folder.target(wished)
         name = self._state.claim(record["id"], wished)
         if name != wished:
-            self._report.warn(wished, f"is the name of two records, one is written to {name}")
+            self._report.warn(wished, f"is another record's file, this one is written to {name}")
         return Wanted(
             record["id"],
             record.get("last_modified"),
@@ -569,20 +610,13 @@ class Downloader:
 
     def _move(self, complete, wanted):
         # First: were this run killed, nobody else would know whose the file is.
-        self._folder.write_down([wanted.record_id, wanted.name, wanted.content.hash])
+        self._folder.write_down(wanted.record_id, wanted.name, wanted.content.hash)
         self._folder.move(complete, wanted.name)
 
     def _fail(self, record_id, name, last_modified, failure):
         since = last_modified if isinstance(last_modified, int) else 0
         self._failed[record_id] = min(since, self._failed.get(record_id, since))
         self._report.failed(name, failure)
-
-    def _next_timestamp(self):
-        """Return since when records are to be asked for the next time: the failed ones again."""
-        if not self._failed:
-            return self._timestamp or self._state.timestamp
-        before = min(self._failed.values()) - 1
-        return str(max(before, int(self._state.timestamp or 0)))
 
 
 def _label(record):
