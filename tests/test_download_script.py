@@ -183,6 +183,15 @@ def test_state_that_is_not_the_scripts_is_wrong_usage(kinto, get, folder, capsys
     assert (folder / ".last_sync").read_text() == state
 
 
+def test_names_that_were_two_elsewhere_may_be_one_here(kinto, get, folder):
+    make_folder(folder, 0)
+    (folder / "a.txt").write_bytes(b"a")
+    hashes = dict.fromkeys(["record-1", "record-2"], tree(folder)["a.txt"])
+    names = dict.fromkeys(hashes, "a.txt")
+    (folder / ".last_sync").write_text(state_of(kinto, names=names, hashes=hashes))
+    assert actions(get("--delete")) == {"deleted": {"a.txt"}}
+
+
 @pytest.mark.parametrize("state", ["{", "[" * 100_000])
 def test_state_that_is_no_json_is_wrong_usage(get, folder, capsys, state):
     make_folder(folder, 0)

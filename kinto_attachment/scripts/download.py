@@ -379,7 +379,7 @@ class State:
         if name is not None:
             key = self._folder.key(name)
             # The folder may come from a system where names that are one here are two.
-            if self._owners[key] == record_id:
+            if self._owners.get(key) == record_id:
                 del self._owners[key]
             hash_ = self.hashes.pop(record_id, None)
             if hash_ is not None:
@@ -423,7 +423,7 @@ def _checked(saved):
     try:
         source, timestamp = saved["source"], saved["timestamp"]
         if "hashes" not in saved:
-            # Younger ones not yet what they downloaded: all has to be seen again.
+            # Later ones did not save what they downloaded: all has to be seen again.
             return {"source": list(source)}
         texts = [*source, *saved["names"].values(), *saved["hashes"].values(), timestamp or "0"]
         texts += [text for gone in saved["gone"].values() for text in Gone(*gone)]
