@@ -245,8 +245,7 @@ def current(storage, collection_uri, ids):
     """Return ``{id: record}`` of those of the records that exist, as they are now."""
     found = {}
     for page in _pages(sorted(ids)):
-        filters = [_among(page)]
-        records = storage.list_all("record", collection_uri, filters=filters)
+        records = _list(storage, "record", collection_uri, [_among(page)])
         found |= {record["id"]: record for record in records}
     return found
 
@@ -289,8 +288,7 @@ def add_link(storage, record_uri, location, attachment, origin=None):
         "bucket_uri": _parent_uri(collection_uri),
         "origin": origin or collection_uri,
     }
-    storage.update(LINKS, LINKS_PARENT + record_uri, _link_id(location), link)
-    return link
+    return storage.update(LINKS, LINKS_PARENT + record_uri, _link_id(location), link)
 
 
 def links_of(storage, record_uris):
@@ -427,7 +425,7 @@ def releases_before(storage, timestamp, limit):
 def releases_of(storage, location):
     """Return the ids of the releases that a stored file is written down in."""
     filters = [Filter("locations", [location], COMPARISON.CONTAINS)]
-    found = storage.list_all(RELEASES, beginning_with(RELEASES_PARENT), filters=filters)
+    found = _list(storage, RELEASES, beginning_with(RELEASES_PARENT), filters)
     return [release["id"] for release in found]
 
 
@@ -449,36 +447,13 @@ def possible_locations(attachment):
     url = attachment.get("location") if isinstance(attachment, dict) else None
     if not isinstance(url, str):
         return []
-    parts = url.split("/")[-MAX_LOCATION_PARTS:]
-    ends = ["/".join(parts[start:]) for start in range(len(parts))]
-    locations = dict.fromkeys([*ends, *(unquote(end) for end in ends)])
-    # No file has such a name, and no database looks for it.
-    return [location for location in locations if "\0" not in location]
-
-
-def _lock_parents(storage, record_uri):
-    """Have whoever deletes the record's bucket or collection wait until the transaction ends.
-
-    And wait for whoever is deleting one of them, so that it is seen to be gone. (Kinto itself lets
-    a record be written into a collection that is deleted at the same moment.) The locks are
-    PostgreSQL's advisory ones, which nothing else waits for: in other storages that Kinto has,
-    there is nobody to wait for.
-    """
-    collection_uri = _parent_uri(record_uri)
-    object_uris = [_parent_uri(collection_uri), collection_uri]
-    _lock(storage, "pg_advisory_xact_lock_shared", object_uris)
-
-
-def _lock(storage, function, object_uris):
-    if isinstance(storage, postgresql.Storage):
-        lock = getattr(sqlalchemy.func, function)
-        with storage.client.connect(readonly=True) as session:
-            session.execute(sqlalchemy.select(*(lock(_key(uri)) for uri in object_uris)))
-
-
-def _key(object_uri):
-    digest = hashlib.sha256(object_uri.encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
+    ends = []
+    for part in reversed(url.rsplit("/", MAX_LOCATION_PARTS)[-MAX_LOCATION_PARTS:]):
+        # No stored file has such a part in its name, and no database looks for a NUL.
+        if not 0 < len(part) <= MAX_LOCATION_PART or "\0" in unquote(part):
+            break
+        ends.append(f"{part}/{ends[-1]}" if ends else part)
+    return list(dict.fromkeys([*ends, *map(unquote, ends)]))
 
 
 def _places_of_links(object_uri=None):
@@ -504,7 +479,26 @@ def _listed_in_pages(storage, name, parent, filters, order, limit):
         limit=limit,
     ):
         yield page
+        if len(page) < min(limit, _most_at_once(storage)):
+            return
         rules = _after(page[-1], order)
+
+
+def _list(storage, name, parent, filters=()):
+    """Return all objects of a parent, in no order.
+
+    (Kinto returns no more than ``storage_max_fetch_size`` at once, and does not say so.)
+    """
+    found = storage.list_all(name, parent, filters=list(filters))
+    if len(found) < _most_at_once(storage):
+        return found
+    pages = _listed_in_pages(storage, name, parent, list(filters), "last_modified", PAGE_SIZE)
+    return [one for page in pages for one in page]
+
+
+def _most_at_once(storage):
+    """Return how many objects a query returns at the most. (In memory, Kinto knows no limit.)"""
+    return getattr(storage, "_max_fetch_size", math.inf)
 
 
 def _after(last, order):
@@ -540,11 +534,7 @@ def _old_links(storage, field, values):
         # Most have none, and to compare with thousands of values takes a database long.
         return []
     filters = [_among(values, field)]
-    return [
-        link
-        for name in LINK_NAMES
-        for link in storage.list_all(name, LINKS_PARENT, filters=filters)
-    ]
+    return [link for name in LINK_NAMES for link in _list(storage, name, LINKS_PARENT, filters)]
 
 
 def _has_old_links(storage):
