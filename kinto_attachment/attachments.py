@@ -5,12 +5,14 @@ Here bytes, files and records meet, in the one safe order.
 
 import contextlib
 import copy
+import json
 from collections import defaultdict
 from dataclasses import asdict
 
 import transaction
+from kinto.core.storage.exceptions import IntegrityError
 
-from kinto_attachment import default_bucket, errors, records, uploads
+from kinto_attachment import default_bucket, errors, locks, records, uploads
 from kinto_attachment.settings import MAX_NAME_BYTES
 from kinto_attachment.storage import TransactionFiles, stored_name
 
@@ -73,7 +75,7 @@ def detach(request):
     """
     context = records.context_of(request)
     context.check_preconditions()
-    if not context.current_object.get("attachment"):
+    if _attachment(context.current_object) is None:
         return None
     response = records.clear_attachment(request)
     _replace_links(request)
@@ -89,39 +91,51 @@ def foresee_change(record_uri, record):
     _seen().allowed.setdefault(record_uri, [copy.deepcopy(_attachment(record))])
 
 
-def follow(request, collection_uri, changes, trusted=()):
+def follow(request, collection_uri, changes):
     """Let the files follow records that were changed: link those they hold, release the others.
 
-    :param changes: ``{"old": record, "new": record}``, of created ones without ``old``.
-    :param trusted: those of the changes that code on the server has made, which may write metadata.
+    :param changes: ``{"old": record, "new": record, "writer": request}``, of created ones without
+        ``old``. The writer is the request that changed the record.
     :raises HTTPBadRequest: the metadata of a file of ours was changed.
+    :raises IntegrityError: a change overwrites another one unseen, which Kinto answers with a 409.
     """
     storage = request.registry.storage
     unsettled = [change for change in changes if not _is_settled(collection_uri, change)]
-    carried = [change for change in unsettled if any(map(_attachment, change.values()))]
-    # What Kinto tells as the old record was read before the lock that an upload waits for, or was
-    # waited for: only the links tell whether there is a file by now.
+    carried = [change for change in unsettled if _carries_attachment(change)]
+    # Kinto may have read the old record before another request changed it: only the links tell
+    # whether there is a file by now.
     ids = {_record_id(change) for change in unsettled if "old" in change or change in carried}
     if not ids:
         return
     linked = {records.uri_of(collection_uri, id_): [] for id_ in ids}
     for link in records.links_of(storage, list(linked)):
         linked[link["record_uri"]].append(link)
-    for record_uri, links in linked.items():
-        _seen().remember(record_uri, links)
-    for change in trusted:
-        record_uri = records.uri_of(collection_uri, _record_id(change))
-        _seen().allowed.setdefault(record_uri, []).append(_attachment(change.get("new")))
-    for change in carried:
-        if not any(change is one for one in trusted):
-            _refuse_forgery(request, records.uri_of(collection_uri, _record_id(change)), change)
     existing = records.current(storage, collection_uri, ids)
+    writers = {}
+    for change in unsettled:
+        record_uri = records.uri_of(collection_uri, _record_id(change))
+        if record_uri not in linked:
+            continue
+        if _record_id(change) in existing:
+            _refuse_lost_update(record_uri, change, linked[record_uri])
+        _seen().remember(record_uri, linked[record_uri])
+        writers[record_uri] = change["writer"]
+        if is_trusted(change["writer"]):
+            _seen().allowed.setdefault(record_uri, []).append(_attachment(change.get("new")))
+    for change in carried:
+        if not is_trusted(change["writer"]):
+            _refuse_forgery(records.uri_of(collection_uri, _record_id(change)), change)
     let_go = []
     for id_ in ids:
         record_uri = records.uri_of(collection_uri, id_)
-        attachment = _attachment(existing.get(id_, {}))
-        let_go += _settle(request, record_uri, attachment, linked[record_uri])
+        attachment = _attachment(existing.get(id_))
+        let_go += _settle(writers[record_uri], record_uri, attachment, linked[record_uri])
     _let_go(request, let_go)
+
+
+def is_trusted(request):
+    """Return whether a request is one of code on the server, which may write metadata."""
+    return bool(getattr(request, "_attachment_auto_save", False))
 
 
 def release(request, field, object_uri):
@@ -130,7 +144,7 @@ def release(request, field, object_uri):
     :param field: ``bucket_uri`` or ``collection_uri``.
     """
     storage = request.registry.storage
-    records.lock_deleted(storage, object_uri)
+    locks.lock_parent(storage, object_uri)
     for links, removed in records.remove_links_of(storage, field, object_uri):
         for link in links:
             _seen().remember(link["record_uri"], [link])
@@ -140,6 +154,7 @@ def release(request, field, object_uri):
 def foresee_flush(request):
     """Remember the files of all records, since Kinto says that all went when their links went."""
     storage = request.registry.storage
+    locks.lock_parent(storage, locks.EVERYTHING)
     pages = records.pages_of_links(storage)
     locations = {link["location"] for page in pages for link in page if not _is_kept(request, link)}
     request.bound_data["attachment_flush"] = locations.union(records.released(storage))
@@ -172,6 +187,10 @@ class _Seen:
         self.removed = set()
         self.settled = {}
         self.allowed = {}
+
+    def knows(self, record_uri):
+        """Return whether the transaction has seen the record before."""
+        return record_uri in self.at_start
 
     def remember(self, record_uri, links):
         self.at_start.setdefault(record_uri, links)
@@ -220,23 +239,49 @@ def _attachment(record):
     return (record or {}).get("attachment")
 
 
+def _carries_attachment(change):
+    return any(_attachment(change.get(name)) is not None for name in ("old", "new"))
+
+
 def _record_id(change):
     return (change.get("new") or change["old"])["id"]
 
 
-def _refuse_forgery(request, record_uri, change):
+def _refuse_lost_update(record_uri, change, links):
+    """Refuse a change by code that took no lock, and had read the record before a file came to it.
+
+    :raises IntegrityError: see above.
+    """
+    if locks.is_locked(record_uri) or _seen().knows(record_uri):
+        return
+    believed = _attachment(change.get("old"))
+    if links and not any(records.locates(believed, link["location"]) for link in links):
+        raise IntegrityError(message=f"{record_uri} has got another attachment since it was read")
+
+
+def _refuse_forgery(record_uri, change):
     old, new = _attachment(change.get("old")), _attachment(change.get("new"))
-    if not (new and _is_of_ours(record_uri, old, new)):
+    if new is None or not _is_of_ours(record_uri, old, new):
         return
     allowed = _seen().allowed.get(record_uri)
     if allowed is None:
         # Changed without a request of its own. What Kinto tells as the old one is what it was, but
         # for a merge patch, and links of earlier plugins do not tell.
-        unchanged = old == new and not any("attachment" in link for link in _seen().of[record_uri])
+        links = _seen().of[record_uri]
+        unchanged = _same(old, new) and not any("attachment" in link for link in links)
     else:
-        unchanged = new in allowed
-    if not unchanged and not _sources(request, record_uri, new):
+        unchanged = _is_among(new, allowed)
+    if not unchanged and not _has_source(change["writer"], record_uri, new):
         raise errors.metadata_locked()
+
+
+def _same(one, other):
+    """Return whether two values are the same JSON. (To Python, 1 equals ``true`` and 1.0.)"""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _is_among(value, others):
+    return any(_same(value, other) for other in others)
 
 
 def _is_of_ours(record_uri, old, new):
@@ -247,40 +292,40 @@ def _is_of_ours(record_uri, old, new):
     """
     seen = _seen()
     locations = [link["location"] for link in seen.of[record_uri]]
-    if not old:
+    if old is None:
         return any(records.locates(new, location) for location in locations)
     earlier = [old, *seen.allowed.get(record_uri, ())]
     if any(records.locates(one, location) for one in earlier for location in locations):
         return True
-    return old == new and bool(seen.at_start[record_uri])
+    return _same(old, new) and bool(seen.at_start[record_uri])
 
 
-def _settle(request, record_uri, attachment, links):
+def _settle(writer, record_uri, attachment, links):
     """Link the record with the file it carries, and return those links that it lets go."""
     kept = [link for link in links if records.locates(attachment, link["location"])]
-    storage = request.registry.storage
+    storage = writer.registry.storage
     for link in kept:
-        is_changed = link.get("attachment", attachment) != attachment
-        # Where it may not be, this is about an earlier change, and the one that did it is refused.
-        if is_changed and _may_have(request, record_uri, attachment):
+        is_changed = not _same(link.get("attachment", attachment), attachment)
+        # If not permitted, an earlier change in this transaction is at fault and will be refused.
+        if is_changed and _may_have(writer, record_uri, attachment):
             records.add_link(storage, record_uri, link["location"], attachment, link.get("origin"))
-    if not kept and attachment:
-        _hold(request, record_uri, attachment)
+    if not kept and attachment is not None:
+        _hold(writer, record_uri, attachment)
     return [link for link in links if link not in kept]
 
 
-def _may_have(request, record_uri, attachment):
+def _may_have(writer, record_uri, attachment):
     allowed = _seen().allowed.get(record_uri, ())
-    return attachment in allowed or bool(_sources(request, record_uri, attachment))
+    return _is_among(attachment, allowed) or _has_source(writer, record_uri, attachment)
 
 
-def _hold(request, record_uri, attachment):
-    """Link the record with the file of another that it has the very metadata of, if there is one.
+def _hold(writer, record_uri, attachment):
+    """Link the record to the file of another one if the metadata is identical.
 
     Where another transaction releases that file, this waits for its end.
     """
-    storage = request.registry.storage
-    for source in _sources(request, record_uri, attachment):
+    storage = writer.registry.storage
+    for source in _sources(writer, record_uri, attachment):
         if source["id"] in _seen().removed or records.lock_link(storage, source):
             location = source["location"]
             link = records.add_link(storage, record_uri, location, attachment, _origin(source))
@@ -288,29 +333,54 @@ def _hold(request, record_uri, attachment):
             return
 
 
-def _sources(request, record_uri, attachment):
-    """Return the links on the file that this is the very metadata of."""
+def _has_source(writer, record_uri, attachment):
+    return any(True for _ in _sources(writer, record_uri, attachment))
+
+
+def _sources(writer, record_uri, attachment):
+    """Return the links on the file of this metadata, of records that the writer may read.
+
+    Who only guesses the metadata gets no hold of the file, and is not told whether it was right.
+    """
     locations = records.possible_locations(attachment)
     if not locations:
-        return []
-    remembered = [link for location in locations for link in _seen().on.get(location, ())]
-    stored = records.links_on(request.registry.storage, locations)
+        return
+    storage = writer.registry.storage
+    # Those that this transaction has come across are of records that it changes.
+    yield from _on_file(
+        storage,
+        [link for location in locations for link in _seen().on.get(location, ())],
+        record_uri,
+        attachment,
+    )
+    for page in records.pages_of_links_on(storage, locations):
+        links = _on_file(storage, page, record_uri, attachment)
+        if links and _may_read(writer, links):
+            yield from (link for link in links if _may_read(writer, [link]))
+
+
+def _may_read(writer, links):
+    return is_trusted(writer) or records.may_read(writer, [link["record_uri"] for link in links])
+
+
+def _on_file(storage, links, record_uri, attachment):
+    locations = records.possible_locations(attachment)
     return [
         link
-        for link in remembered + stored
-        if link["location"] in locations and _describes(request, record_uri, attachment, link)
+        for link in links
+        if link["location"] in locations and _describes(storage, record_uri, attachment, link)
     ]
 
 
-def _describes(request, record_uri, attachment, link):
+def _describes(storage, record_uri, attachment, link):
     if "attachment" in link:
-        return link["attachment"] == attachment
+        return _same(link["attachment"], attachment)
     # Links of earlier plugins have no metadata: their records have, but for the one just written.
     if link["record_uri"] == record_uri:
         return False
     collection_uri, _, id_ = link["record_uri"].rsplit("/", 2)
-    found = records.current(request.registry.storage, collection_uri, [id_])
-    return _attachment(found.get(id_)) == attachment
+    found = records.current(storage, collection_uri, [id_])
+    return _same(_attachment(found.get(id_)), attachment)
 
 
 def _replace_links(request, location=None, attachment=None, is_new=False):
@@ -349,7 +419,7 @@ def _is_settled(collection_uri, change):
     return (
         "new" in change
         and record_uri in settled
-        and settled[record_uri] == _attachment(change["new"])
+        and _same(settled[record_uri], _attachment(change["new"]))
     )
 
 

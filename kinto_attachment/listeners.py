@@ -3,14 +3,20 @@
 from kinto.core.events import ACTIONS, EventCollector, ResourceChanged
 from kinto.core.utils import instance_uri
 from kinto.events import ServerFlushed
-from pyramid.events import ContextFound, NewRequest
+from pyramid.events import BeforeTraversal, ContextFound, NewRequest
 from pyramid.settings import asbool
 
-from kinto_attachment import attachments, default_bucket, records
+from kinto_attachment import attachments, default_bucket, locks, records
 
 
 FLUSH_ROUTE = "flush"
 """The route of ``kinto.plugins.flush``."""
+
+WRITING_METHODS = {
+    "record-object": ("PUT", "PATCH", "DELETE"),
+    "record-plural": ("POST", "DELETE"),
+}
+"""Those of the routes of Kinto's records that change something."""
 
 
 def includeme(config):
@@ -30,6 +36,7 @@ def includeme(config):
     config.add_subscriber(foresee, ContextFound)
     config.add_subscriber(on_flushed, ServerFlushed)
     if not asbool(config.get_settings()["readonly"]):
+        config.add_subscriber(lock, BeforeTraversal)
         config.add_subscriber(try_again, NewRequest)
 
 
@@ -76,20 +83,24 @@ def on_records_changed(event):
     )
     told = event.impacted_objects
     changes = records.completed(event.request.registry.storage, collection_uri, told)
-    trusted = [
-        change for change, one in zip(changes, told, strict=True) if _is_trusted(event.request, one)
-    ]
-    attachments.follow(event.request, collection_uri, changes, trusted)
+    attachments.follow(
+        event.request,
+        collection_uri,
+        [
+            {**change, "writer": _writer_of(event.request, one)}
+            for change, one in zip(changes, told, strict=True)
+        ],
+    )
 
 
-def _is_trusted(request, change):
-    """Return whether the request that told of a change may write metadata.
+def _writer_of(request, change):
+    """Return the request that told of a change.
 
     Integrations also tell Kinto's listeners of changes themselves, with a request of their own.
     """
     collected = getattr(request, "bound_data", {}).get("resource_events")
     teller = collected.teller_of(change) if isinstance(collected, Changes) else None
-    return bool(getattr(teller or request, "_attachment_auto_save", False))
+    return teller or request
 
 
 def on_collections_deleted(event):
@@ -109,6 +120,17 @@ def on_buckets_deleted(event):
     for change in event.impacted_objects:
         bucket_uri = instance_uri(event.request, "bucket", id=change["old"]["id"])
         attachments.release(event.request, "bucket_uri", bucket_uri)
+
+
+def lock(event):
+    """Lock the record that a request is about to change, before Kinto reads it."""
+    request = event.request
+    if request.method in WRITING_METHODS.get(getattr(request.matched_route, "name", None), ()):
+        ids = request.matchdict
+        collection_uri = instance_uri(
+            request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"]
+        )
+        locks.lock_record(request.registry.storage, collection_uri, ids.get("id"))
 
 
 def foresee(event):

@@ -7,31 +7,26 @@ and history hold as for any other change.
 
 import functools
 import hashlib
+import math
 import uuid
 from urllib.parse import quote, unquote
 
 import colander
 import transaction
-from kinto.authorization import RouteFactory
+from kinto.authorization import AuthorizationPolicy, RouteFactory
 from kinto.core.authorization import DYNAMIC
 from kinto.core.cornice.errors import Errors
 from kinto.core.errors import raise_invalid
 from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
 from kinto.core.schema import HeaderQuotedInteger
-from kinto.core.storage import Filter, Sort, postgresql
+from kinto.core.storage import Filter, Sort
 from kinto.core.storage.exceptions import ObjectNotFoundError
-from kinto.core.utils import (
-    COMPARISON,
-    build_request,
-    instance_uri,
-    prefixed_principals,
-    sqlalchemy,
-)
+from kinto.core.utils import COMPARISON, build_request, instance_uri, prefixed_principals
 from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPBadRequest, HTTPForbidden
 from pyramid.interfaces import IRoutesMapper
 
-from kinto_attachment import default_bucket
+from kinto_attachment import default_bucket, locks
 from kinto_attachment.settings import MAX_FOLDER_LEVELS
 
 
@@ -49,7 +44,12 @@ LINKS_PAGE_SIZE = 10_000
 """As many as Kinto itself deletes at once (``storage_max_fetch_size``). Records may be large, links
 are small."""
 MAX_SINGLE_QUERIES = 25
+SOURCES_PAGE_SIZE = 100
+"""How many links on one file are looked at together: most files have one."""
+
 MAX_LOCATION_PARTS = MAX_FOLDER_LEVELS + 1
+MAX_LOCATION_PART = 3 * 1024
+"""The longest key that S3 takes, with all of its characters percent-encoded."""
 
 RECORD_METHODS = {"POST": "PUT", "DELETE": "PATCH"}
 """What a request on the attachment asks of the record: creating or changing it, changing it."""
@@ -83,8 +83,7 @@ class AttachmentRouteFactory(RouteFactory):
     Kinto finds the required permission and the record out by itself (``kinto.core.authorization``).
     Methods that are not served, and preflights, learn nothing about the record.
 
-    Whoever deletes the bucket or the collection of an upload waits from here on, until the
-    transaction ends.
+    The record is locked from here on, until the transaction ends (:mod:`kinto_attachment.locks`).
 
     :ivar record_uri: that of the record (see :func:`uri`).
     :ivar record_request: the request on the record.
@@ -101,9 +100,10 @@ class AttachmentRouteFactory(RouteFactory):
         if request.method in RECORD_METHODS:
             method = RECORD_METHODS[request.method]
             self.record_request = _record_request(request, method, self.record_uri)
+            # Lock first, so that what another request changes at this moment becomes visible.
+            collection_uri = _parent_uri(self.record_uri)
+            locks.lock_record(request.registry.storage, collection_uri, request.matchdict["id"])
         if request.method == "POST":
-            # First: what is deleted at this moment is seen to be gone.
-            _lock_parents(request.registry.storage, self.record_uri)
             self.collection_is_to_come = default_bucket.is_meant_by(
                 request
             ) and default_bucket.foresee_collection(request)
@@ -215,11 +215,6 @@ def beginning_with(text):
     return text.replace("_", r"\_") + "*"
 
 
-def lock_deleted(storage, object_uri):
-    """Wait for the uploads to a bucket or a collection, and keep further ones waiting."""
-    _lock(storage, "pg_advisory_xact_lock", [object_uri])
-
-
 def clear_attachment(request):
     """Set the record's attachment to ``null``, and return Kinto's response.
 
@@ -297,13 +292,35 @@ def links_of(storage, record_uris):
         return [
             link for page in _pages(record_uris) for link in _all_links(storage, "record_uri", page)
         ]
-    links = [link for uri in record_uris for link in storage.list_all(LINKS, LINKS_PARENT + uri)]
+    links = [link for uri in record_uris for link in _list(storage, LINKS, LINKS_PARENT + uri)]
     return links + _old_links(storage, "record_uri", record_uris)
 
 
-def links_on(storage, locations):
-    """Return links on stored files, of whatever records."""
-    return _links_with_ids(storage, locations) + _old_links(storage, "location", locations)
+def pages_of_links_on(storage, locations):
+    """Return the links on stored files, of whatever records, in pages."""
+    filters = [_among(_link_id(location) for location in locations)]
+    parent = beginning_with(LINKS_PARENT)
+    yield from _listed_in_pages(storage, LINKS, parent, filters, "record_uri", SOURCES_PAGE_SIZE)
+    if old := _old_links(storage, "location", locations):
+        yield old
+
+
+def may_read(request, record_uris):
+    """Return whether the user of a request may read any of these records."""
+    granting = AuthorizationPolicy().get_bound_permissions
+    permissions = {one for uri in record_uris for one in granting(uri, "read")}
+    return ReadingContext(request).check_permission(prefixed_principals(request), permissions)
+
+
+class ReadingContext(RouteFactory):
+    """The context of reading records that a request is not about (``kinto.core.authorization``)."""
+
+    resource_name = "record"
+    required_permission = "read"
+
+    def __init__(self, request):
+        self._check_permission = request.registry.permission.check_permission
+        self._settings = request.registry.settings
 
 
 def without_links(storage, locations):

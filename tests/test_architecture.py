@@ -13,7 +13,7 @@ ROWS = [
     {"attachments"},
     {"releases"},
     {"uploads", "storage", "records"},
-    {"transactions", "default_bucket"},
+    {"transactions", "default_bucket", "locks"},
     {"settings", "errors", "compression", "digests"},
     {"scripts", "playground"},
 ]

@@ -14,6 +14,7 @@ from kinto.core.metrics import IMetricsService, NoOpMetricsService
 from kinto.core.storage.exceptions import BackendError, IntegrityError, UnicityError
 from pyramid.events import NewRequest
 
+from kinto_attachment import listeners
 from kinto_attachment.storage import in_background
 from tests.support import (
     ALICE,
@@ -205,23 +206,74 @@ def test_a_collection_that_is_gone_at_the_next_try_is_not_found(app, method):
     assert list(app.files().values()) == [b"once upon a time"]
 
 
-def test_an_upload_that_a_change_overwrites_unseen_leaves_no_file(app, monkeypatch):
+def test_an_upload_waits_for_a_change_that_has_read_the_record(app, monkeypatch):
     app.put_json(RECORD, {"data": {"title": "a"}}, headers=ALICE)
     storage, uploads = app.registry.storage, []
     update = storage.update
 
-    def update_after_an_upload(*args, **kwargs):
+    def update_after_an_upload_has_begun(*args, **kwargs):
         if not uploads:
-            uploads.append("begun")
-            uploads.append(in_background(lambda: app.upload(status=200).json).result())
+            uploads.append(in_background(lambda: app.upload(status=200).json))
+            wait_until_one_waits_for_a_lock(storage)
         return update(*args, **kwargs)
 
-    # The change has read the record, and then does not look again.
-    monkeypatch.setattr(storage, "update", update_after_an_upload)
+    monkeypatch.setattr(storage, "update", update_after_an_upload_has_begun)
     app.put_json(RECORD, {"data": {"title": "b"}}, headers=ALICE)
-    assert uploads[1]["size"] == 16
-    assert "attachment" not in app.record()
-    assert (app.files(), app.links()) == ({}, [])
+    attachment = uploads[0].result()
+    record = app.record()
+    assert (record["title"], record["attachment"]) == ("b", attachment)
+    assert list(app.files()) == [attachment["location"]]
+
+
+def wait_until_one_waits_for_a_lock(storage):
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with contextlib.closing(storage.client.session_factory().get_bind().connect()) as connection:
+        while not connection.execute(sqlalchemy.text(query)).scalar():
+            connection.rollback()
+            time.sleep(0.01)
+
+
+class TestLostUpdates:
+    """Code on the server that changes a record without a request on it, and so without its lock."""
+
+    def change(self, app, before, after):
+        """Write a record as it was read some time ago, and report the change."""
+        request = app.app.request_factory.blank("/v1/")
+        request.registry, request.bound_data = app.registry, {}
+        with transaction.manager:
+            app.registry.storage.update("record", COLLECTION, "first", dict(after))
+            payload = {"bucket_id": "blog", "collection_id": "photos", "resource_name": "record"}
+            changes = [{"old": before, "new": after}]
+            event = ResourceChanged(payload | {"action": "update"}, changes, request)
+            listeners.on_records_changed(event)
+
+    @pytest.mark.parametrize("has_file", [True, False])
+    def test_a_change_that_never_saw_the_file_of_now_is_refused(self, app, has_file):
+        app.put_json(RECORD, {"data": {"title": "a"}}, headers=ALICE)
+        if has_file:
+            app.upload()
+        before = app.record()
+        transaction.abort()
+        attachment = app.upload(file_part(b"the end"), status=200).json
+        with pytest.raises(IntegrityError, match="has got another attachment"):
+            self.change(app, before, {**before, "title": "b"})
+        assert app.record()["attachment"] == attachment
+        assert list(app.files().values()) == [b"the end"]
+
+    def test_a_change_that_saw_the_file_of_now_is_fine(self, app):
+        app.upload()
+        before = app.record()
+        transaction.abort()
+        self.change(app, before, {**before, "title": "b"})
+        assert app.record()["title"] == "b"
+        assert list(app.files().values()) == [b"once upon a time"]
+
+    def test_a_change_that_saw_the_file_of_now_may_let_it_go(self, app):
+        app.upload()
+        before = app.record()
+        transaction.abort()
+        self.change(app, before, {"id": "first", "title": "b"})
+        assert (app.files(), app.links()) == ({}, [])
 
 
 def test_events_are_told_once_and_hooks_of_the_request_run_with_its_commit(app):

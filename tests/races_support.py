@@ -1,0 +1,112 @@
+"""What tests of races share: several server processes on one PostgreSQL and one folder of files."""
+
+import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import requests
+import sqlalchemy
+
+
+AUTH = ("alice", "secret")
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+
+
+class Cluster:
+    """Server processes that share a database and a folder of files."""
+
+    def __init__(self, servers, url, folder):
+        self.servers = servers
+        self.engine = sqlalchemy.create_engine(url)
+        self.folder = folder
+        self._turns = itertools.cycle(servers)
+        self._lock = threading.Lock()
+        self._sessions = threading.local()
+
+    def request(self, method, path, **kwargs):
+        with self._lock:
+            server = next(self._turns)
+        session = self._session_of_thread()
+        return session.request(method, server.url + path, timeout=60, **kwargs)
+
+    def put(self, path):
+        self.request("PUT", path, json={"data": {}}).raise_for_status()
+
+    def upload(self, record, content=b"once upon a time", **kwargs):
+        files = {"attachment": ("story.txt", content, "text/plain")}
+        return self.request("POST", f"{record}/attachment", files=files, **kwargs)
+
+    def race(self, *actions):
+        """Do all of these at once, and return the statuses of the answers."""
+        start = threading.Barrier(len(actions))
+
+        def act(action):
+            start.wait()
+            return action().status_code
+
+        with ThreadPoolExecutor(len(actions)) as pool:
+            return list(pool.map(act, actions))
+
+    def queue(self, record, *actions):
+        """Have these wait for the row of a record, in this order, and return the statuses."""
+        collection, _, id_ = record.rsplit("/", 2)
+        row = "SELECT 1 FROM objects WHERE parent_id = :parent AND id = :id FOR UPDATE"
+        with ThreadPoolExecutor(len(actions)) as pool, self.engine.connect() as connection:
+            connection.execute(sqlalchemy.text(row), {"parent": collection, "id": id_})
+            answers = []
+            for number, action in enumerate(actions, start=1):
+                answers.append(pool.submit(action))
+                self._wait_until_blocked(number)
+            connection.rollback()
+        return [answer.result().status_code for answer in answers]
+
+    def _wait_until_blocked(self, number):
+        query = sqlalchemy.text(f"{WAITING} AND wait_event_type = 'Lock'")
+        deadline = time.monotonic() + 30
+        with self.engine.connect() as connection:
+            while connection.execute(query).scalar() < number:
+                assert time.monotonic() < deadline, f"{number} requests should wait for the row"
+                connection.rollback()
+                time.sleep(0.01)
+
+    def _session_of_thread(self):
+        if not hasattr(self._sessions, "session"):
+            self._sessions.session = requests.Session()
+            self._sessions.session.auth = AUTH
+        return self._sessions.session
+
+    def seen(self):
+        """Return all there is: objects with their URIs, locations in records and links, files."""
+        query = "SELECT resource_name, parent_id, id, data FROM objects WHERE NOT deleted"
+        with self.engine.connect() as connection:
+            rows = connection.execute(sqlalchemy.text(query)).all()
+        uris = {f"{parent}/{name}s/{id_}" for name, parent, id_, _ in rows}
+        records = {
+            f"{parent}/records/{id_}": (data.get("attachment") or {}).get("location")
+            for name, parent, id_, data in rows
+            if name == "record"
+        }
+        links = [
+            (d["record_uri"], d["location"]) for name, _, _, d in rows if name == "attachments"
+        ]
+        files = [path.name for path in self.folder.rglob("*") if path.is_file()]
+        return uris, records, links, files
+
+    def check(self):
+        """No record without its file, no file without its record, no link without both."""
+        uris, records, links, files = self.seen()
+        holding = {uri: location for uri, location in records.items() if location}
+        assert sorted(holding.items()) == sorted(links)
+        assert set(holding.values()) == set(files)
+        parents = {uri.rsplit("/", 2)[0] for uri in holding}
+        assert parents <= uris
+        assert {parent.rsplit("/", 2)[0] for parent in parents} <= uris
+        return holding
+
+    def check_files(self):
+        """No link without its record, no link without its file, no file without a link."""
+        _, records, links, files = self.seen()
+        assert all(records.get(uri) == location for uri, location in links)
+        assert {location for _, location in links} == set(files)
