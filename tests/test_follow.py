@@ -3,6 +3,7 @@
 import pytest
 from pyramid.events import NewRequest
 
+from kinto_attachment import records
 from tests.support import ALICE, ATTACHMENT, RECORD, file_part, part
 
 
@@ -238,6 +239,65 @@ class TestCopies:
             RECORD: second["location"],
             SECOND: first["location"],
         }
+
+
+class TestEqualIsNotTheSame:
+    """What Python calls equal, or empty, is something else in JSON."""
+
+    @pytest.fixture
+    def attached(self, app):
+        app.upload(file_part(b"a"))
+        return app
+
+    @pytest.mark.parametrize("method", ["put", "patch"])
+    @pytest.mark.parametrize("size", [True, 1.0])
+    def test_a_size_of_another_type_is_refused(self, attached, size, method):
+        before = attached.state()
+        body = {"data": {"attachment": {**attached.record()["attachment"], "size": size}}}
+        response = getattr(attached, f"{method}_json")(RECORD, body, headers=ALICE, status=400)
+        assert response.json["message"] == REFUSED
+        assert attached.state()[1:] == before[1:]
+
+    @pytest.mark.parametrize("method", ["put", "patch"])
+    @pytest.mark.parametrize("empty", [{}, [], 0, False, ""])
+    def test_only_null_and_absence_let_a_file_go(self, attached, empty, method):
+        before = attached.state()
+        body = {"data": {"attachment": empty}}
+        response = getattr(attached, f"{method}_json")(RECORD, body, headers=ALICE, status=400)
+        assert response.json["message"] == REFUSED
+        assert attached.state()[1:] == before[1:]
+
+    def test_a_copy_that_is_only_equal_does_not_hold_the_file(self, attached):
+        attachment = {**attached.record()["attachment"], "size": True}
+        attached.put_json(SECOND, {"data": {"attachment": attachment}}, headers=ALICE)
+        assert [link["record_uri"] for link in attached.links()] == [RECORD]
+
+    @pytest.mark.parametrize("empty", [{}, [], 0, False, ""])
+    def test_what_is_no_file_may_be_detached_all_the_same(self, app, empty):
+        app.put_json(RECORD, {"data": {"attachment": empty}}, headers=ALICE)
+        app.delete(ATTACHMENT, headers=ALICE, status=204)
+        assert app.record()["attachment"] is None
+
+
+class TestPossibleLocations:
+    @pytest.mark.parametrize(
+        ("location", "expected"),
+        [
+            ("https://cdn/a/b.txt", ["b.txt", "a/b.txt", "cdn/a/b.txt"]),
+            ("a%20b/c.txt", ["c.txt", "a%20b/c.txt", "a b/c.txt"]),
+            ("x" * 4000 + "/a/b.txt", ["b.txt", "a/b.txt"]),
+            ("a%00/b.txt", ["b.txt"]),
+            ("/".join(["%41" * 20_000] * 16), []),
+            ("/" * 1_000_000, []),
+            (7, []),
+        ],
+    )
+    def test_what_cannot_be_a_stored_name_is_not_looked_at(self, location, expected):
+        assert records.possible_locations({"location": location}) == expected
+
+    def test_a_name_in_the_deepest_folder_is(self):
+        name = "/".join("abcdefghijklmnop")
+        assert name in records.possible_locations({"location": f"https://cdn/{name}"})
 
 
 class TestNeighbours:
