@@ -16,6 +16,7 @@ from pathlib import Path
 
 import requests
 
+from kinto_attachment.scripts import download
 from tests.s3_support import Bucket
 from tests.support import ROOT, Server, base_settings
 
@@ -232,6 +233,7 @@ class FakeKinto(FakeServer):
     :ivar files: ``{path: content}``; content may be a function of the handler.
     :ivar base_url: of the capability.
     :ivar next_page: the URL after the first page of records.
+    :ivar etag: how its timestamps are put into ``ETag``.
     :ivar post: a function of handler and body, for the answer to an upload.
     """
 
@@ -241,6 +243,7 @@ class FakeKinto(FakeServer):
         self.files = {}
         self.base_url = f"{self.origin}/files/"
         self.next_page = None
+        self.etag = '"{}"'
         self.post = None
 
     def add(self, filename, content=b"once upon a time", served=None, **changes):
@@ -256,6 +259,18 @@ class FakeKinto(FakeServer):
     @property
     def timestamp(self):
         return max((record["last_modified"] for record in self.records), default=1)
+
+
+def download_from(kinto, folder, capsys):
+    """Return what runs the download script in this process, and returns its lines of JSON."""
+
+    def run(*args, code=0, url=kinto.url, auth="alice:secret"):
+        options = ["-s", url, "-b", "blog", "-c", "photos", "--json", "--folder", str(folder)]
+        options += ["--retry-after", "0", *(["-a", auth] if auth else []), *map(str, args)]
+        assert download.main(options) == code
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
 
 
 def described(filename, content):
@@ -290,7 +305,7 @@ class _KintoHandler(FakeHandler):
     def _list(self, query):
         since = int(query.get("_since", ["0"])[0].strip('"'))
         found = [record for record in self.server.records if record["last_modified"] > since]
-        headers = {"ETag": f'"{self.server.timestamp}"'}
+        headers = {"ETag": self.server.etag.format(self.server.timestamp)}
         if self.server.next_page:
             headers["Next-Page"], self.server.next_page = self.server.next_page, None
         self.answer(200, {"data": found}, **headers)

@@ -17,6 +17,7 @@ from tests.scripts_support import (
     actions,
     cut_off,
     described,
+    download_from,
     failures,
     kill,
     make_folder,
@@ -42,14 +43,7 @@ def folder(tmp_path):
 @pytest.fixture
 def get(kinto, folder, capsys):
     """Run the script in this process on the fake server, and return the lines of JSON."""
-
-    def run(*args, code=0):
-        options = ["-s", kinto.url, "-a", "alice:secret", "-b", "blog", "-c", "photos", "--json"]
-        options += ["--folder", str(folder), "--retry-after", "0", *map(str, args)]
-        assert download.main(options) == code
-        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-
-    return run
+    return download_from(kinto, folder, capsys)
 
 
 def downloads(kinto):

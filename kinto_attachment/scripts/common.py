@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -19,8 +20,10 @@ from typing import Any, BinaryIO
 
 import requests
 import urllib3
-from kinto_http import cli_utils
+from kinto_http import BearerTokenAuth, cli_utils
 from kinto_http.constants import USER_AGENT
+
+from kinto_attachment.scripts.bodies import ACCEPTED_ENCODING, BodyRefused, read_body
 
 
 try:
@@ -41,10 +44,17 @@ PARTIALS = ".partial"
 
 CHUNK_BYTES = 256 * 1024
 PAGE_RECORDS = 1000
-MAX_MESSAGE_BYTES = 64 * 1024
+MAX_PAGES = 100_000
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+"""A page of records takes half of one, since only some fields of them are asked for."""
+
+MAX_MESSAGE_BYTES = 1024 * 1024
+MAX_REDIRECTS = 20
 
 TIMEOUT_SECONDS = (30, 300)
 """For the connection, and for every wait on the server, that may have a large file to store."""
+
+TIMESTAMP = re.compile(r'(?:W/)?("?)([0-9]{1,18})\1')
 
 RETRIED_STATUSES = (409, 429, 500, 502, 503, 504)
 FIRST_DELAY_SECONDS = 0.5
@@ -89,6 +99,10 @@ class Content:
     filename: str
     hash: str
     size: int
+
+
+DESCRIPTION_FIELDS = "attachment,original.filename,original.hash,original.size,path"
+"""The fields of a record that say what its file is and where it goes. Others can be of any size."""
 
 
 def attachment_of(record: dict[str, Any]) -> Content:
@@ -203,12 +217,30 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
             parser.error(f"--{name} is required")
     if not _is_web_url(args.server):
         parser.error("--server should be a URL, like https://kinto.example.com/v1")
+    _check_texts(parser, args)
     if args.retry < 0 or (args.retry_after or 0) < 0:
         parser.error("--retry and --retry-after cannot be negative")
     cli_utils.setup_logger(logging.getLogger(__package__), args)
     if args.verbosity == logging.DEBUG:
         cli_utils.setup_logger(logging.getLogger("urllib3"), args)
     return args
+
+
+def _check_texts(parser, args):
+    for name in ("server", "bucket", "collection"):
+        if not _encodes(getattr(args, name), "utf-8"):
+            parser.error(f"--{name} is not in the charset of the terminal")
+    token = args.auth
+    if isinstance(token, BearerTokenAuth) and not _encodes(f"{token.type}{token.token}", "ascii"):
+        parser.error("--auth: a token is of ASCII characters (RFC 6750, section 2.1)")
+
+
+def _encodes(text, charset):
+    try:
+        text.encode(charset)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_web_url(text):
@@ -253,6 +285,26 @@ def _run(work, args):
     return report.exit_code
 
 
+class _Anonymous(requests.auth.AuthBase):
+    """No credentials: in place of those that ``requests`` finds in ~/.netrc, or in the URL."""
+
+    def __call__(self, request):
+        return request
+
+
+ANONYMOUS = _Anonymous()
+
+
+class _Session(requests.Session):
+    """A session that leaves redirects to its user.
+
+    Its base class reads their bodies, of any size, to the end, also where it does not follow them.
+    """
+
+    def resolve_redirects(self, *args, **options):
+        return iter(())
+
+
 class Http:
     """Requests that are tried again, by any number of threads.
 
@@ -280,14 +332,14 @@ class Http:
     def request(self, method: str, url: str, **options: Any) -> requests.Response:
         """Return the answer to a request, its body unread, whatever its status.
 
+        Credentials (``auth``) are for the server of this URL, also after redirects.
+
         :raises Failure: there is none.
         """
         for attempt in itertools.count():
             self.check()
             try:
-                response = self._session.request(
-                    method, url, stream=True, timeout=TIMEOUT_SECONDS, **options
-                )
+                response = self._follow(method, url, **options)
             except requests.exceptions.SSLError as error:
                 raise Failure(str(error)) from error
             except TRANSIENT_ERRORS as error:
@@ -301,6 +353,40 @@ class Http:
                 response.close()
                 self.pause(attempt, response.status_code, response.headers.get("Retry-After"))
         raise AssertionError("the attempts never end")
+
+    def _follow(self, method, url, auth=None, **options):
+        """Return the answer to one request, or to the last one of its redirects."""
+        for _ in range(MAX_REDIRECTS):
+            response = self._session.request(
+                method,
+                url,
+                auth=auth or ANONYMOUS,
+                stream=True,
+                timeout=TIMEOUT_SECONDS,
+                **options,
+            )
+            target = self._redirect_target(response)
+            if target is None:
+                return response
+            response.close()
+            options.pop("params", None)  # They are in the URL that has answered.
+            if self._session.should_strip_auth(response.url, target):
+                auth = None
+            url = target
+        raise Failure(f"more than {MAX_REDIRECTS} redirects, the last one to {url}")
+
+    def _redirect_target(self, response):
+        """Return the URL that a response redirects to, or ``None``: also where another method would
+        be needed there, or the body would go to another host (RFC 9110, section 15.4)."""
+        location = self._session.get_redirect_target(response)
+        if location is None:
+            return None
+        target = urllib.parse.urljoin(response.url, requests.utils.requote_uri(location))
+        if response.request.method in ("GET", "HEAD"):
+            return target
+        keeps_method = response.status_code in (307, 308)
+        elsewhere = self._session.should_strip_auth(response.url, target)
+        return target if keeps_method and not elsewhere else None
 
     def pause(self, attempt: int, reason: object, retry_after: str | None = None) -> None:
         """Wait before the next attempt.
@@ -327,8 +413,9 @@ class Http:
     def _session(self):
         # The sessions of requests are not made for threads.
         if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
-            self._local.session.headers["User-Agent"] = USER_AGENT
+            self._local.session = _Session()
+            headers = {"User-Agent": USER_AGENT, "Accept-Encoding": ACCEPTED_ENCODING}
+            self._local.session.headers.update(headers)
         return self._local.session
 
 
@@ -358,12 +445,10 @@ def check_status(response: requests.Response, *expected: int) -> requests.Respon
 
 def _message(response):
     try:
-        # Not all of it: there may be no end.
-        text = response.raw.read(MAX_MESSAGE_BYTES, decode_content=True)
-        return f": {json.loads(text)['message']}"
-    except (urllib3.exceptions.HTTPError, OSError, ValueError, LookupError, TypeError):
+        return f": {json.loads(read_body(response, MAX_MESSAGE_BYTES))['message']}"
+    except (urllib3.exceptions.HTTPError, OSError, BodyRefused):
         return ""
-    except RecursionError:
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ""
     finally:
         response.close()
@@ -376,7 +461,7 @@ class Collection:
         self.http = http
         self.server = server.rstrip("/")
         self.path = f"/buckets/{_quote(bucket)}/collections/{_quote(collection)}"
-        self._auth = auth
+        self._auth = _credentials(auth, server)
 
     def request(
         self, method: str, path: str, expected: Iterable[int] = (200,), **options: Any
@@ -403,21 +488,44 @@ class Collection:
         # Where the user may not, the bucket may be there: the next request on it tells.
         self.request("PUT", path, (201, 403, 412), headers={"If-None-Match": "*"}).close()
 
-    def pages(self, **params: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    def pages(self, fields: str, **params: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Yield pages of records, the least recently changed first.
 
+        :param fields: of the records, beside ``id``, ``last_modified`` and ``deleted``.
         :param params: Kinto's filters.
         :returns: the timestamp of the collection as it was when the first page was made (later
             changes are later than that), and the records.
-        :raises Failure: they cannot be had.
+        :raises Failure: they cannot be had, or never end.
         """
-        query: Any = {"_limit": PAGE_RECORDS, "_sort": "last_modified", **params}
+        query: Any = {
+            "_limit": PAGE_RECORDS,
+            "_sort": "last_modified",
+            "_fields": f"{fields},deleted",
+            **params,
+        }
         timestamp = None
-        while query:
-            with self.request("GET", f"{self.path}/records", params=query) as response:
-                timestamp = timestamp or _timestamp(response)
-                yield timestamp, _records(response)
-                query = _next_query(response)
+        last = -1
+        for _ in range(MAX_PAGES):
+            response, answer = self._json(f"{self.path}/records", query)
+            timestamp = timestamp or _timestamp(response)
+            records = _records(response, answer)
+            yield timestamp, records
+            query = _next_query(response)
+            if not query:
+                return
+            last = _last_modified(response, records, after=last)
+        raise Failure(f"{self.path} has more than {MAX_PAGES} pages of records")
+
+    def _json(self, path, query=None):
+        """Return a response with the JSON object in it. One that breaks off is asked for again."""
+        for attempt in itertools.count():
+            with self.request("GET", path, params=query) as response:
+                try:
+                    return response, json_object(response)
+                except TRANSIENT_ERRORS as error:
+                    reason = error
+            self.http.pause(attempt, reason)
+        raise AssertionError("the attempts never end")
 
     def record_path(self, record_id: str) -> str:
         """Return the path of a record."""
@@ -425,28 +533,46 @@ class Collection:
 
     def base_url(self) -> str:
         """Return what relative locations of attachments are relative to."""
-        with self.request("GET", "/") as response:
-            value: Any = json_object(response)
-            for key in ("capabilities", "attachments", "base_url"):
-                value = value.get(key) if isinstance(value, dict) else None
-            try:
-                return urllib.parse.urljoin(f"{self.server}/", value or "")
-            except (TypeError, ValueError) as error:
-                raise _not_kinto(response) from error
+        response, value = self._json("/")
+        for key in ("capabilities", "attachments", "base_url"):
+            value = value.get(key) if isinstance(value, dict) else None
+        try:
+            return urllib.parse.urljoin(f"{self.server}/", value or "")
+        except (TypeError, ValueError) as error:
+            raise _not_kinto(response) from error
+
+
+def _credentials(auth, server):
+    """Return the credentials for a server as ``requests`` takes them, or ``None``.
+
+    Names and passwords are in UTF-8, as browsers send them and Kinto reads them (RFC 7617, section
+    2.1). ``requests`` has Latin-1 for text.
+    """
+    auth = auth or requests.utils.get_netrc_auth(server)
+    if auth is None:
+        auth = requests.utils.get_auth_from_url(server)
+    if not isinstance(auth, tuple):
+        return auth
+    # An argument that is not in the charset of the terminal goes as the bytes that it was.
+    encoded = tuple(text.encode("utf-8", "surrogateescape") for text in auth)
+    return encoded if any(encoded) else None
 
 
 def json_object(response: requests.Response) -> dict[str, Any]:
     """Return the JSON object in a response.
 
-    :raises Failure: there is none.
+    :raises Failure: there is none, or it is too large.
+    :raises urllib3.exceptions.HTTPError: the connection failed within it.
     """
     try:
-        body = response.json()
-        if isinstance(body, dict):
-            return body
-    except (ValueError, RecursionError, requests.RequestException) as error:
+        body = json.loads(read_body(response, MAX_ANSWER_BYTES))
+    except BodyRefused as refusal:
+        raise Failure(f"the answer of {response.url} {refusal}") from refusal
+    except (ValueError, RecursionError) as error:
         raise _not_kinto(response) from error
-    raise _not_kinto(response)
+    if not isinstance(body, dict):
+        raise _not_kinto(response)
+    return body
 
 
 def _not_kinto(response):
@@ -462,15 +588,28 @@ def _next_query(response):
         raise _not_kinto(response) from error
 
 
+def _last_modified(response, records, after):
+    """Return when the last record of a page was changed, if there is to be a next page.
+
+    :raises Failure: that is not later than the page before: such pages never end.
+    """
+    last = records[-1].get("last_modified") if records else None
+    if not isinstance(last, int) or last <= after:
+        raise Failure(f"the pages of {response.url} go on without end")
+    return last
+
+
 def _timestamp(response):
-    etag = response.headers.get("ETag", "").strip('"')
-    if not etag.isdecimal():
+    """Return the timestamp in an ETag, also in one that a proxy has weakened, as when it compresses
+    the answer (RFC 9110, section 8.8.1)."""
+    match = TIMESTAMP.fullmatch(response.headers.get("ETag", ""))
+    if match is None:
         raise Failure(f"the answer of {response.url} has no timestamp")
-    return etag
+    return match[2]
 
 
-def _records(response):
-    records = json_object(response).get("data")
+def _records(response, answer):
+    records = answer.get("data")
     if not isinstance(records, list) or not all(
         isinstance(record, dict) and isinstance(record.get("id"), str) for record in records
     ):

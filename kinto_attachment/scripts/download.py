@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from kinto_attachment.scripts.common import (
     CHUNK_BYTES,
+    DESCRIPTION_FIELDS,
     PARTIALS,
     STATE,
     TRANSIENT_ERRORS,
@@ -48,9 +49,9 @@ except ImportError:  # On Windows.
     fcntl = None
 
 
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 RECORD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 PARTIAL_NAME = re.compile(r"[0-9a-f]{64}")
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 LOCKS = 64
 MAX_FOLDERS = 100
 
@@ -528,7 +529,8 @@ class Downloader:
         """Yield what to get, and release what the records have no more."""
         since = self._state.timestamp
         listed = set()
-        for timestamp, records in self._collection.pages(**({"_since": since} if since else {})):
+        query = {"_since": since} if since else {}
+        for timestamp, records in self._collection.pages(DESCRIPTION_FIELDS, **query):
             self._timestamp = self._timestamp or timestamp
             wanted = [found for record in records if (found := self._wanted(record))]
             listed.update(record["id"] for record in records)

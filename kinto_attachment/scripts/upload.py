@@ -18,6 +18,7 @@ from urllib3.fields import RequestField
 
 from kinto_attachment.scripts.common import (
     CHUNK_BYTES,
+    DESCRIPTION_FIELDS,
     PARTIALS,
     STATE,
     Collection,
@@ -256,7 +257,7 @@ class Uploader:
         """
         gone = [
             record
-            for _, page in self._collection.pages()
+            for _, page in self._collection.pages(DESCRIPTION_FIELDS)
             for record in page
             if record["id"] not in kept and _is_among_those_looked_for(record, linked)
         ]
@@ -276,7 +277,7 @@ class Uploader:
             yield from ((file, records.get(file.record_id)) for file in some)
 
     def _records(self, ids):
-        pages = self._collection.pages(in_id=",".join(sorted(ids)), _fields="attachment,original")
+        pages = self._collection.pages(DESCRIPTION_FIELDS, in_id=",".join(sorted(ids)))
         try:
             return {record["id"]: record for _, page in pages for record in page}
         except Failure as failure:
