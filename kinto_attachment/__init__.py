@@ -11,6 +11,7 @@ def includeme(config):
     # Here and not above: the helper scripts of this package run where no Kinto is installed.
     from pyramid.events import ApplicationCreated, NewRequest, NewResponse
 
+    from kinto_attachment.capability import base_url_to_advertise
     from kinto_attachment.releases import Releases
     from kinto_attachment.settings import read_settings
     from kinto_attachment.storage import Heartbeat
@@ -38,7 +39,9 @@ def includeme(config):
         description="Attach files to records.",
         url=DOCUMENTATION,
         gzipped=settings.everywhere.gzipped,
-        base_url=settings.advertised_base_url or storage.base_url,
+        base_url=base_url_to_advertise(
+            storage.base_url, settings.advertised_base_url or storage.base_url
+        ),
     )
     config.include(listeners)
     config.add_subscriber(_watch_storage, ApplicationCreated)

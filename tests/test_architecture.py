@@ -14,7 +14,7 @@ ROWS = [
     {"releases"},
     {"uploads", "storage", "records"},
     {"transactions", "default_bucket", "locks"},
-    {"settings", "errors", "compression", "digests"},
+    {"settings", "errors", "compression", "digests", "capability"},
     {"scripts", "playground"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent

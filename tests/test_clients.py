@@ -11,6 +11,7 @@ import kinto_http
 import pytest
 import requests
 
+from kinto_attachment.scripts import download
 from tests.support import ROOT, SCRIPTS
 
 
@@ -47,6 +48,41 @@ def test_kinto_http_adds_downloads_and_removes_an_attachment(client, photo, tmp_
     assert client.get_record(id="first")["data"]["attachment"] is None
     assert requests.get(attachment["location"], timeout=10).status_code == 404
     assert not list((tmp_path / "files").glob("*.jpg"))
+
+
+@pytest.mark.parametrize("base_url", ["", "/v1/__files__/", "/v1/__files__"])
+def test_clients_find_a_file_whatever_its_location_begins_with(serve, photo, tmp_path, base_url):
+    server = serve(
+        attachment__serve_files="true",
+        attachment__extensions="any",
+        attachment__base_url=base_url,
+    )
+    client = kinto_http.Client(
+        server_url=server.url, auth=("alice", "secret"), bucket="blog", collection="photos"
+    )
+    client.create_bucket()
+    client.create_collection()
+    location = client.add_attachment(id="first", filepath=str(photo))["location"]
+    assert location.startswith(base_url or server.url)
+
+    record = client.get_record(id="first")["data"]
+    downloaded = client.download_attachment(record, str(tmp_path / "downloaded.jpg"))
+    assert filecmp.cmp(photo, downloaded, shallow=False)
+
+    options = ["-s", server.url, "-a", "alice:secret", "-b", "blog", "-c", "photos"]
+    assert download.main([*options, "--folder", str(tmp_path / "copy")]) == 0
+    assert filecmp.cmp(photo, tmp_path / "copy" / "photo.jpg", shallow=False)
+
+    advertised = client.server_info()["capabilities"]["attachments"]["base_url"]
+    for url in (advertised + location, as_kinto_admin_does(advertised, location)):
+        assert requests.get(url, timeout=10).content == photo.read_bytes()
+
+
+def as_kinto_admin_does(base_url, location):
+    """Return the URL of a file as kinto-admin makes it (that of Kinto 25.0.0)."""
+    if location.startswith(base_url):
+        return location
+    return base_url.removesuffix("/") + "/" + location.removeprefix("/")
 
 
 def test_kinto_http_replaces_an_attachment_and_sets_permissions(client, photo, tmp_path):

@@ -9,6 +9,7 @@ import uuid
 import pytest
 
 from kinto_attachment.scripts import download
+from kinto_attachment.scripts.common import absolute_location
 from tests.s3_support import eventually
 from tests.scripts_support import (
     FakeKinto,
@@ -224,6 +225,33 @@ def test_relative_locations_are_of_the_base_url(kinto, get, folder):
     get()
     assert ("GET", "/files/stored-1") in kinto.seen
     assert ("GET", "/elsewhere/stored-2") in kinto.seen
+
+
+@pytest.mark.parametrize(
+    ("base_url", "location", "url"),
+    [
+        ("https://cdn.test/files/", "a.txt", "https://cdn.test/files/a.txt"),
+        ("https://cdn.test/files", "a.txt", "https://cdn.test/files/a.txt"),
+        ("https://cdn.test/files/", "/a.txt", "https://cdn.test/files/a.txt"),
+        ("https://cdn.test", "/files/a.txt", "https://cdn.test/files/a.txt"),
+        ("/files/", "a.txt", "https://kinto.test/files/a.txt"),
+        ("/files/", "/files/a.txt", "https://kinto.test/files/a.txt"),
+        ("//cdn.test/files", "a.txt", "https://cdn.test/files/a.txt"),
+        ("", "/files/a.txt", "https://kinto.test/files/a.txt"),
+        ("", "a.txt", "https://kinto.test/v1/a.txt"),
+        ("https:", "//cdn.test/files/a.txt", "https://cdn.test/files/a.txt"),
+        ("/files/", "http://cdn.test/a.txt", "http://cdn.test/a.txt"),
+    ],
+)
+def test_location_and_base_url_make_a_url(base_url, location, url):
+    assert absolute_location(location, base_url, "https://kinto.test/v1") == url
+
+
+def test_locations_with_the_path_of_the_base_url_are_of_the_host(kinto, get):
+    kinto.base_url = "/files/"
+    kinto.add("a.txt", b"a", location="/files/stored-1")
+    get()
+    assert ("GET", "/files/stored-1") in kinto.seen
 
 
 def test_credentials_are_for_kinto_only(kinto, get):

@@ -27,6 +27,27 @@ from tests.support import ALICE, App, file_part
         ),
         ({"attachment__extra__base_url": "https://cdn.test"}, "https://cdn.test/"),
         ({"attachment__serve_files": "true"}, ""),
+        # Locations begin with the path, and a client appends them.
+        ({"attachment__base_url": "/files/"}, "http://localhost"),
+        (
+            {"attachment__base_url": "/", "http_scheme": "https", "http_host": "kinto.test:8443"},
+            "https://kinto.test:8443",
+        ),
+        (
+            {"attachment__base_url": "/files/", "attachment__extra__base_url": "https://cdn.test"},
+            "https://cdn.test",
+        ),
+        (
+            {"attachment__base_url": "/files/", "attachment__extra__base_url": "/files"},
+            "http://localhost",
+        ),
+        (
+            {"attachment__base_url": "/files/", "attachment__extra__base_url": "/mirror"},
+            "http://localhost/mirror",
+        ),
+        ({"attachment__extra__base_url": "/files"}, "http://localhost/files/"),
+        ({"attachment__extra__base_url": "//cdn.test"}, "http://cdn.test/"),
+        ({"attachment__base_url": "//cdn.test/files"}, "http:"),
     ],
 )
 def test_the_capability_tells_the_base_url(make_app, settings, base_url):

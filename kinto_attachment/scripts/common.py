@@ -56,6 +56,8 @@ TIMEOUT_SECONDS = (30, 300)
 
 TIMESTAMP = re.compile(r'(?:W/)?("?)([0-9]{1,18})\1')
 
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
 RETRIED_STATUSES = (409, 429, 500, 502, 503, 504)
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 60
@@ -532,14 +534,31 @@ class Collection:
         return f"{self.path}/records/{_quote(record_id)}"
 
     def base_url(self) -> str:
-        """Return what relative locations of attachments are relative to."""
+        """Return what locations of attachments that are no URLs are appended to."""
         response, value = self._json("/")
         for key in ("capabilities", "attachments", "base_url"):
             value = value.get(key) if isinstance(value, dict) else None
         try:
-            return urllib.parse.urljoin(f"{self.server}/", value or "")
-        except (TypeError, ValueError) as error:
+            urllib.parse.urlsplit(value or "")
+        except (AttributeError, TypeError, ValueError) as error:
             raise _not_kinto(response) from error
+        return value or ""
+
+
+def absolute_location(location: str, base_url: str, server: str) -> str:
+    """Return the URL of a file.
+
+    :param location: of the attachment: a URL, or what is to be appended to the base URL. One that
+        begins with ``/`` is not appended to another path, but is on the host of the server.
+    :param base_url: what the server advertises, a URL, a path or nothing.
+    :raises ValueError: they make no URL.
+    """
+    if SCHEME.match(location):
+        return location
+    if location.startswith("//") or (location.startswith("/") and not SCHEME.match(base_url)):
+        return urllib.parse.urljoin(server, location)
+    base = urllib.parse.urljoin(f"{server}/", base_url).rstrip("/")
+    return f"{base}/{location.lstrip('/')}"
 
 
 def _credentials(auth, server):

@@ -29,6 +29,7 @@ from kinto_attachment.scripts.common import (
     Failure,
     Http,
     Report,
+    absolute_location,
     as_failure,
     attachment_of,
     check_status,
@@ -49,7 +50,6 @@ except ImportError:  # On Windows.
     fcntl = None
 
 
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 RECORD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 PARTIAL_NAME = re.compile(r"[0-9a-f]{64}")
 LOCKS = 64
@@ -570,13 +570,16 @@ class Downloader:
             record["id"],
             record.get("last_modified"),
             name,
-            self._absolute(location),
+            self._url(location),
             stored,
             original,
         )
 
-    def _absolute(self, location):
-        return location if SCHEME.match(location) else self._base_url + location.lstrip("/")
+    def _url(self, location):
+        try:
+            return absolute_location(location, self._base_url, self._collection.server)
+        except ValueError as error:
+            raise Failure(f"its location is not one to download from: {location}") from error
 
     def _get(self, wanted):
         """Return what was done for a file.
