@@ -42,6 +42,7 @@ from kinto_attachment.scripts.common import (
     run,
     sha256,
 )
+from kinto_attachment.scripts.names import check_filename, check_part, is_path_of
 
 
 try:
@@ -148,7 +149,7 @@ class Folder:
         """
         parts = name.split("/")
         for part in parts:
-            _check_name(part)
+            check_part(part)
         if len(parts) > MAX_FOLDERS:
             raise Failure("has too long a path")
         if parts[0].casefold() in (STATE, PARTIALS):
@@ -298,16 +299,6 @@ def _mode(path):
         return path.lstat().st_mode
     except FileNotFoundError:
         return None
-
-
-def _check_name(part):
-    outside = part in ("", ".", "..") or "/" in part or "\\" in part or os.path.splitdrive(part)[0]
-    try:
-        os.fsencode(part)
-    except UnicodeEncodeError as error:
-        raise Failure("has a name that is not text") from error
-    if outside or any(unicodedata.category(character) == "Cc" for character in part):
-        raise Failure("has a name that a file in the folder cannot have")
 
 
 class Gone(NamedTuple):
@@ -558,10 +549,10 @@ class Downloader:
         if not isinstance(location, str) or not RECORD_ID.fullmatch(record["id"]):
             raise Failure("the record does not say where its file is")
         filename = (original or stored).filename
-        _check_name(filename)
+        check_filename(filename)
         path = record.get("path")
-        # What the upload script says of a file in a folder's folder.
-        wished = path if isinstance(path, str) and path.endswith(f"/{filename}") else filename
+        # What the upload script says of a file whose filename does not tell its name.
+        wished = path if is_path_of(path, filename) else filename
         self._folder.target(wished)
         name = self._state.claim(record["id"], wished)
         if name != wished:

@@ -34,6 +34,7 @@ from kinto_attachment.scripts.common import (
     parse,
     run,
 )
+from kinto_attachment.scripts.names import last_part, needs_path, record_id, sent_filename
 
 
 GZIP_LEVEL = 6
@@ -67,15 +68,6 @@ class LocalFile:
     def record_id(self) -> str:
         """The id of the record that has the file, the same at all times."""
         return record_id(self.name)
-
-    @property
-    def filename(self) -> str:
-        return self.name.rpartition("/")[2]
-
-
-def record_id(name: str) -> str:
-    """Return the id of the record for a file of this name: the UUID of the MD5 of the name."""
-    return str(uuid.UUID(hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -306,8 +298,8 @@ class Uploader:
     def _send(self, file, source, record):
         with contextlib.ExitStack() as stack:
             attributes: dict[str, Any] = {}
-            filename, mimetype = file.filename, guess_mimetype(file.filename)
-            if "/" in file.name:
+            filename, mimetype = sent_filename(file.name), guess_mimetype(last_part(file.name))
+            if needs_path(file.name):
                 attributes["path"] = file.name
             if self._args.gzip:
                 compressed = stack.enter_context(tempfile.TemporaryFile())
@@ -349,6 +341,8 @@ class Uploader:
 
 
 def _is_same(file, record):
+    if needs_path(file.name) and record.get("path") != file.name:
+        return False
     try:
         return holds(file.path, content_of(record))
     except Failure:
