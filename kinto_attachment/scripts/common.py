@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import stat
 import sys
 import threading
 import time
@@ -157,20 +158,41 @@ def _content(description):
     return Content(filename, sha256.lower(), size)
 
 
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Return a regular file, opened for reading. A pipe, which may have come in its place since it
+    was found, would be waited for, and a device might never end.
+
+    :raises Failure: it is something else.
+    :raises OSError: it cannot be opened.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise Failure("is not a file")
+    return file
+
+
 def holds(path: str | os.PathLike, content: Content) -> bool:
     """Return whether the file at this path has this content.
 
+    :raises Failure: there is something else than a file.
     :raises OSError: it cannot be read.
     """
-    with open(path, "rb") as file:
-        return os.fstat(file.fileno()).st_size == content.size and sha256(file) == content.hash
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size != content.size:
+            return False
+        # What says another size than it has, as below /proc, is not read to its end.
+        return sha256(file, content.size) == content.hash and not file.read(1)
 
 
-def sha256(file: BinaryIO) -> str:
-    """Return the SHA-256 of the rest of a file, hexadecimal."""
+def sha256(file: BinaryIO, size: int | None = None) -> str:
+    """Return the SHA-256 of the rest of a file, or of so many bytes of it, hexadecimal."""
     digest = hashlib.sha256()
-    for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
+    left = sys.maxsize if size is None else size
+    while chunk := file.read(min(CHUNK_BYTES, left)):
         digest.update(chunk)
+        left -= len(chunk)
     return digest.hexdigest()
 
 
@@ -709,6 +731,14 @@ class Report:
             self._print({"action": action, "name": name, **details})
         elif self._verbose or (self._bar is None and not self._quiet and action != "unchanged"):
             self._print(f"{action.capitalize()} {name}")
+
+    def left_out(self, names: list[str], message: str) -> None:
+        """Tell in one line which files were left out, and why."""
+        if self._json:
+            line = {"action": "left out", "name": None, "names": names, "message": message}
+            self._print(line)
+        elif not self._quiet:
+            self._print(message)
 
     def warn(self, name: str, message: str) -> None:
         """Tell what the user may not expect."""

@@ -10,8 +10,7 @@ import mimetypes
 import os
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 from urllib3.fields import RequestField
@@ -19,8 +18,6 @@ from urllib3.fields import RequestField
 from kinto_attachment.scripts.common import (
     CHUNK_BYTES,
     DESCRIPTION_FIELDS,
-    PARTIALS,
-    STATE,
     Collection,
     Content,
     Failure,
@@ -31,10 +28,12 @@ from kinto_attachment.scripts.common import (
     in_parallel,
     json_object,
     make_parser,
+    open_regular,
     parse,
     run,
 )
 from kinto_attachment.scripts.names import last_part, needs_path, record_id, sent_filename
+from kinto_attachment.scripts.selection import LocalFile, Selection, pattern, select
 
 
 GZIP_LEVEL = 6
@@ -50,24 +49,6 @@ COMPRESSED = {
 
 RECORDS_AT_ONCE = 50
 """How many records are asked for by their ids: that makes a URL of 2 kB."""
-
-
-@dataclass(frozen=True)
-class LocalFile:
-    """A file to upload.
-
-    :ivar name: what makes it the same file: its path in the folder that was given, or its filename.
-    :ivar size: in bytes, for the progress only.
-    """
-
-    name: str
-    path: str
-    size: int
-
-    @property
-    def record_id(self) -> str:
-        """The id of the record that has the file, the same at all times."""
-        return record_id(self.name)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,6 +69,15 @@ def _make_parser():
     parser.add_argument("files", nargs="+", metavar="FILE", help="File, or folder, to upload.")
     parser.add_argument(
         "-r", "--recursive", action="store_true", help="Upload the files in folders, too."
+    )
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        type=pattern,
+        metavar="PATTERN",
+        help="Leave out files and folders whose name, or path in the folder where the pattern has "
+        "slashes, matches (like `*.tmp`). Can be repeated.",
     )
     parser.add_argument(
         "--force", action="store_true", help="Send all files, those that did not change as well."
@@ -117,7 +107,8 @@ def _upload_all(
     collection: Collection,
     report: Report,
 ) -> None:
-    files, linked, complete = _local_files(args.files, report)
+    selection = select(args.files, args.exclude, report)
+    files = selection.files
     _refuse_equal_names(parser, files)
     report.expect(sum(file.size for file in files))
     if not args.dry_run:
@@ -125,11 +116,11 @@ def _upload_all(
     uploader = Uploader(args, collection, report)
     all_sent = uploader.upload(files)
     if args.delete:
-        reason = _reason_to_keep(files, complete, all_sent)
+        reason = _reason_to_keep(files, selection.complete, all_sent)
         if reason:
             report.warn("--delete", f"nothing is deleted, since {reason}")
         else:
-            uploader.delete_all_but({file.record_id for file in files}, linked)
+            uploader.delete_all_but({file.record_id for file in files}, selection)
 
 
 def _reason_to_keep(files, complete, all_sent):
@@ -139,73 +130,6 @@ def _reason_to_keep(files, complete, all_sent):
     if not files:
         return "there are no files"
     return None if all_sent else "not all files could be sent"
-
-
-def _local_files(
-    paths: Iterable[str], report: Report
-) -> tuple[list[LocalFile], tuple[str, ...], bool]:
-    """Return the files to upload, the beginnings of the names of those behind links to folders, and
-    whether the files are all that were asked for."""
-    files = []
-    linked = []
-    complete = True
-    for name, path in _walk(paths):
-        if path is None:
-            report.warn(name, "is a link to a folder, and not followed")
-            linked.append(f"{name}/")
-            continue
-        try:
-            if isinstance(path, OSError):
-                raise path
-            if not os.path.isfile(path):
-                raise Failure("is not a file" if os.path.exists(path) else "does not exist")
-            _check_name(name)
-            files.append(LocalFile(name, path, os.path.getsize(path)))
-        except (OSError, Failure) as error:
-            complete = False
-            report.failed(name, as_failure(error))
-    return files, tuple(linked), complete
-
-
-def _walk(paths: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the name and the path of every file. Instead of the latter, it is the ``OSError`` of a
-    folder that cannot be read, and ``None`` for a link to a folder: these may go in circles."""
-    for path in paths:
-        if not os.path.isdir(path):
-            yield os.path.basename(path), path
-            continue
-        errors: list[OSError] = []
-        for folder, subfolders, filenames in os.walk(path, onerror=errors.append):
-            subfolders.sort()
-            if folder == path:
-                _leave_out_what_is_not_content(subfolders, filenames)
-            for filename in sorted(filenames):
-                found = os.path.join(folder, filename)
-                yield _name_in(path, found), found
-            for subfolder in subfolders:
-                found = os.path.join(folder, subfolder)
-                if os.path.islink(found):
-                    yield _name_in(path, found), None
-        for error in errors:
-            yield str(error.filename), error
-
-
-def _name_in(folder, path):
-    return os.path.relpath(path, folder).replace(os.sep, "/")
-
-
-def _leave_out_what_is_not_content(subfolders, filenames):
-    """Forget what the download script keeps in its folder."""
-    for names, name in ((subfolders, PARTIALS), (filenames, STATE)):
-        if name in names:
-            names.remove(name)
-
-
-def _check_name(name):
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise Failure("its name is not UTF-8") from error
 
 
 def _refuse_equal_names(parser, files):
@@ -240,18 +164,18 @@ class Uploader:
                 self._tell(action, file.name, file.record_id, size=file.size)
         return all_sent
 
-    def delete_all_but(self, kept: set[str], linked: tuple[str, ...]) -> None:
+    def delete_all_but(self, kept: set[str], selection: Selection) -> None:
         """Delete the records of files that are not among those with these ids.
 
         Records that this script cannot have made stay.
 
-        :param linked: how the names begin of files that were not looked for. Their records stay.
+        :param selection: knows which files were not looked for. Their records stay.
         """
         gone = [
             record
             for _, page in self._collection.pages(DESCRIPTION_FIELDS)
             for record in page
-            if record["id"] not in kept and _is_among_those_looked_for(record, linked)
+            if record["id"] not in kept and _is_among_those_looked_for(record, selection)
         ]
         for record, _, failure in in_parallel(
             self._args.jobs, self._collection.http, self._delete_one, gone
@@ -289,7 +213,7 @@ class Uploader:
                 self._report.expect(-file.size)
                 return "unchanged"
             if not self._args.dry_run:
-                with open(file.path, "rb") as source:
+                with open_regular(file.path) as source:
                     self._send(file, source, record or {})
         except OSError as error:
             raise as_failure(error) from error
@@ -349,9 +273,9 @@ def _is_same(file, record):
         return False
 
 
-def _is_among_those_looked_for(record, linked):
+def _is_among_those_looked_for(record, selection):
     name = _name_of(record)
-    return name is not None and not name.startswith(linked)
+    return name is not None and not selection.leaves_out(name)
 
 
 def _name_of(record):
@@ -374,14 +298,19 @@ def compress(source: BinaryIO, target: BinaryIO, filename: str, check: Any) -> C
     """Compress a file into another one, equal bytes to equal bytes, and return what it was.
 
     :param check: called all along, may raise.
+    :raises Failure: there is more of it than at the beginning.
     """
     digest = hashlib.sha256()
     size = 0
+    expected = source.seek(0, os.SEEK_END)
+    source.seek(0)
     with gzip.GzipFile("", "wb", GZIP_LEVEL, target, mtime=0) as compressor:
         for chunk in iter(lambda: source.read(CHUNK_BYTES), b""):
             check()
             digest.update(chunk)
             size += len(chunk)
+            if size > expected:
+                raise Failure("was changed while it was sent")
             compressor.write(chunk)
     return Content(filename, digest.hexdigest(), size)
 
