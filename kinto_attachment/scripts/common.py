@@ -787,7 +787,8 @@ class Report:
         if self._bar is not None:
             self._bar.write(line, file=file)
         else:
-            print(line, file=file, flush=True)
+            # In one piece: an interruption may come between two.
+            print(f"{line}\n", end="", file=file, flush=True)
 
 
 def _in_charset_of(line, stream):

@@ -5,7 +5,6 @@ import contextlib
 import errno
 import gzip
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -97,6 +96,8 @@ def _download_all(
     collection: Collection,
     report: Report,
 ) -> None:
+    if folder.state_was_lost:
+        report.warn(STATE, "is empty, as after a power cut, and counts as none")
     downloader = Downloader(args.jobs, folder, state, collection, report)
     # First: from here on, the files are those of this collection.
     state.save()
@@ -119,11 +120,14 @@ class Folder:
 
     As a context, it is closed at the end: until then, no other run has it.
 
+    :ivar state_was_lost: whether a power cut has left nothing of what was saved.
     :raises OSError: it cannot be made.
     :raises ValueError: another run has it.
     """
 
     def __init__(self, path: str):
+        self.state_was_lost = False
+        self._unsynced: set[Path] = set()
         self.path = Path(path).resolve()
         self._partials = self.path / PARTIALS
         self._journal = self._partials / "journal"
@@ -171,7 +175,12 @@ class Folder:
         """
         target = self.target(name)
         target.parent.mkdir(parents=True, exist_ok=True)
+        _sync(partial)
         os.replace(partial, target)
+        # All above, which may be new. Threads may do this at once.
+        self._unsynced.update(
+            folder for folder in target.parents if folder.is_relative_to(self.path)
+        )
 
     def remove(self, name: str, hash_: str) -> bool:
         """Remove a file, with the folders that it was the last one in. Return whether it was there.
@@ -214,23 +223,31 @@ class Folder:
             self._partials.rmdir()
 
     def state(self) -> Any:
-        """Return what :meth:`save_state` saved, or ``None``.
+        """Return what :meth:`save_state` saved, or ``None``: also where a power cut took it.
 
         :raises ValueError: there is something else.
         """
         try:
-            return json.loads((self.path / STATE).read_bytes())
+            saved = (self.path / STATE).read_bytes()
+            # So file systems leave a file that was written shortly before a power cut.
+            self.state_was_lost = not saved.strip(b"\0")
+            return None if self.state_was_lost else json.loads(saved)
         except FileNotFoundError:
             return None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{STATE} is not JSON ({error})") from error
 
     def save_state(self, state: Any) -> None:
-        """Save a JSON value, in one step."""
+        """Save a JSON value, in one step, with all files that were moved before."""
         self._make_partials()
+        self._sync_folders()
         new = self._partials / "state"
-        new.write_text(json.dumps(state))
+        with new.open("w") as file:
+            json.dump(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(new, self.path / STATE)
+        _sync_folder(self.path)
 
     def journal(self) -> list[list[str]]:
         """Return what was written down by runs that did not come to their end."""
@@ -288,10 +305,37 @@ class Folder:
             raise ValueError("another run downloads into it") from error
         return descriptor
 
+    def _sync_folders(self):
+        """Have the names of the files on the disk: the state says that they are there."""
+        while self._unsynced:
+            with contextlib.suppress(FileNotFoundError):
+                _sync_folder(self._unsynced.pop())
+
     def _make_partials(self):
         self._partials.mkdir(exist_ok=True)
         if self._partials.is_symlink():
             raise ValueError(f"{PARTIALS} is a link")
+
+
+def _sync(path):
+    """Have a file on the disk before anything says that it is."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path):
+    """Have the names in a folder on the disk, where the system can do that."""
+    if not hasattr(os, "O_DIRECTORY"):  # On Windows.
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # What some network file systems say of folders.
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _mode(path):
@@ -693,13 +737,18 @@ def fetch(
 def _complete(http, location, stored, partial):
     if partial.size > stored.size:
         partial.restart()
-    for attempt in itertools.count():
-        if partial.size == stored.size:
-            return
+    attempt = 0
+    farthest = partial.size
+    while partial.size != stored.size:
         with _ask(http, location, partial.size) as response:
             reason = _receive(http, response, stored.size, partial)
+        if partial.size > farthest:
+            # A large file over a line that breaks now and then comes to its end.
+            farthest = partial.size
+            attempt = 0
         if partial.size < stored.size:
             http.pause(attempt, reason)
+            attempt += 1
 
 
 def _ask(http, location, start):
