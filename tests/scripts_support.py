@@ -289,6 +289,13 @@ class _KintoHandler(FakeHandler):
         else:
             self._file(self.server.files.get(url.path.rpartition("/")[2]))
 
+    def do_HEAD(self):
+        self.note()
+        found = [record for record in self.server.records if record.get("attachment")]
+        self.send_response(200)
+        self.send_header("Total-Objects", str(len(found)))
+        self.end_headers()
+
     def do_PUT(self):
         self.note()
         self.rfile.read(int(self.headers.get("Content-Length", 0)))

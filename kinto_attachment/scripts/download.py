@@ -54,6 +54,8 @@ RECORD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 PARTIAL_NAME = re.compile(r"[0-9a-f]{64}")
 LOCKS = 64
 MAX_FOLDERS = 100
+HAS_ATTACHMENT = {"has_attachment.hash": "true"}
+"""Kinto's filter for records with a file."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,7 +100,7 @@ def _download_all(
 ) -> None:
     if folder.state_was_lost:
         report.warn(STATE, "is empty, as after a power cut, and counts as none")
-    downloader = Downloader(args.jobs, folder, state, collection, report)
+    downloader = Downloader(args.jobs, args.delete, folder, state, collection, report)
     # First: from here on, the files are those of this collection.
     state.save()
     try:
@@ -113,6 +115,10 @@ def _download_all(
     state.save()
     if complete:
         folder.remove_partials()
+
+
+class InTheWay(Failure):
+    """Something in the folder is in the way of a file."""
 
 
 class Folder:
@@ -148,8 +154,25 @@ class Folder:
     def target(self, name: str) -> Path:
         """Return the path for a file of this name.
 
+        :raises InTheWay: there is something else than a file, or than a folder above it.
         :raises Failure: the name leads out of the folder or is one of the script's own.
         :raises OSError: it cannot be a name here.
+        """
+        self.check(name)
+        parts = name.split("/")
+        for number in range(1, len(parts)):
+            parent = self.path.joinpath(*parts[:number])
+            if not stat.S_ISDIR(_mode(parent) or stat.S_IFDIR):
+                raise InTheWay(f"{'/'.join(parts[:number])} is not a folder but a file or a link")
+        path = self.path.joinpath(*parts)
+        if not stat.S_ISREG(_mode(path) or stat.S_IFREG):
+            raise InTheWay("there is a folder or a link of its name")
+        return path
+
+    def check(self, name: str) -> None:
+        """Go on where a file of this name stays in the folder.
+
+        :raises Failure: the name leads out of it or is one of the script's own.
         """
         parts = name.split("/")
         for part in parts:
@@ -158,14 +181,6 @@ class Folder:
             raise Failure("has too long a path")
         if parts[0].casefold() in (STATE, PARTIALS):
             raise Failure("has a name that the script keeps for itself")
-        for number in range(1, len(parts)):
-            parent = self.path.joinpath(*parts[:number])
-            if not stat.S_ISDIR(_mode(parent) or stat.S_IFDIR):
-                raise Failure(f"{'/'.join(parts[:number])} is not a folder but a file or a link")
-        path = self.path.joinpath(*parts)
-        if not stat.S_ISREG(_mode(path) or stat.S_IFREG):
-            raise Failure("there is a folder or a link of its name")
-        return path
 
     def move(self, partial: Path, name: str) -> None:
         """Give a complete file its name, in one step.
@@ -501,9 +516,16 @@ class Downloader:
     """Brings a folder into line with the attachments of a collection."""
 
     def __init__(
-        self, jobs: int, folder: Folder, state: State, collection: Collection, report: Report
+        self,
+        jobs: int,
+        delete: bool,
+        folder: Folder,
+        state: State,
+        collection: Collection,
+        report: Report,
     ):
         self._jobs = jobs
+        self._deletes = delete
         self._folder = folder
         self._state = state
         self._collection = collection
@@ -512,6 +534,7 @@ class Downloader:
         self._base_url = ""
         self._timestamp: str | None = None
         self._failed: dict[str, int] = {}
+        self._obstructed: dict[str, dict[str, Any]] = {}
         self._locks = [threading.Lock() for _ in range(LOCKS)]
 
     def download(self) -> bool:
@@ -520,17 +543,66 @@ class Downloader:
         :raises Failure: the records cannot be had.
         """
         self._base_url = self._collection.base_url()
-        for wanted, action, failure in in_parallel(
-            self._jobs, self._http, self._get, self._all_wanted()
-        ):
-            if failure is not None:
-                self._fail(wanted.record_id, wanted.name, wanted.last_modified, failure)
-            else:
-                if action == "downloaded" or wanted.record_id in self._state.hashes:
-                    self._state.downloaded(wanted.record_id, wanted.name, wanted.content.hash)
-                details = {"size": wanted.content.size, "hash": wanted.content.hash}
-                self._report.done(action, wanted.name, record=wanted.record_id, **details)
+        since = self._state.timestamp
+        self._download_changed(since)
+        reason = since and self._reason_to_ask_for_all(since)
+        if reason:
+            self._report.warn(STATE, f"{reason}: all records are asked for")
+            # Also by the next run, if this one does not come to its end.
+            self._state.timestamp = None
+            self._failed.clear()
+            self._download_changed(None)
+        self._download_obstructed()
         return not self._failed
+
+    def _download_changed(self, since):
+        self._timestamp = None
+        for wanted, action, failure in in_parallel(
+            self._jobs, self._http, self._get, self._all_wanted(since)
+        ):
+            self._note(wanted, action, failure)
+
+    def _download_obstructed(self):
+        """Get the files that others were in the way of, of which no record has any more.
+
+        These go only now that all records are known, and when the new file is complete.
+        """
+        for wanted, complete, failure in in_parallel(
+            self._jobs, self._http, self._fetch_or_fail, self._wanted_anyway()
+        ):
+            try:
+                if failure is not None:
+                    raise failure
+                self._clear_the_way(wanted.name)
+                self._place(complete, wanted)
+            except (Failure, OSError) as error:
+                self._note(wanted, None, as_failure(error))
+            else:
+                self._note(wanted, "downloaded", None)
+
+    def _reason_to_ask_for_all(self, since):
+        """Return why the records that changed do not tell what is gone, or ``None`` where they do.
+
+        Kinto forgets deletions with ``kinto purge-deleted``, and when a collection is deleted.
+        """
+        if int(self._timestamp) < int(since):
+            return "the collection is older than it was at the last run"
+        if not self._deletes:
+            return None
+        count = self._collection.count(HAS_ATTACHMENT)
+        known = self._state.names.keys() | self._failed.keys() | self._obstructed.keys()
+        if count is None or count == len(known):
+            return None
+        return "the server has not told of all deletions"
+
+    def _note(self, wanted, action, failure):
+        if failure is not None:
+            self._fail(wanted.record_id, wanted.name, wanted.last_modified, failure)
+            return
+        if action == "downloaded" or wanted.record_id in self._state.hashes:
+            self._state.downloaded(wanted.record_id, wanted.name, wanted.content.hash)
+        details = {"size": wanted.content.size, "hash": wanted.content.hash}
+        self._report.done(action, wanted.name, record=wanted.record_id, **details)
 
     def delete_gone(self) -> bool:
         """Delete the files that no record has any more, and return whether none is left.
@@ -560,9 +632,8 @@ class Downloader:
             self._report.warn(name, f"{error}, and stays")
         del self._state.gone[name]
 
-    def _all_wanted(self) -> Iterator[Wanted]:
+    def _all_wanted(self, since: str | None) -> Iterator[Wanted]:
         """Yield what to get, and release what the records have no more."""
-        since = self._state.timestamp
         listed = set()
         query = {"_since": since} if since else {}
         for timestamp, records in self._collection.pages(DESCRIPTION_FIELDS, **query):
@@ -576,18 +647,44 @@ class Downloader:
                 self._state.release(record_id)
 
     def _wanted(self, record):
-        """Return what to get for a record, or ``None`` where that is nothing."""
+        """Return what to get for a record, or ``None`` where that is nothing (yet)."""
+        self._obstructed.pop(record["id"], None)
         if record.get("deleted") or not record.get("attachment"):
             self._state.release(record["id"])
             return None
         try:
-            return self._describe(record)
+            return self._describe(record, self._folder.target)
+        except InTheWay as failure:
+            if self._deletes:
+                self._obstructed[record["id"]] = record
+            else:
+                self._fail_record(record, failure)
         except (Failure, OSError) as error:
-            last_modified = record.get("last_modified")
-            self._fail(record["id"], _label(record), last_modified, as_failure(error))
-            return None
+            self._fail_record(record, error)
+        return None
 
-    def _describe(self, record):
+    def _wanted_anyway(self) -> Iterator[Wanted]:
+        """Yield what to get for the records of files that others are in the way of."""
+        for record in self._obstructed.values():
+            try:
+                yield self._describe(record, self._folder.check)
+            except (Failure, OSError) as error:
+                self._fail_record(record, error)
+
+    def _clear_the_way(self, name):
+        """Delete the files that no record has any more, above a name or below it."""
+        key = self._folder.key(name)
+        for gone_name, gone in sorted(self._state.gone.items()):
+            gone_key = self._folder.key(gone_name)
+            is_in_the_way = key.startswith(f"{gone_key}/") or gone_key.startswith(f"{key}/")
+            if is_in_the_way and gone.record_id not in self._failed:
+                self._delete(gone_name, gone.hash)
+
+    def _describe(self, record, check):
+        """Return what to get for a record.
+
+        :param check: raises a failure where there cannot be a file of a name.
+        """
         stored, original = attachment_of(record), original_of(record)
         location = record["attachment"].get("location")
         if not isinstance(location, str) or not RECORD_ID.fullmatch(record["id"]):
@@ -597,7 +694,7 @@ class Downloader:
         path = record.get("path")
         # What the upload script says of a file whose filename does not tell its name.
         wished = path if is_path_of(path, filename) else filename
-        self._folder.target(wished)
+        check(wished)
         name = self._state.claim(record["id"], wished)
         if name != wished:
             self._report.warn(wished, f"is another record's file, this one is written to {name}")
@@ -628,30 +725,50 @@ class Downloader:
                 if target.exists() and holds(target, wanted.content):
                     self._report.expect(-wanted.stored.size)
                     return "unchanged"
-                self._fetch(wanted)
+                self._place(self._fetch(wanted), wanted)
             except OSError as error:
                 raise as_failure(error) from error
         return "downloaded"
 
+    def _fetch_or_fail(self, wanted):
+        try:
+            return self._fetch(wanted)
+        except OSError as error:
+            raise as_failure(error) from error
+
     def _fetch(self, wanted):
-        key = (wanted.record_id, wanted.location, wanted.stored.hash)
-        partial = self._folder.partial(*key)
+        """Return the path of the complete file, which does not have its name yet."""
+        partial = self._partial(wanted)
         fetch(self._http, wanted.location, wanted.stored, partial, self._report.advance)
         if wanted.original is None:
-            self._move(partial, wanted)
-            return
-        decompressed = self._folder.partial(*key, "decompressed")
+            return partial
+        decompressed = self._partial(wanted, "decompressed")
         try:
             decompress(partial, decompressed, wanted.original, self._http.check)
-            self._move(decompressed, wanted)
-        finally:
+        except BaseException:
             decompressed.unlink(missing_ok=True)
-        partial.unlink()
+            raise
+        return decompressed
 
-    def _move(self, complete, wanted):
-        # First: were this run killed, nobody else would know whose the file is.
-        self._folder.write_down(wanted.record_id, wanted.name, wanted.content.hash)
-        self._folder.move(complete, wanted.name)
+    def _place(self, complete, wanted):
+        """Give a complete file its name."""
+        partial = self._partial(wanted)
+        try:
+            # First: were this run killed, nobody else would know whose the file is.
+            self._folder.write_down(wanted.record_id, wanted.name, wanted.content.hash)
+            self._folder.move(complete, wanted.name)
+        finally:
+            if complete != partial:
+                complete.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+
+    def _partial(self, wanted, *parts):
+        key = (wanted.record_id, wanted.location, wanted.stored.hash)
+        return self._folder.partial(*key, *parts)
+
+    def _fail_record(self, record, error):
+        last_modified = record.get("last_modified")
+        self._fail(record["id"], _label(record), last_modified, as_failure(error))
 
     def _fail(self, record_id, name, last_modified, failure):
         since = last_modified if isinstance(last_modified, int) else 0
