@@ -144,7 +144,7 @@ def release(request, field, object_uri):
     :param field: ``bucket_uri`` or ``collection_uri``.
     """
     storage = request.registry.storage
-    locks.lock_parent(storage, object_uri)
+    locks.lock_object(storage, object_uri)
     for links, removed in records.remove_links_of(storage, field, object_uri):
         for link in links:
             _seen().remember(link["record_uri"], [link])
@@ -154,7 +154,7 @@ def release(request, field, object_uri):
 def foresee_flush(request):
     """Remember the files of all records, since Kinto says that all went when their links went."""
     storage = request.registry.storage
-    locks.lock_parent(storage, locks.EVERYTHING)
+    locks.lock_object(storage, locks.EVERYTHING)
     pages = records.pages_of_links(storage)
     locations = {link["location"] for page in pages for link in page if not _is_kept(request, link)}
     request.bound_data["attachment_flush"] = locations.union(records.released(storage))

@@ -40,7 +40,7 @@ LOCK_RECORD = f"""
            AND resource_name = 'record'
            FOR UPDATE)
 """
-LOCK_PARENT = "SELECT pg_advisory_xact_lock(:parent)"
+LOCK_OBJECT = "SELECT pg_advisory_xact_lock(:object)"
 
 
 def lock_record(storage, collection_uri, record_id=None):
@@ -71,12 +71,13 @@ def is_locked(record_uri):
     return record_uri in _locked()
 
 
-def lock_parent(storage, object_uri):
-    """Lock a bucket or a collection against all requests on its records in this transaction.
+def lock_object(storage, uri):
+    """Lock something else than a record for the rest of the transaction.
 
-    :param object_uri: its URI, or ``EVERYTHING``.
+    :param uri: that of a bucket or a collection, which keeps all requests on its records waiting,
+        ``EVERYTHING``, or any other text that names one thing.
     """
-    _execute(storage, LOCK_PARENT, {"parent": _key(object_uri)})
+    _execute(storage, LOCK_OBJECT, {"object": _key(uri)})
 
 
 def _locked():

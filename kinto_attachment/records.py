@@ -400,50 +400,75 @@ def lock_link(storage, link):
     return False
 
 
-def add_release(storage, locations):
-    """Write down stored files to be deleted where no link is on them, and return the release's id.
+def add_release(storage, locations, claimed=False):
+    """Write down stored files to be deleted where no link is on them, and return the release.
 
-    :param locations: relative to the storage, up to ``LINKS_PAGE_SIZE``.
+    :param locations: relative to the storage, up to ``PAGE_SIZE``.
+    :param claimed: whether this worker is about to delete them.
     """
     id_ = str(uuid.uuid4())
-    storage.update(RELEASES, RELEASES_PARENT + id_, id_, {"locations": locations})
-    return id_
+    release = {"locations": locations, **({"claimed": True} if claimed else {})}
+    return storage.update(RELEASES, RELEASES_PARENT + id_, id_, release)
 
 
-def take_release(storage, id_):
-    """Return the locations of a release, which is gone then, or ``None`` where it was before.
+def claim_release(storage, release):
+    """Return a release under another id, which is the caller's to delete from now on.
 
-    Who takes it as well waits for the end of this transaction.
+    ``None`` where it is gone, since another worker has claimed it. The claim is written, and not
+    held as a lock: no transaction stays open while a storage is asked.
     """
-    parent = RELEASES_PARENT + id_
-    try:
-        release = storage.get(RELEASES, parent, id_)
-        storage.delete(RELEASES, parent, id_, with_deleted=False)
-    except ObjectNotFoundError:
+    if not _remove_release(storage, release["id"]):
         return None
-    return release["locations"]
+    return add_release(storage, release["locations"], claimed=True)
+
+
+def end_release(storage, release, failed):
+    """Strike a release out, and write down anew what of it could not be deleted."""
+    is_there = _remove_release(storage, release["id"])
+    left = [location for location in release["locations"] if location in failed]
+    if is_there and left:
+        add_release(storage, left)
+
+
+def take_release(storage, release):
+    """Remove a release, and return its locations: none where another worker was first."""
+    return release["locations"] if _remove_release(storage, release["id"]) else []
+
+
+def is_claimed(release, expired_before):
+    """Return whether a worker is deleting the files of a release.
+
+    :param expired_before: in milliseconds since 1970. Who claimed a release before that was killed.
+    """
+    return release.get("claimed", False) and release["last_modified"] > expired_before
+
+
+def _remove_release(storage, id_):
+    try:
+        storage.delete(RELEASES, RELEASES_PARENT + id_, id_, with_deleted=False)
+    except ObjectNotFoundError:
+        return False
+    return True
 
 
 def releases_before(storage, timestamp, limit):
-    """Return the ids of releases, the oldest first.
+    """Return releases, the oldest first.
 
     :param timestamp: when they were written down at the latest, in milliseconds since 1970.
     """
-    found = storage.list_all(
+    return storage.list_all(
         RELEASES,
         beginning_with(RELEASES_PARENT),
         filters=[Filter("last_modified", timestamp, COMPARISON.MAX)],
         sorting=[Sort("last_modified", 1)],
         limit=limit,
     )
-    return [release["id"] for release in found]
 
 
 def releases_of(storage, location):
-    """Return the ids of the releases that a stored file is written down in."""
+    """Return the releases that a stored file is written down in."""
     filters = [Filter("locations", [location], COMPARISON.CONTAINS)]
-    found = _list(storage, RELEASES, beginning_with(RELEASES_PARENT), filters)
-    return [release["id"] for release in found]
+    return _list(storage, RELEASES, beginning_with(RELEASES_PARENT), filters)
 
 
 def released(storage):

@@ -4,6 +4,9 @@ What a transaction releases is written down with it, in Kinto's storage. What be
 decided after the commit, by one rule: *a written-down location without links goes*. So nobody has
 to know who else lets go of the same file at the same moment, and what a crash or a storage that is
 down leaves undone is found again without listing the storage.
+
+A storage may hang: no transaction is open while it is asked, a process looks for the releases of
+others once at a time, and stops at the first file that cannot be deleted.
 """
 
 import logging
@@ -11,6 +14,7 @@ import threading
 import time
 
 import transaction
+from kinto.core.storage.exceptions import IntegrityError
 
 from kinto_attachment import records
 from kinto_attachment.storage import StorageError, in_background, log_undeleted
@@ -21,6 +25,8 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_TRIES = 60
 """How often a process looks for the releases of others, and how old these are at least."""
 MAX_TRIED_AT_ONCE = 100
+TRIES_OF_A_CLAIM = 5
+"""After so many times that long, a worker that claimed a release is taken to have been killed."""
 
 
 class Releases:
@@ -44,8 +50,9 @@ class Releases:
         if not locations:
             return
         written = self._written()
-        for start in range(0, len(locations), records.LINKS_PAGE_SIZE):
-            page = locations[start : start + records.LINKS_PAGE_SIZE]
+        # As many as take a storage one request, since a claim lasts for so long only.
+        for start in range(0, len(locations), records.PAGE_SIZE):
+            page = locations[start : start + records.PAGE_SIZE]
             written.append(records.add_release(self._storage, page))
 
     def take_name(self, location):
@@ -53,11 +60,14 @@ class Releases:
 
         (A worker that was killed may have deleted that one and not yet struck it out.)
 
+        :raises IntegrityError: a worker is deleting the earlier one.
         :raises StorageError: the new file was deleted in place of the earlier one.
         """
-        while ids := records.releases_of(self._storage, location):
-            for id_ in ids:
-                locations = records.take_release(self._storage, id_) or []
+        while releases := records.releases_of(self._storage, location):
+            for release in releases:
+                if records.is_claimed(release, _claims_expired_before()):
+                    raise IntegrityError(message=f"{location} is being deleted")
+                locations = records.take_release(self._storage, release)
                 self.write_down([other for other in locations if other != location])
         if not self._files.exists(location):
             raise StorageError(f"{location} was deleted with an earlier file of that name")
@@ -78,36 +88,39 @@ class Releases:
             now = time.monotonic()
             if self._tried_at is not None and now - self._tried_at < SECONDS_BETWEEN_TRIES:
                 return
+            if self.trying is not None and not self.trying.done():
+                return
             self._tried_at = now
-        self.trying = in_background(self._settle_earlier)
+            self.trying = in_background(self._settle_earlier)
 
     def _written(self):
-        """Return the ids of the releases that the running transaction has written down."""
+        """Return the releases that the running transaction has written down."""
         running = transaction.get()
         try:
             return running.data(self)
         except KeyError:
-            ids = []
-            running.set_data(self, ids)
-            running.addAfterCommitHook(self._after_commit, args=(ids,))
-            return ids
+            releases = []
+            running.set_data(self, releases)
+            running.addAfterCommitHook(self._after_commit, args=(releases,))
+            return releases
 
-    def _after_commit(self, success, ids):
-        if success and ids:
+    def _after_commit(self, success, releases):
+        if success and releases:
             # What a hook writes is undone (``Transaction._call_hooks``), and this thread's session
             # is the one of the transaction that ends.
-            in_background(lambda: self._settle_all(ids)).result()
+            in_background(lambda: self._settle_all(releases)).result()
 
     def _settle_earlier(self):
         before = int((time.time() - SECONDS_BETWEEN_TRIES) * 1000)
         try:
             self._write_down_doubtful()
             with transaction.manager:
-                ids = records.releases_before(self._storage, before, MAX_TRIED_AT_ONCE)
+                found = records.releases_before(self._storage, before, MAX_TRIED_AT_ONCE)
         except Exception:
             logger.exception("The attachment files to be deleted cannot be looked for")
         else:
-            self._settle_all(ids)
+            expired_before = _claims_expired_before()
+            self._settle_all([one for one in found if not records.is_claimed(one, expired_before)])
 
     def _write_down_doubtful(self):
         with self._lock:
@@ -122,22 +135,35 @@ class Releases:
                 self._doubtful += doubtful
             raise
 
-    def _settle_all(self, ids):
-        for id_ in ids:
+    def _settle_all(self, releases):
+        for release in releases:
             # The client has its success, and the release is tried again.
             try:
-                self._settle(id_)
+                if self._settle(release):
+                    return
             except Exception:
-                logger.exception("The attachment files of the release %s could not be deleted", id_)
+                logger.exception("The attachment files of %s could not be deleted", release)
 
-    def _settle(self, id_):
-        """Delete the files of a release that nobody holds, and strike it out."""
+    def _settle(self, release):
+        """Delete the files of a release that nobody holds, and strike it out.
+
+        :returns: those that could not be deleted, ``{location: StorageError}``.
+        """
         with transaction.manager:
-            locations = records.take_release(self._storage, id_)
-            if locations is None:
-                return
-            left = records.without_links(self._storage, locations)
-            failed = self._files.delete_many(left) if left else {}
+            claimed = records.claim_release(self._storage, release)
+            if claimed is None:
+                return {}
+            left = records.without_links(self._storage, claimed["locations"])
+        failed = dict.fromkeys(left)
+        try:
+            if left:
+                failed = self._files.delete_many(left)
             log_undeleted(self._files, failed)
-            if failed:
-                records.add_release(self._storage, sorted(failed))
+        finally:
+            with transaction.manager:
+                records.end_release(self._storage, claimed, failed)
+        return failed
+
+
+def _claims_expired_before():
+    return int((time.time() - TRIES_OF_A_CLAIM * SECONDS_BETWEEN_TRIES) * 1000)

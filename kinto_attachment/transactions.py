@@ -12,10 +12,13 @@ import time
 
 import transaction
 from kinto.core.storage.exceptions import BackendError, IntegrityError
+from kinto.core.utils import sqlalchemy
 
 
 MAX_TRIES = 8
 MAX_PAUSE_SECONDS = 0.25
+
+DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError,) if sqlalchemy else ()
 
 RETRYABLE = ("40001", "40P01")
 """A serialization failure and a deadlock (PostgreSQL's manual, appendix A)."""
@@ -56,7 +59,7 @@ class Transactions:
 
         :param change: does it, any number of times.
         :param between: gives the context in which an undone transaction is followed by the next.
-        :raises BackendError: it still conflicts after some tries.
+        :raises BackendError: it still conflicts after some tries, or cannot be committed.
         """
         if self._is_shared:
             return change()
@@ -79,7 +82,11 @@ class Transactions:
             self._request.registry.notify(event)
 
     def _commit(self):
-        transaction.commit()
+        try:
+            transaction.commit()
+        except DATABASE_ERRORS as error:
+            # As Kinto's own clients of the database do (``kinto.core.storage.postgresql.client``).
+            raise BackendError(original=error) from error
         # pyramid_tm ends one more transaction, whose events would be told again.
         self._forget()
         transaction.begin()

@@ -102,7 +102,7 @@ def app(racing_app):
 def killed(monkeypatch):
     """Have the worker killed after the commit, before it deletes anything."""
     with monkeypatch.context() as patch:
-        patch.setattr(Releases, "_settle_all", lambda self, ids: None)
+        patch.setattr(Releases, "_settle_all", lambda self, releases: None)
         yield patch
 
 
@@ -266,15 +266,78 @@ class TestSeveralWorkers:
 
         monkeypatch.setattr(storage, "delete_many", delete_slowly)
         workers = [Releases(app.registry.storage, storage) for _ in range(3)]
-        first = in_background(lambda: workers[0]._settle_all([row["id"]]))
+        first = in_background(lambda: workers[0]._settle_all([row]))
         race.reached.wait(SECONDS)
-        others = [in_background(lambda w=w: w._settle_all([row["id"]])) for w in workers[1:]]
-        app.wait_for_waiting()
+        for worker in workers[1:]:
+            in_background(lambda w=worker: w._settle_all([row])).result(SECONDS)
         race.go()
-        for future in (first, *others):
-            future.result(SECONDS)
+        first.result(SECONDS)
         assert deleted == [location]
         assert left(app) == NOTHING
+
+    def test_a_release_whose_worker_was_killed_is_another_ones(
+        self, app, killed, monkeypatch, a_minute_later
+    ):
+        location = app.upload().json["location"]
+        app.delete(RECORD, headers=ALICE)
+        killed.undo()
+        (row,) = app.registry.storage.list_all(records.RELEASES, f"{records.RELEASES_PARENT}*")
+        claimed = records.claim_release(app.registry.storage, row)
+        assert claimed["locations"] == [location]
+        transaction.commit()
+        monkeypatch.setattr("kinto_attachment.releases.SECONDS_BETWEEN_TRIES", 0.001)
+        monkeypatch.setattr("kinto_attachment.releases.TRIES_OF_A_CLAIM", 1_000_000)
+        app.try_again()
+        assert left(app) == ([location], [], [location])
+        a_minute_later()
+        app.try_again()
+        assert left(app) == NOTHING
+
+
+class TestStorageThatHangs:
+    @pytest.fixture
+    def hanging(self, app, killed, monkeypatch, a_minute_later):
+        """Two releases, and a storage that hangs at the first one and then fails."""
+        for url in (RECORD, COPY):
+            app.upload(url=f"{url}/attachment")
+            app.delete(url, headers=ALICE)
+        killed.undo()
+        a_minute_later()
+        race, app.asked = Race(), []
+
+        def hang(names):
+            app.asked.append(names)
+            race.hold(None)
+            return {name: StorageError("too late") for name in names}
+
+        monkeypatch.setattr(app.registry.attachment_storage, "delete_many", hang)
+        yield race
+        race.go()
+
+    def test_no_transaction_is_open_meanwhile(self, app, hanging):
+        app.get("/__lbheartbeat__")
+        assert hanging.reached.wait(SECONDS)
+        open_transactions = "SELECT state FROM pg_stat_activity WHERE state LIKE '%in transaction%'"
+        engine = app.registry.storage.client.session_factory().get_bind()
+        with engine.connect() as connection:
+            assert connection.execute(sqlalchemy.text(open_transactions)).all() == []
+
+    def test_no_other_try_begins(self, app, hanging):
+        app.get("/__lbheartbeat__")
+        assert hanging.reached.wait(SECONDS)
+        trying = app.registry.attachment_releases.trying
+        app.get("/__lbheartbeat__")
+        assert app.registry.attachment_releases.trying is trying
+        hanging.go()
+        trying.result(SECONDS)
+        app.try_again()
+        assert app.registry.attachment_releases.trying is not trying
+
+    def test_the_try_ends_with_the_first_failure(self, app, hanging):
+        hanging.go()
+        app.try_again()
+        assert len(app.asked) == 1
+        assert len(left(app)[2]) == 2
 
 
 class TestLastHolders:
@@ -471,7 +534,7 @@ class TestNamesThatAreUsedAgain:
     def settle(self, app):
         (row,) = app.registry.storage.list_all(records.RELEASES, f"{records.RELEASES_PARENT}*")
         transaction.abort()
-        return in_background(lambda: app.registry.attachment_releases._settle_all([row["id"]]))
+        return in_background(lambda: app.registry.attachment_releases._settle_all([row]))
 
     def test_the_new_file_stays(self, named, a_minute_later):
         named.upload(file_part(b"new"))
@@ -517,14 +580,29 @@ class TestNamesThatAreUsedAgain:
         monkeypatch.setattr(storage, "delete_many", delete_slowly)
         settling = self.settle(named)
         assert race.reached.wait(SECONDS)
-        uploading = in_background(lambda: named.upload(file_part(b"new"), status="*"))
-        named.wait_for_waiting()
-        race.go()
-        settling.result(SECONDS)
-        answer = uploading.result(SECONDS)
+        tries, is_claimed = [], records.is_claimed
+
+        def end_after_the_first_try(*args):
+            if tries:
+                race.go()
+                settling.result(SECONDS)
+            tries.append(args)
+            return is_claimed(*args)
+
+        monkeypatch.setattr(records, "is_claimed", end_after_the_first_try)
+        answer = in_background(lambda: named.upload(file_part(b"new"), status="*")).result(SECONDS)
         assert (answer.status_code, answer.json["errno"]) == (503, 201)
         named.get(RECORD, headers=ALICE, status=404)
         assert left(named) == NOTHING
+
+    def test_a_name_that_is_being_deleted_for_long_is_a_conflict(self, named, monkeypatch):
+        monkeypatch.setattr("kinto_attachment.transactions.MAX_PAUSE_SECONDS", 0)
+        (row,) = named.registry.storage.list_all(records.RELEASES, f"{records.RELEASES_PARENT}*")
+        records.claim_release(named.registry.storage, row)
+        transaction.commit()
+        answer = named.upload(file_part(b"new"), status=409)
+        assert answer.headers["Retry-After"]
+        assert left(named) == ([], [], ["story.txt"])
 
 
 def test_new_doubts_while_others_are_written_down_are_kept(app, monkeypatch, a_minute_later):
@@ -567,7 +645,9 @@ def test_a_file_of_a_commit_whose_answer_is_lost_stays_until_the_database_tells(
     dialect = app.registry.storage.client.session_factory().get_bind().dialect
     with monkeypatch.context() as patch:
         patch.setattr(dialect, "do_commit", commit_without_answer)
-        app.upload(status=500)
+        answer = app.upload(status=503)
+    assert answer.json["errno"] == 201
+    assert answer.headers["Retry-After"]
     (location,) = app.files()
     a_minute_later()
     app.try_again()  # It is written down now,

@@ -208,7 +208,6 @@ class _Repair:
 
     def _settle_release(self, finding):
         with self.server.transaction():
-            for id_ in records.releases_of(self.server.objects, finding.location):
-                locations = records.take_release(self.server.objects, id_)
-                if locations is not None:
-                    self.server.releases.write_down(locations)
+            for release in records.releases_of(self.server.objects, finding.location):
+                locations = records.take_release(self.server.objects, release)
+                self.server.releases.write_down(locations)
