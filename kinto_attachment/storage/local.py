@@ -1,14 +1,9 @@
 """Files in a local folder."""
 
 import contextlib
-import errno
-import fcntl
 import functools
-import logging
 import os
-import time
 import urllib.parse
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -16,15 +11,13 @@ from pyramid.exceptions import ConfigurationError
 from pyramid_storage.local import LocalFileStorage
 
 from kinto_attachment.storage import StorageError, StoredFile, candidates, delete_one_by_one
-
-
-logger = logging.getLogger(__name__)
-
-STAGING_FOLDER = ".staging"
-ABANDONED_AFTER_SECONDS = 60
-
-NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-"""What ``link`` says on file systems like FAT or some network ones."""
+from kinto_attachment.storage.filesystem import (
+    FileSystem,
+    move_to_free_name,
+    remove_or_log,
+    removed_on_error,
+)
+from kinto_attachment.storage.staging import StagingFolder
 
 
 class LocalStorage(LocalFileStorage):
@@ -39,8 +32,8 @@ class LocalStorage(LocalFileStorage):
 
     def __init__(self, base_path: str, base_url: str = "", fsync: bool = True):
         super().__init__(base_path, base_url)
-        self._fsync = fsync
-        self._staging_path = os.path.join(base_path, STAGING_FOLDER)
+        self._file_system = FileSystem(fsync)
+        self._staging = StagingFolder(base_path, self._file_system)
 
     def __str__(self) -> str:
         return f"folder {self.base_path}"
@@ -51,13 +44,13 @@ class LocalStorage(LocalFileStorage):
         :raises ConfigurationError: the folder cannot be written.
         """
         try:
-            os.makedirs(self._staging_path, exist_ok=True)
+            os.makedirs(self._staging.path, exist_ok=True)
             self.stage("writable", "").discard()
-            self._clear_abandoned()
         except (OSError, StorageError) as error:
             raise ConfigurationError(
                 f"kinto.attachment.base_path: {self.base_path} cannot be written ({error})"
             ) from error
+        self._staging.clear_abandoned()
 
     def url(self, filename: str) -> str:
         """Return the location of a stored file: the base URL and its name."""
@@ -76,10 +69,8 @@ class LocalStorage(LocalFileStorage):
 
         :raises StorageError: it cannot be written.
         """
-        publish = self._publish_unique if unique else self.publish
-        with _storage_errors():
-            self._make_folder(self._staging_path)
-            return LocalStagedFile(self, self._new_staged_path(), publish, name)
+        publish = self._publish_unique if unique else self._publish_free
+        return self._staged(publish, name)
 
     def replace(self, name: str, mimetype: str) -> "LocalStagedFile":
         """Return a new staged file that takes this very name when it is published.
@@ -88,8 +79,7 @@ class LocalStorage(LocalFileStorage):
         """
         with _storage_errors():
             self.path(name)
-            self._make_folder(self._staging_path)
-            return LocalStagedFile(self, self._new_staged_path(), self._publish_over, name)
+        return self._staged(self._publish_over, name)
 
     def open(self, name: str) -> BinaryIO:
         """Return a stored file, opened for reading.
@@ -145,50 +135,44 @@ class LocalStorage(LocalFileStorage):
         :raises StorageError: the folder cannot be read.
         """
         with _storage_errors():
-            if os.path.isdir(self._staging_path):
-                yield from files_in(self._staging_path, f"{STAGING_FOLDER}/")
+            yield from self._staging.files()
 
-    def publish(self, staged_path: str, name: str) -> str:
-        """Move a complete staged file to a free name like this one, and return that name."""
+    def _staged(self, publish, name):
+        """Return a new staged file.
+
+        :param publish: gives the complete file at a path a name, and returns that name.
+        """
+        with _storage_errors():
+            self._make_folder(self._staging.path)
+            move = functools.partial(self._move, publish, name)
+            path = self._staging.new_path()
+            return LocalStagedFile(self.base_path, path, self._file_system, move)
+
+    def _move(self, publish, name, staged_path):
+        """Publish a complete staged file, and return its name."""
         folder = os.path.dirname(os.path.join(self.base_path, name))
         self._make_folder(folder)
+        return publish(staged_path, name)
+
+    def _publish_free(self, source, name):
+        """Give a file a free name like this one, and return that name."""
         for candidate in candidates(name):
             with contextlib.suppress(FileExistsError):
-                _move_to_free_name(staged_path, os.path.join(self.base_path, candidate))
+                move_to_free_name(source, os.path.join(self.base_path, candidate))
                 self._sync_name(candidate)
                 return candidate
         raise AssertionError("the candidates never end")
 
-    def _publish_unique(self, staged_path, name):
-        path = os.path.join(self.base_path, name)
-        self._make_folder(os.path.dirname(path))
-        os.rename(staged_path, path)
+    def _publish_unique(self, source, name):
+        os.rename(source, os.path.join(self.base_path, name))
         self._sync_name(name)
         return name
 
-    def _publish_over(self, staged_path, name):
+    def _publish_over(self, source, name):
         path = os.path.join(self.base_path, name)
-        self._make_folder(os.path.dirname(path))
-        os.replace(staged_path, path)
-        self.sync_folder(os.path.dirname(path))
+        os.replace(source, path)
+        self._file_system.sync_folder(os.path.dirname(path))
         return name
-
-    def _new_staged_path(self):
-        return os.path.join(self._staging_path, uuid.uuid4().hex)
-
-    def sync(self, descriptor: int) -> None:
-        """Have a file's content on the disk, where the settings ask for that."""
-        if self._fsync:
-            os.fsync(descriptor)
-
-    def sync_folder(self, folder: str) -> None:
-        """Have the names in a folder on the disk, where the settings ask for that."""
-        if self._fsync:
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
     def _resolved(self, name):
         """Return the path of a file or a folder without symbolic links.
@@ -208,40 +192,33 @@ class LocalStorage(LocalFileStorage):
         self._make_folder(parent)
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
-        self.sync_folder(parent)
+        self._file_system.sync_folder(parent)
 
     def _sync_name(self, name):
         path = os.path.join(self.base_path, name)
-        with _removed_on_error(path):
-            self.sync_folder(os.path.dirname(path))
-
-    def _clear_abandoned(self):
-        """Delete the staged files of writers that are gone: their locks went with them."""
-        for entry in os.scandir(self._staging_path):
-            with contextlib.suppress(FileNotFoundError, BlockingIOError), open(entry, "rb") as file:
-                # One that is very young may not be locked yet.
-                if time.time() - os.fstat(file.fileno()).st_mtime > ABANDONED_AFTER_SECONDS:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.remove(entry)
-                    logger.info(
-                        "Deleted %s, which a worker that ended had not finished", entry.path
-                    )
+        with removed_on_error(path):
+            self._file_system.sync_folder(os.path.dirname(path))
 
 
 class LocalStagedFile:
-    """A file that is being written, locked as long as its writer lives."""
+    """A file that is being written, locked as long as its writer lives.
+
+    :param root: the folder of the storage.
+    :param publish: gives the complete file at a path its name, and returns that name.
+    :raises OSError: it cannot be made.
+    """
 
     def __init__(
-        self, storage: LocalStorage, path: str, publish: Callable[[str, str], str], name: str
+        self, root: str, path: str, file_system: FileSystem, publish: Callable[[str], str]
     ):
-        self._storage = storage
+        self._root = root
         self._path = path
+        self._file_system = file_system
         self._publish = publish
-        self._name = name
         self._is_published = False
         self._file = open(path, "xb")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            file_system.lock(self._file)
         except OSError:
             self.discard()
             raise
@@ -261,10 +238,10 @@ class LocalStagedFile:
         """
         with _storage_errors():
             self._file.flush()
-            self._storage.sync(self._file.fileno())
-            name = self._publish(self._path, self._name)
+            self._file_system.sync(self._file.fileno())
+            name = self._publish(self._path)
             self._is_published = True
-            with _removed_on_error(os.path.join(self._storage.base_path, name)):
+            with removed_on_error(os.path.join(self._root, name)):
                 self._file.close()
             return name
 
@@ -273,13 +250,7 @@ class LocalStagedFile:
         if self._is_published:
             return
         # Removed before it is closed: closing may fail (a full disk), and unlocks.
-        try:
-            os.remove(self._path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            # What has gone wrong before is told, and not that this goes wrong as well.
-            logger.error("The unfinished upload %s stays: %s", self._path, error)
+        remove_or_log(self._path)
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -315,35 +286,6 @@ def files_in(folder: str, prefix: str = "") -> Iterator[StoredFile]:
                     with contextlib.suppress(FileNotFoundError):
                         stat = entry.stat()
                         yield StoredFile(name, stat.st_size, stat.st_mtime)
-
-
-def _move_to_free_name(source: str, target: str) -> None:
-    """Give a file another name, atomically.
-
-    :raises FileExistsError: the name is taken.
-    """
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in NO_HARD_LINKS:
-            raise
-        # The name is taken first, as an empty file that nobody knows of yet.
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL))
-        with _removed_on_error(target):
-            os.replace(source, target)
-    else:
-        with _removed_on_error(target):
-            os.remove(source)
-
-
-@contextlib.contextmanager
-def _removed_on_error(path: str) -> Any:
-    """Remove a file where what is done with it fails: nobody would know that it is there."""
-    try:
-        yield
-    except OSError:
-        os.remove(path)
-        raise
 
 
 @contextlib.contextmanager

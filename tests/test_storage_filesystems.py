@@ -1,0 +1,158 @@
+"""The local storage on file systems that lack something, and beside files of others."""
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import time
+
+import pytest
+
+from kinto_attachment.storage import in_background
+from kinto_attachment.storage.local import LocalStorage
+from tests.test_storage import listing, store
+
+
+HOUR = 3600
+
+
+@pytest.fixture
+def storage(tmp_path):
+    storage = LocalStorage(str(tmp_path / "files"), "https://cdn.test/")
+    storage.prepare()
+    return storage
+
+
+@pytest.fixture
+def staging(storage):
+    return os.path.join(storage.base_path, ".staging")
+
+
+def raising(number):
+    """Return a function that fails with this error, whatever it is asked to do."""
+
+    def fail(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def leave(path, content=b"half", age=HOUR):
+    """Have a file there that was last written some time ago."""
+    with open(path, "wb") as file:
+        file.write(content)
+    make_older(path, age)
+    return path
+
+
+def make_older(path, age=HOUR):
+    os.utime(path, (time.time() - age,) * 2, follow_symlinks=False)
+
+
+def warnings(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def make_folder(path):
+    os.mkdir(path)
+    leave(os.path.join(path, "thumbnail.jpg"))
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as listening:
+        # A relative path, since those of sockets must be short.
+        here = os.getcwd()
+        os.chdir(os.path.dirname(path))
+        try:
+            listening.bind(os.path.basename(path))
+        finally:
+            os.chdir(here)
+
+
+def make_link(path):
+    target = leave(os.path.join(os.path.dirname(path), "..", "..", "secret.txt"))
+    os.symlink(target, path)
+
+
+def make_dangling_link(path):
+    os.symlink("nowhere", path)
+
+
+STRANGERS = {
+    "a folder": make_folder,
+    "a pipe": os.mkfifo,
+    "a socket": make_socket,
+    "a link": make_link,
+    "a link to nothing": make_dangling_link,
+    "a link to a folder": lambda path: os.symlink("/", path),
+}
+
+
+@pytest.mark.parametrize("make", STRANGERS.values(), ids=STRANGERS.keys())
+def test_server_starts_whatever_lies_among_the_staged_files(storage, staging, caplog, make):
+    stranger = os.path.join(staging, "@eaDir")
+    make(stranger)
+    make_older(stranger)
+    abandoned = leave(os.path.join(staging, "abandoned"))
+    # In a thread: to open a pipe is to wait for somebody at its other end.
+    in_background(storage.prepare).result(timeout=30)
+    assert os.path.lexists(stranger)
+    assert not os.path.exists(abandoned)
+    (line,) = warnings(caplog)
+    assert stranger in line
+    assert list(storage.unfinished()) == []
+    assert storage.exists(store(storage, "story.txt"))
+
+
+def test_application_starts_with_the_folder_of_a_nas_among_the_staged_files(make_app, tmp_path):
+    (tmp_path / "files" / ".staging" / "@eaDir").mkdir(parents=True)
+    app = make_app()
+    app.upload(status=201)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE])
+@pytest.mark.parametrize("step", ["opened", "locked", "removed"])
+def test_server_starts_where_a_staged_file_cannot_be_cleared(
+    storage, staging, monkeypatch, caplog, step, number
+):
+    theirs = leave(os.path.join(staging, "theirs"))
+    abandoned = leave(os.path.join(staging, "abandoned"))
+    module, name = {"opened": (os, "open"), "locked": (fcntl, "flock"), "removed": (os, "remove")}[
+        step
+    ]
+    real = getattr(module, name)
+
+    def failing(file, *args, **kwargs):
+        path = os.readlink(f"/proc/self/fd/{file.fileno()}") if step == "locked" else file
+        return (raising(number) if os.fspath(path) == theirs else real)(file, *args, **kwargs)
+
+    monkeypatch.setattr(module, name, failing)
+    storage.prepare()
+    assert os.path.exists(theirs)
+    assert not os.path.exists(abandoned)
+    (line,) = warnings(caplog)
+    assert theirs in line
+    assert os.strerror(number) in line
+
+
+def test_server_starts_where_a_staged_file_vanishes(storage, staging, monkeypatch, caplog):
+    gone = leave(os.path.join(staging, "gone"))
+    flock = fcntl.flock
+
+    def vanishing(file, operation):
+        flock(file, operation)
+        if os.path.exists(gone):
+            os.unlink(gone)
+
+    monkeypatch.setattr(fcntl, "flock", vanishing)
+    storage.prepare()
+    assert warnings(caplog) == []
+    assert listing(storage) == []
+
+
+def test_server_starts_where_staged_files_cannot_be_listed(storage, monkeypatch, caplog):
+    monkeypatch.setattr(os, "scandir", raising(errno.EACCES))
+    storage.prepare()
+    (line,) = warnings(caplog)
+    assert ".staging" in line
