@@ -254,10 +254,10 @@ def test_a_name_that_was_taken_for_nothing_is_not_left(storage, monkeypatch):
 
 
 def test_a_staged_file_that_cannot_be_locked_is_not_left(storage, monkeypatch):
-    def no_locks(file, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
+    def broken(file, operation):
+        raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", broken)
     with pytest.raises(StorageError):
         storage.stage("story.txt", "text/plain")
     assert listing(storage) == []

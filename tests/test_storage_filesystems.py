@@ -15,6 +15,12 @@ from tests.test_storage import listing, store
 
 
 HOUR = 3600
+DAY = 24 * HOUR
+
+ENOTSUPP = 524
+"""The kernel's own (``linux/errno.h``), for which Python has no name."""
+
+NO_LOCKS = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, ENOTSUPP]
 
 
 @pytest.fixture
@@ -156,3 +162,50 @@ def test_server_starts_where_staged_files_cannot_be_listed(storage, monkeypatch,
     storage.prepare()
     (line,) = warnings(caplog)
     assert ".staging" in line
+
+
+@pytest.fixture(params=NO_LOCKS, ids=errno.errorcode.get)
+def no_locks(request, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", raising(request.param))
+
+
+def test_files_are_stored_without_locks(no_locks, storage, caplog):
+    storage.prepare()
+    names = [store(storage, "story.txt", bytes([number])) for number in range(3)]
+    assert names == ["story.txt", "story-1.txt", "story-2.txt"]
+    assert listing(storage) == sorted(names)
+
+
+def test_missing_locks_are_told_once(no_locks, make_app, caplog):
+    app = make_app()
+    app.upload(status=201)
+    app.upload(status=200)
+    assert app.get("/__heartbeat__").json["attachments"] is True
+    (line,) = [line for line in warnings(caplog) if "lock" in line]
+    assert str(app.folder) in line
+
+
+def test_staged_file_is_abandoned_after_a_day_without_locks(no_locks, storage, staging):
+    leave(os.path.join(staging, "young"), age=DAY - HOUR)
+    leave(os.path.join(staging, "old"), age=DAY + HOUR)
+    storage.prepare()
+    assert listing(storage) == [".staging/young"]
+
+
+def test_locks_are_asked_for_with_descriptors_for_writing(storage, staging, monkeypatch):
+    """NFSv4 answers ``EBADF`` to others (flock(2), "NFS details")."""
+    flock = fcntl.flock
+
+    def as_nfs(file, operation):
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", as_nfs)
+    alive = storage.stage("alive.txt", "text/plain")
+    leave(os.path.join(staging, "abandoned"))
+    for entry in os.scandir(staging):
+        make_older(entry.path)
+    storage.prepare()
+    assert len(listing(storage)) == 1
+    assert alive.publish() == "alive.txt"

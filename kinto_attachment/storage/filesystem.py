@@ -5,32 +5,57 @@ import errno
 import fcntl
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 
 logger = logging.getLogger(__name__)
 
-NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+KERNEL_ENOTSUPP = 524
+"""Linux's own ENOTSUPP, which some network file systems let through (``linux/errno.h``)."""
+
+UNSUPPORTED = {
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    KERNEL_ENOTSUPP,
+}
+"""What says that the file system cannot do something, and not that it has failed."""
+
+NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
+
+NO_HARD_LINKS = {errno.EPERM, errno.EMLINK} | UNSUPPORTED - {errno.EINVAL}
 """What ``link`` says on file systems like FAT or some network ones."""
 
 
 class FileSystem:
-    """What a storage asks of its file system.
+    """The file system of a folder, as far as it goes: what it lacks is logged once, and left out.
 
     :param fsync: whether files and names have to be on the disk.
     """
 
-    def __init__(self, fsync: bool = True):
+    def __init__(self, folder: str, fsync: bool = True):
+        self._folder = folder
         self._fsync = fsync
+        self._missing: set[str] = set()
+        self._mutex = threading.Lock()
 
-    def lock(self, file: Any) -> None:
-        """Lock a file.
+    def lock(self, file: Any) -> bool:
+        """Lock a file that is open for writing, and return whether there are locks.
+
+        (For writing: NFSv4 has no exclusive locks for readers.)
 
         :raises BlockingIOError: another one has the lock.
         :raises OSError: it cannot be locked.
         """
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._go_on_without("locks", NO_LOCKS, error)
+            return False
+        return True
 
     def sync(self, descriptor: int) -> None:
         """Have a file's content on the disk, where the settings ask for that.
@@ -47,6 +72,30 @@ class FileSystem:
         """
         if self._fsync:
             _sync_folder(folder)
+
+    def _go_on_without(self, feature, numbers, error):
+        """Log what is missing, once.
+
+        :raises OSError: the error is another one.
+        """
+        if error.errno not in numbers:
+            raise error
+        with self._mutex:
+            is_new = feature not in self._missing
+            self._missing.add(feature)
+        if is_new:
+            logger.warning(
+                "The file system of %s has no %s (%s): going on without%s",
+                self._folder,
+                feature,
+                error,
+                CONSEQUENCES[feature],
+            )
+
+
+CONSEQUENCES = {
+    "locks": ", and what a killed worker leaves is deleted a day later",
+}
 
 
 def _sync_folder(folder):

@@ -32,7 +32,7 @@ class LocalStorage(LocalFileStorage):
 
     def __init__(self, base_path: str, base_url: str = "", fsync: bool = True):
         super().__init__(base_path, base_url)
-        self._file_system = FileSystem(fsync)
+        self._file_system = FileSystem(base_path, fsync)
         self._staging = StagingFolder(base_path, self._file_system)
 
     def __str__(self) -> str:

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 STAGING_FOLDER = ".staging"
 
 ABANDONED_AFTER_SECONDS = 60
+ABANDONED_WITHOUT_LOCKS_AFTER_SECONDS = 24 * 3600
+"""How long a file was not written whose writer nobody can look for."""
 
 
 class StagingFolder:
@@ -62,7 +64,7 @@ class StagingFolder:
             return
         with (
             contextlib.suppress(BlockingIOError),
-            open(entry, "rb", buffering=0, opener=_open_regular) as file,
+            open(entry, "r+b", buffering=0, opener=_open_regular) as file,
         ):
             if self._is_abandoned(file):
                 os.remove(entry.path)
@@ -75,10 +77,9 @@ class StagingFolder:
         """
         age = time.time() - os.fstat(file.fileno()).st_mtime
         # One that is very young may not be locked yet.
-        if age <= ABANDONED_AFTER_SECONDS:
-            return False
-        self._file_system.lock(file)
-        return True
+        return age > ABANDONED_AFTER_SECONDS and (
+            self._file_system.lock(file) or age > ABANDONED_WITHOUT_LOCKS_AFTER_SECONDS
+        )
 
 
 def _open_regular(path, flags):
