@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from kinto_attachment.storage import in_background
+from kinto_attachment.storage import StorageError, in_background
 from kinto_attachment.storage.local import LocalStorage
 from tests.test_storage import listing, store
 
@@ -21,6 +21,8 @@ ENOTSUPP = 524
 """The kernel's own (``linux/errno.h``), for which Python has no name."""
 
 NO_LOCKS = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, ENOTSUPP]
+NO_SYNC = [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, ENOTSUPP]
+FAILURES = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS]
 
 
 @pytest.fixture
@@ -209,3 +211,79 @@ def test_locks_are_asked_for_with_descriptors_for_writing(storage, staging, monk
     storage.prepare()
     assert len(listing(storage)) == 1
     assert alive.publish() == "alive.txt"
+
+
+def syncing(monkeypatch, number, of_folders):
+    """Have ``fsync`` fail for all folders, or for all files."""
+    fsync = os.fsync
+
+    def failing(descriptor):
+        is_folder = os.path.isdir(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if is_folder is of_folders:
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+
+
+HOW = {
+    "unique": lambda storage, name: storage.stage(name, "text/plain", unique=True),
+    "free": lambda storage, name: storage.stage(name, "text/plain"),
+    "over": lambda storage, name: storage.replace(name, "text/plain"),
+}
+
+
+@pytest.fixture(params=HOW.values(), ids=HOW.keys())
+def stage(request, storage):
+    """Stage a file with some content, to be published in one way or the other."""
+
+    def staged(name, content=b"content"):
+        staged = request.param(storage, name)
+        staged.write(content)
+        return staged
+
+    return staged
+
+
+@pytest.mark.parametrize("number", [*NO_SYNC, errno.EBADF], ids=errno.errorcode.get)
+def test_file_is_stored_where_folders_cannot_be_synced(storage, stage, monkeypatch, caplog, number):
+    syncing(monkeypatch, number, of_folders=True)
+    assert stage("new/story.txt").publish() == "new/story.txt"
+    assert stage("newer/story.txt").publish() == "newer/story.txt"
+    assert listing(storage) == ["new/story.txt", "newer/story.txt"]
+    (line,) = warnings(caplog)
+    assert "fsync of folders" in line
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EISDIR], ids=errno.errorcode.get)
+def test_file_is_stored_where_folders_cannot_be_opened(storage, stage, monkeypatch, number):
+    real = os.open
+
+    def refusing(path, *args, **kwargs):
+        return (raising(number) if os.path.isdir(path) else real)(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refusing)
+    assert stage("new/story.txt").publish() == "new/story.txt"
+
+
+@pytest.mark.parametrize("number", NO_SYNC, ids=errno.errorcode.get)
+def test_file_is_stored_where_files_cannot_be_synced(storage, stage, monkeypatch, caplog, number):
+    syncing(monkeypatch, number, of_folders=False)
+    assert stage("story.txt").publish() == "story.txt"
+    (line,) = warnings(caplog)
+    assert "fsync of files" in line
+
+
+@pytest.mark.parametrize(
+    ("number", "of_folders"),
+    [(errno.EBADF, False), *((number, where) for number in FAILURES for where in (True, False))],
+)
+@pytest.mark.parametrize("unique", [True, False])
+def test_file_that_could_not_be_synced_is_refused(storage, monkeypatch, number, of_folders, unique):
+    syncing(monkeypatch, number, of_folders)
+    staged = storage.stage("story.txt", "text/plain", unique=unique)
+    staged.write(b"content")
+    with pytest.raises(StorageError):
+        staged.publish()
+    staged.discard()
+    assert listing(storage) == []

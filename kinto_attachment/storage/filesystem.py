@@ -26,6 +26,9 @@ UNSUPPORTED = {
 
 NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
 
+NO_FOLDER_SYNC = UNSUPPORTED | {errno.EBADF, errno.EISDIR, errno.EACCES}
+"""The last two where a folder cannot be opened, or may be written but not read."""
+
 NO_HARD_LINKS = {errno.EPERM, errno.EMLINK} | UNSUPPORTED - {errno.EINVAL}
 """What ``link`` says on file systems like FAT or some network ones."""
 
@@ -63,7 +66,10 @@ class FileSystem:
         :raises OSError: it could not be written.
         """
         if self._fsync:
-            os.fsync(descriptor)
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                self._go_on_without("fsync of files", UNSUPPORTED, error)
 
     def sync_folder(self, folder: str) -> None:
         """Have the names in a folder on the disk, where the settings ask for that.
@@ -71,7 +77,10 @@ class FileSystem:
         :raises OSError: they could not be written.
         """
         if self._fsync:
-            _sync_folder(folder)
+            try:
+                _sync_folder(folder)
+            except OSError as error:
+                self._go_on_without("fsync of folders", NO_FOLDER_SYNC, error)
 
     def _go_on_without(self, feature, numbers, error):
         """Log what is missing, once.
@@ -95,6 +104,8 @@ class FileSystem:
 
 CONSEQUENCES = {
     "locks": ", and what a killed worker leaves is deleted a day later",
+    "fsync of files": ", and a power cut may damage what was stored just before",
+    "fsync of folders": ", and a power cut may lose what was stored just before",
 }
 
 
