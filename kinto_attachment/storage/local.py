@@ -1,6 +1,7 @@
 """Files in a local folder."""
 
 import contextlib
+import errno
 import functools
 import os
 import urllib.parse
@@ -149,10 +150,18 @@ class LocalStorage(LocalFileStorage):
             return LocalStagedFile(self.base_path, path, self._file_system, move)
 
     def _move(self, publish, name, staged_path):
-        """Publish a complete staged file, and return its name."""
+        """Publish a complete staged file, also on another volume, and return its name."""
         folder = os.path.dirname(os.path.join(self.base_path, name))
         self._make_folder(folder)
-        return publish(staged_path, name)
+        try:
+            return publish(staged_path, name)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        with self._staging.copied(staged_path, folder) as copy:
+            published = publish(copy, name)
+        remove_or_log(staged_path)
+        return published
 
     def _publish_free(self, source, name):
         """Give a file a free name like this one, and return that name."""

@@ -3,32 +3,43 @@
 import contextlib
 import logging
 import os
+import re
+import shutil
 import stat
 import time
 import uuid
 from collections.abc import Iterator
 
 from kinto_attachment.storage import StoredFile
-from kinto_attachment.storage.filesystem import FileSystem
+from kinto_attachment.storage.filesystem import FileSystem, remove_or_log
 
 
 logger = logging.getLogger(__name__)
 
 STAGING_FOLDER = ".staging"
+NOTE_ENDING = ".copy"
+NOTE = re.compile(r"[0-9a-f]{32}\.copy")
+MAX_NOTE_BYTES = 4096
 
 ABANDONED_AFTER_SECONDS = 60
 ABANDONED_WITHOUT_LOCKS_AFTER_SECONDS = 24 * 3600
 """How long a file was not written whose writer nobody can look for."""
 
+COPIED_CHUNK_BYTES = 1024**2
+
 
 class StagingFolder:
     """The hidden folder of staged files.
+
+    Where a stored file belongs on another volume, its staged file is copied to a hidden file
+    there, and a note beside the staged file says in which folder that is.
 
     :ivar path: of the folder.
     """
 
     def __init__(self, root: str, file_system: FileSystem):
         self.path = os.path.join(root, STAGING_FOLDER)
+        self._root = root
         self._file_system = file_system
 
     def new_path(self) -> str:
@@ -36,16 +47,17 @@ class StagingFolder:
         return os.path.join(self.path, uuid.uuid4().hex)
 
     def files(self) -> Iterator[StoredFile]:
-        """Return what is staged.
+        """Return what is staged, and what of that is copied to another volume.
 
         :raises OSError: the folder cannot be read.
         """
         with contextlib.suppress(FileNotFoundError), os.scandir(self.path) as entries:
             for entry in entries:
                 with _skipped_on_error(entry.path):
-                    found = os.lstat(entry.path)
+                    path = self._copy_of(entry.path) if _is_note(entry.name) else entry.path
+                    found = os.lstat(path)
                     if stat.S_ISREG(found.st_mode) and not entry.name.startswith("."):
-                        name = f"{STAGING_FOLDER}/{entry.name}"
+                        name = os.path.relpath(path, self._root)
                         yield StoredFile(name, found.st_size, found.st_mtime)
 
     def clear_abandoned(self) -> None:
@@ -58,16 +70,62 @@ class StagingFolder:
                 with _skipped_on_error(entry.path):
                     self._clear_if_abandoned(entry)
 
+    @contextlib.contextmanager
+    def copied(self, staged_path: str, folder: str) -> Iterator[str]:
+        """Give the path of a hidden copy in a folder on another volume, which is to be moved.
+
+        The copy goes with the context, if it is still there.
+
+        :raises OSError: it cannot be written.
+        """
+        note = staged_path + NOTE_ENDING
+        copy = _copy_in(folder, staged_path)
+        try:
+            # First: nobody looks through all folders for what a killed worker has left.
+            self._write_note(note, folder)
+            self._copy(staged_path, copy)
+            yield copy
+        finally:
+            if remove_or_log(copy):
+                remove_or_log(note)
+
+    def _write_note(self, note, folder):
+        with open(note, "xb") as file:
+            file.write(os.fsencode(os.path.relpath(folder, self._root)))
+            file.flush()
+            self._file_system.sync(file.fileno())
+        self._file_system.sync_folder(self.path)
+
+    def _copy(self, source_path, target_path):
+        with open(source_path, "rb") as source, open(target_path, "xb") as target:
+            shutil.copyfileobj(source, target, COPIED_CHUNK_BYTES)
+            target.flush()
+            self._file_system.sync(target.fileno())
+
+    def _copy_of(self, note):
+        """Return the path of the copy that a note tells of.
+
+        :raises OSError: the note cannot be read.
+        """
+        with open(note, "rb", opener=_open_regular) as file:
+            folder = file.read(MAX_NOTE_BYTES)
+        if b"\0" in folder:
+            raise FileNotFoundError(note)  # The power failed before it was on the disk.
+        staged_path = note.removesuffix(NOTE_ENDING)
+        return _copy_in(os.path.join(self._root, os.fsdecode(folder)), staged_path)
+
     def _clear_if_abandoned(self, entry):
         if not entry.is_file(follow_symlinks=False):
             logger.warning("%s is no staged file, and stays", entry.path)
             return
+        if _is_note(entry.name) and os.path.exists(entry.path.removesuffix(NOTE_ENDING)):
+            return  # It goes with its staged file.
         with (
             contextlib.suppress(BlockingIOError),
             open(entry, "r+b", buffering=0, opener=_open_regular) as file,
         ):
             if self._is_abandoned(file):
-                os.remove(entry.path)
+                self._remove(entry.path)
                 logger.info("Deleted %s, which a worker that ended had not finished", entry.path)
 
     def _is_abandoned(self, file):
@@ -80,6 +138,24 @@ class StagingFolder:
         return age > ABANDONED_AFTER_SECONDS and (
             self._file_system.lock(file) or age > ABANDONED_WITHOUT_LOCKS_AFTER_SECONDS
         )
+
+    def _remove(self, path):
+        note = path if _is_note(os.path.basename(path)) else path + NOTE_ENDING
+        with contextlib.suppress(FileNotFoundError):
+            copy = self._copy_of(note)
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(copy)
+            os.remove(note)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+
+
+def _is_note(name):
+    return bool(NOTE.fullmatch(name))
+
+
+def _copy_in(folder, staged_path):
+    return os.path.join(folder, f"{STAGING_FOLDER}-{os.path.basename(staged_path)}")
 
 
 def _open_regular(path, flags):
