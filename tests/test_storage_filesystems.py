@@ -169,6 +169,38 @@ def test_server_starts_where_staged_files_cannot_be_listed(storage, monkeypatch,
     assert ".staging" in line
 
 
+def test_what_a_file_system_keeps_for_itself_is_not_listed(storage, monkeypatch, caplog):
+    names = {store(storage, name) for name in ("a.txt", "f/b.txt")}
+    make_folder(os.path.join(storage.base_path, "lost+found"))
+    refuse_to_list(monkeypatch, "lost+found", errno.EACCES)
+    assert {file.name for file in storage.files()} == names
+    (line,) = warnings(caplog)
+    assert "lost+found" in line
+
+
+@pytest.mark.parametrize(
+    ("folder", "number"), [("blog", errno.EACCES), ("lost+found", errno.EIO)], ids=["ours", "EIO"]
+)
+def test_list_that_may_lack_stored_files_is_an_error(make_app, monkeypatch, folder, number):
+    app = make_app(attachment__folder="{bucket_id}")
+    app.upload()
+    (app.folder / folder).mkdir(exist_ok=True)
+    refuse_to_list(monkeypatch, folder, number)
+    with pytest.raises(StorageError):
+        list(app.registry.attachment_storage.files())
+
+
+def refuse_to_list(monkeypatch, name, number):
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.path.basename(str(path).rstrip("/")) == name:
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
 @pytest.fixture(params=NO_LOCKS, ids=errno.errorcode.get)
 def no_locks(request, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", raising(request.param))

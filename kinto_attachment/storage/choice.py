@@ -9,6 +9,7 @@ from pyramid.settings import asbool
 from pyramid_storage.interfaces import IFileStorage
 
 from kinto_attachment.settings import Settings
+from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.spooled import SpooledStorage
 
@@ -27,7 +28,9 @@ def configured_storage(config: Configurator, settings: Settings) -> Any:
 
 
 def _folder(config, settings):
-    storage = LocalStorage(settings.base_path, settings.base_url, settings.fsync)
+    storage = LocalStorage(
+        settings.base_path, settings.base_url, settings.fsync, _folders(settings)
+    )
     # A command beside the server, like `kinto migrate`, leaves what is staged as it is.
     is_command = getattr(config.registry, "command", None)
     if not is_command and not asbool(config.get_settings()["readonly"]):
@@ -58,4 +61,9 @@ def _included(config, settings):
         raise ConfigurationError(
             f"kinto.attachment.backend = {settings.backend}: registers no IFileStorage"
         )
-    return SpooledStorage(backend, settings.base_url)
+    return SpooledStorage(backend, settings.base_url, _folders(settings))
+
+
+def _folders(settings):
+    everyone = (settings.everywhere, *settings.resources.values())
+    return Folders(own.folder for own in everyone)

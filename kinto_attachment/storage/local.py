@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import logging
 import os
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
@@ -11,14 +12,18 @@ from typing import Any, BinaryIO
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.local import LocalFileStorage
 
-from kinto_attachment.storage import StorageError, StoredFile, candidates, delete_one_by_one
+from kinto_attachment.storage import StorageError, StoredFile, delete_one_by_one
 from kinto_attachment.storage.filesystem import (
     FileSystem,
     move_to_free_name,
     remove_or_log,
     removed_on_error,
 )
+from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.staging import StagingFolder
+
+
+logger = logging.getLogger(__name__)
 
 
 class LocalStorage(LocalFileStorage):
@@ -31,8 +36,15 @@ class LocalStorage(LocalFileStorage):
 
     is_remote = False
 
-    def __init__(self, base_path: str, base_url: str = "", fsync: bool = True):
+    def __init__(
+        self,
+        base_path: str,
+        base_url: str = "",
+        fsync: bool = True,
+        folders: Folders | None = None,
+    ):
         super().__init__(base_path, base_url)
+        self._folders = folders or Folders()
         self._file_system = FileSystem(base_path, fsync)
         self._staging = StagingFolder(base_path, self._file_system)
 
@@ -125,10 +137,10 @@ class LocalStorage(LocalFileStorage):
     def files(self) -> Iterator[StoredFile]:
         """Return all stored files: regular ones that are not hidden.
 
-        :raises StorageError: a folder cannot be read.
+        :raises StorageError: a folder that may hold some cannot be read.
         """
         with _storage_errors():
-            yield from files_in(self.base_path)
+            yield from files_in(self.base_path, self._folders)
 
     def unfinished(self) -> Iterator[StoredFile]:
         """Return what is staged: uploads that come in, or that ended without an end.
@@ -165,7 +177,7 @@ class LocalStorage(LocalFileStorage):
 
     def _publish_free(self, source, name):
         """Give a file a free name like this one, and return that name."""
-        for candidate in candidates(name):
+        for candidate in self._folders.candidates(name):
             with contextlib.suppress(FileExistsError):
                 move_to_free_name(source, os.path.join(self.base_path, candidate))
                 self._sync_name(candidate)
@@ -274,27 +286,41 @@ def _checked(name: str) -> str:
     return name
 
 
-def files_in(folder: str, prefix: str = "") -> Iterator[StoredFile]:
+def files_in(root: str, folders: Folders) -> Iterator[StoredFile]:
     """Return the regular files in a folder and below, as they are read. (It may hold millions.)
 
-    :param prefix: what their names begin with.
-    :raises OSError: a folder cannot be read.
+    What may not be read and is none of the settings' folders, as what file systems and others keep
+    for themselves, is logged and skipped.
+
+    :raises OSError: another folder cannot be read.
     """
-    folders = [(folder, prefix)]
-    while folders:
-        path, prefix = folders.pop()
-        with contextlib.suppress(FileNotFoundError), os.scandir(path) as entries:
+    prefixes = [""]
+    while prefixes:
+        prefix = prefixes.pop()
+        with _foreign_skipped(prefix, folders), os.scandir(os.path.join(root, prefix)) as entries:
             for entry in entries:
                 name = prefix + entry.name
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append((entry.path, f"{name}/"))
+                    prefixes.append(f"{name}/")
                 elif entry.is_file(follow_symlinks=False):
                     # One that is deleted meanwhile is no file any more.
                     with contextlib.suppress(FileNotFoundError):
                         stat = entry.stat()
                         yield StoredFile(name, stat.st_size, stat.st_mtime)
+
+
+@contextlib.contextmanager
+def _foreign_skipped(prefix, folders):
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # It went meanwhile.
+    except PermissionError as error:
+        if not prefix or folders.may_include(prefix[:-1]):
+            raise
+        logger.warning("%s is not listed: %s", prefix, error)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from kinto_attachment.storage import StorageError, StoredFile, candidates, delete_one_by_one
+from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import files_in
 
 
@@ -27,8 +28,9 @@ class SpooledStorage:
 
     is_remote = True
 
-    def __init__(self, backend: Any, base_url: str = ""):
+    def __init__(self, backend: Any, base_url: str = "", folders: Folders | None = None):
         self.backend = backend
+        self._folders = folders or Folders()
         self.base_url = base_url or getattr(backend, "base_url", "") or ""
         self._has_own_base_url = bool(base_url)
 
@@ -43,14 +45,15 @@ class SpooledStorage:
 
     def stage(self, name: str, mimetype: str, unique: bool = False) -> "SpooledFile":
         """Return a new staged file."""
-        return SpooledFile(self.backend, name, mimetype, unique)
+        names = candidates(name) if unique else self._folders.candidates(name)
+        return SpooledFile(self.backend, name, mimetype, names, unique)
 
     def replace(self, name: str, mimetype: str) -> "SpooledFile":
         """Return a new staged file that takes this very name when it is published.
 
         (What had it is deleted before: no backend has another way.)
         """
-        return SpooledFile(self.backend, name, mimetype, unique=True, replace=True)
+        return SpooledFile(self.backend, name, mimetype, iter(()), unique=True, replace=True)
 
     def open(self, name: str) -> BinaryIO:
         """Return a stored file, opened for reading.
@@ -86,7 +89,7 @@ class SpooledStorage:
         """
         if hasattr(self.backend, "files"):
             return self.backend.files()
-        return files_in(self._path(""))
+        return files_in(self._path(""), self._folders)
 
     def unfinished(self) -> Iterator[StoredFile]:
         """Return nothing: a temporary file goes with its process."""
@@ -101,13 +104,23 @@ class SpooledStorage:
 class SpooledFile:
     """A file that is being written, in memory while it is small, and then on the local disk.
 
+    :param names: those to try until a free one is found.
     :param unique: whether nobody else asks for the name.
     """
 
-    def __init__(self, backend: Any, name: str, mimetype: str, unique: bool, replace: bool = False):
+    def __init__(
+        self,
+        backend: Any,
+        name: str,
+        mimetype: str,
+        names: Iterator[str],
+        unique: bool,
+        replace: bool = False,
+    ):
         self._backend = backend
         self._name = name
         self._mimetype = mimetype
+        self._names = names
         self._unique = unique
         self._replace = replace
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
@@ -141,7 +154,7 @@ class SpooledFile:
 
     def _free_name(self):
         # Where a name is taken, one backend finds another, one overwrites, and one saves nothing.
-        return next(name for name in candidates(self._name) if not self._backend.exists(name))
+        return next(name for name in self._names if not self._backend.exists(name))
 
     def _save(self, name):
         try:
