@@ -39,6 +39,10 @@ MAX_STEM = 180
 MAX_FOLDER_LEVELS = 15
 """How many folders a file may be in, so that its name is found at the end of any URL."""
 
+SYSTEM_FOLDERS = {"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32", "/lib64"}
+SYSTEM_FOLDERS |= {"/proc", "/root", "/run", "/sbin", "/sys", "/usr", "/var"}
+"""What files are never kept in directly: all that is there would be listed, and could be served."""
+
 NOT_OF_A_PATH = re.compile(r"[\x00-\x1f\x7f\\]")
 
 HOST = "_SERVICE_HOST"
@@ -380,7 +384,12 @@ def _path(text):
         raise ValueError("should be the path of a folder")
     if text.startswith("~"):
         raise ValueError("should begin with the home folder itself, which nobody puts in for ~")
-    return os.path.abspath(text) if text else None
+    if not text:
+        return None
+    path = os.path.abspath(text)
+    if {path, os.path.realpath(path)} & SYSTEM_FOLDERS or not path.strip("/"):
+        raise ValueError("should be a folder for nothing else, and not one of the system")
+    return path
 
 
 def _url(text):

@@ -376,6 +376,8 @@ def test_compressed_files_are_served_as_they_are(serving):
         "none.txt",
         "a%00b",
         "link.txt",
+        "link/x",
+        "hidden.txt",
     ],
 )
 def test_nothing_but_stored_files_is_served(serving, path):
@@ -383,6 +385,8 @@ def test_nothing_but_stored_files_is_served(serving, path):
     (serving.folder / ".staging" / "x").write_text("staged")
     (serving.folder / "folder").mkdir()
     (serving.folder / "link.txt").symlink_to(serving.folder.parent / "secret.txt")
+    (serving.folder / "link").symlink_to(".staging")
+    (serving.folder / "hidden.txt").symlink_to(".staging/x")
     response = serving.get(f"/__files__/{path}", status=(404, 307))
     assert "secret" not in response.text
     assert "staged" not in response.text

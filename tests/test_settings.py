@@ -124,6 +124,14 @@ def test_the_environment_may_choose_the_storage(monkeypatch):
         ("fsync", "2"),
         ("serve_files", "None"),
         ("base_path", "a\0b"),
+        ("base_path", "/"),
+        ("base_path", "//"),
+        ("base_path", "/.."),
+        ("base_path", "/srv/.."),
+        ("base_path", "/proc/self/root"),
+        ("base_path", "/etc"),
+        ("base_path", "/etc/"),
+        ("base_path", "/usr/../var"),
         ("base_url", "files"),
         ("base_url", "www.example.com/files"),
         ("base_url", "ftp://example.com/"),
@@ -208,6 +216,7 @@ def test_a_wrong_value_stops_the_server(name, value):
         ("gzip_level", "10", "should be a whole number from 1 to 9"),
         ("aws.timeout", "soon", "should be a number of seconds larger than 0"),
         ("base_url", "files", "should be like https://files.example.com/ or /files/"),
+        ("base_path", "/", "should be a folder for nothing else"),
         ("base_path", "~/files", "should begin with the home folder itself"),
         ("folder", "/etc", "should be a path inside of the storage, like a/b"),
     ],
@@ -404,6 +413,12 @@ def test_the_server_does_not_start_with_a_wrong_setting(make_app):
 def test_the_server_does_not_start_where_it_cannot_write(make_app, base_path):
     with pytest.raises(ConfigurationError, match=r"kinto\.attachment\.base_path.*be written"):
         make_app(attachment__base_path=base_path)
+
+
+def test_a_relative_folder_that_is_the_root_stops_the_server(monkeypatch):
+    monkeypatch.chdir("/")
+    with pytest.raises(ConfigurationError, match=r"kinto\.attachment\.base_path"):
+        read(base_path=".")
 
 
 def test_the_folder_is_created(make_app, tmp_path):

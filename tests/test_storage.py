@@ -306,6 +306,39 @@ def test_no_symbolic_link_leads_out_of_the_folder(storage, tmp_path):
     assert (tmp_path / "secret.txt").exists()
 
 
+def test_no_symbolic_link_leads_to_what_is_hidden(storage):
+    staged = storage.stage("story.txt", "text/plain")
+    (hidden,) = listing(storage)
+    os.symlink(".staging", os.path.join(storage.base_path, "link"))
+    os.symlink(hidden, os.path.join(storage.base_path, "link.txt"))
+    for name in (hidden.replace(".staging", "link"), "link.txt"):
+        assert not storage.exists(name)
+        assert not storage.delete(name)
+        with pytest.raises(FileNotFoundError):
+            storage.open(name)
+        with pytest.raises(StorageError):
+            storage.replace(name, "text/plain")
+        assert storage.delete_many([name]) == {}
+    assert staged.publish() == "story.txt"
+
+
+@pytest.mark.parametrize("unique", [False, True])
+@pytest.mark.parametrize("folder", ["link", "link/new"])
+def test_no_file_is_stored_where_what_is_hidden_is(storage, folder, unique):
+    os.symlink(".staging", os.path.join(storage.base_path, "link"))
+    staged = storage.stage(f"{folder}/story.txt", "text/plain", unique=unique)
+    with pytest.raises(StorageError):
+        staged.publish()
+    staged.discard()
+    assert os.listdir(os.path.join(storage.base_path, ".staging")) == []
+
+
+def test_folder_that_is_inside_of_a_hidden_one_is_none_that_is_hidden(tmp_path):
+    storage = LocalStorage(str(tmp_path / ".hidden" / "files"))
+    storage.prepare()
+    assert storage.exists(store(storage, "a/story.txt"))
+
+
 def test_deleting_tells_whether_there_was_a_file(storage):
     name = store(storage, "story.txt")
     assert storage.delete(name) is True

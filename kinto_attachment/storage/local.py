@@ -164,6 +164,7 @@ class LocalStorage(LocalFileStorage):
     def _move(self, publish, name, staged_path):
         """Publish a complete staged file, also on another volume, and return its name."""
         folder = os.path.dirname(os.path.join(self.base_path, name))
+        self._refuse_hidden(folder)
         self._make_folder(folder)
         try:
             return publish(staged_path, name)
@@ -198,13 +199,21 @@ class LocalStorage(LocalFileStorage):
     def _resolved(self, name):
         """Return the path of a file or a folder without symbolic links.
 
-        :raises FileNotFoundError: it is outside of the storage.
+        :raises FileNotFoundError: it is outside of the storage, or in a hidden folder of it.
         """
         root = os.path.realpath(self.base_path)
         path = os.path.realpath(os.path.join(root, name))
-        if os.path.commonpath([root, path]) != root:
+        if os.path.commonpath([root, path]) != root or _is_hidden(path, root):
             raise FileNotFoundError(name)
         return path
+
+    def _refuse_hidden(self, folder):
+        """Refuse a folder that leads, through links, to where nothing is served from.
+
+        :raises FileNotFoundError: it does.
+        """
+        if _is_hidden(os.path.realpath(folder), os.path.realpath(self.base_path)):
+            raise FileNotFoundError(f"{folder} leads to a hidden folder")
 
     def _make_folder(self, folder):
         if os.path.isdir(folder):
@@ -274,6 +283,14 @@ class LocalStagedFile:
         remove_or_log(self._path)
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def _is_hidden(path, root):
+    """Return whether a path is inside of a folder, in a hidden part of it."""
+    inside = os.path.join(root, "")
+    return path.startswith(inside) and any(
+        part.startswith(".") for part in path.removeprefix(inside).split("/")
+    )
 
 
 def _checked(name: str) -> str:
