@@ -19,6 +19,7 @@ from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPNoContent, HTTPNotFound
 from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
+from webob.datetime_utils import parse_date
 from webob.static import FileApp
 
 from kinto_attachment import attachments, default_bucket, errors, uploads
@@ -313,6 +314,7 @@ def get_file(request):
     environ = {k: v for k, v in request.environ.items() if k != "wsgi.file_wrapper"}
     asked = type(request)(environ)
     asked.headers["Range"] = _plain_range(request.headers.get("Range", ""), stat.st_size)
+    _ignore_odd_dates(asked.headers)
     served = asked.get_response(file_app)
     if served.status_code in (403, 404):
         # Gone since it was looked at, or not to be opened: WebOb's own pages would tell its path.
@@ -343,6 +345,26 @@ def _plain_range(header, size):
     if last == 0:
         return f"bytes={size}-"
     return f"bytes={max(0, size - last)}-" if size else ""
+
+
+def _ignore_odd_dates(headers):
+    """Remove conditions whose date is none: they are as good as not sent (RFC 9110, section 13.1).
+
+    But the range goes with ``If-Range``: it is for those who know what they have a part of. (WebOb
+    fails on the year 99999, and compares with what it cannot read as a date.)
+    """
+    if not _is_date(headers.get("If-Modified-Since", "")):
+        headers.pop("If-Modified-Since", None)
+    if_range = headers.get("If-Range", "")
+    if if_range.endswith(" GMT") and not _is_date(if_range):
+        del headers["If-Range"], headers["Range"]
+
+
+def _is_date(text):
+    try:
+        return parse_date(text) is not None
+    except (ValueError, OverflowError, OSError):
+        return False
 
 
 def _bounded(digits):

@@ -5,12 +5,15 @@ import os
 import threading
 import time
 
+import hypothesis
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 from kinto.core.metrics import IMetricsService, NoOpMetricsService
 from webob.static import FileApp
 
 from kinto_attachment import __version__
-from tests.support import ALICE, App, file_part
+from tests.support import ALICE, ATTACHMENT, App, file_part
 
 
 @pytest.mark.parametrize(
@@ -344,6 +347,70 @@ def test_a_file_that_the_client_has_is_not_sent_again(serving):
     get_file(serving, location, 304, If_Modified_Since=headers["Last-Modified"])
     response = get_file(serving, location, 200, Range="bytes=5-8", If_Range='"another"')
     assert response.body == b"once upon a time"
+
+
+NO_DATES = [
+    "Fri, 31 Dec 99999 23:59:59 GMT",
+    "Fri, 31 Dec 9999 23:59:59 -2359",
+    "Fri, 31 Dec 0000 00:00:00 GMT",
+    "Mon, 01 Jan 0001 00:00:00 +2359",
+    "Fri, 99 Foo 2020 99:99:99 GMT",
+    f"1 Jan {'9' * 400} 00:00:00 GMT",
+    f"1 Jan {'9' * 5000} 00:00:00 GMT",
+    f"{'9' * 40} Jan 2020 00:00:00 GMT",
+    f"1 Jan 2020 {'9' * 30}:00:00 GMT",
+    f"1 Jan 2020 00:00:{'9' * 30} GMT",
+    f"1 Jan 2020 00:00:00 +{'9' * 300}",
+    "x GMT",
+    " GMT",
+    "\x80\xff GMT",
+    ", , ,",
+    "-1",
+    "9" * 5000,
+]
+
+
+@pytest.mark.parametrize("date", NO_DATES)
+def test_condition_with_a_date_that_is_none_is_ignored(serving, date):
+    location = serving.upload().json["location"]
+    for name in ("If_Modified_Since", "If_Unmodified_Since"):
+        assert get_file(serving, location, 200, **{name: date}).body == b"once upon a time"
+    part = get_file(serving, location, 206, If_Modified_Since=date, Range="bytes=5-8")
+    assert part.body == b"upon"
+
+
+@pytest.mark.parametrize("date", [date for date in NO_DATES if date.endswith(" GMT")])
+def test_range_on_a_condition_with_a_date_that_is_none_is_the_whole_file(serving, date):
+    location = serving.upload().json["location"]
+    response = get_file(serving, location, 200, Range="bytes=5-8", If_Range=date)
+    assert response.body == b"once upon a time"
+
+
+ODD_CONDITIONS = st.text(alphabet='*"W/,- :+09aGMT\xa0\xff', max_size=60) | st.sampled_from(
+    [
+        *NO_DATES,
+        "*",
+        "*,*",
+        'W/"',
+        '"' + "x" * 9000 + '"',
+        f'"{"9" * 5000}"',
+        f"bytes={'9' * 5000}-",
+    ]
+)
+CONDITIONS = ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range"]
+
+
+@given(st.dictionaries(st.sampled_from([*CONDITIONS, "Range"]), ODD_CONDITIONS, max_size=4))
+@hypothesis.settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_condition_is_an_error_of_the_server(serving, headers):
+    location = next(iter(serving.files()), None) or serving.upload().json["location"]
+    path = f"/__files__/{location.rpartition('/')[2]}"
+    assert serving.get(path, headers=headers, status="*").status_code in (200, 206, 304, 416)
+    url = ATTACHMENT.replace("first", "other")
+    assert serving.upload(url=url, headers=ALICE | headers, status="*").status_code < 500
+    assert serving.delete(url, headers=ALICE | headers, status="*").status_code < 500
 
 
 def test_only_the_headers_are_sent_to_who_asks_for_them(serving):
