@@ -1,10 +1,15 @@
 import contextlib
+import errno
+import fcntl
 import gzip
 import hashlib
 import json
+import os
+import shutil
 import signal
 import time
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +147,121 @@ def test_folder_is_for_one_run_at_a_time(kinto, get, folder, capsys):
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert actions(get("--full")) == {"unchanged": {"story.txt"}}
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, 524], ids=errno.errorcode.get
+)
+def test_folder_without_locks_is_downloaded_into_with_a_warning(
+    kinto, get, folder, monkeypatch, number
+):
+    def no_locks(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    kinto.add("story.txt", STORY)
+    lines = get()
+    assert actions(lines) == {"warning": {str(folder)}, "downloaded": {"story.txt"}}
+    assert "locked" in lines[0]["message"]
+    assert everything_in(folder) == {"story.txt", ".last_sync"}
+
+
+def test_lock_that_fails_is_an_error(get, folder, monkeypatch, capsys):
+    def broken(descriptor, operation):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(SystemExit) as exit:
+        get()
+    assert exit.value.code == 2
+    assert "Input/output error" in capsys.readouterr().err
+
+
+def test_lock_is_asked_for_with_a_descriptor_for_writing(kinto, get, monkeypatch):
+    """NFSv4 answers ``EBADF`` to others (flock(2), "NFS details")."""
+    flock = fcntl.flock
+
+    def as_nfs(descriptor, operation):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", as_nfs)
+    kinto.add("story.txt", STORY)
+    assert actions(get()) == {"downloaded": {"story.txt"}}
+
+
+def test_lock_that_the_run_before_has_removed_meanwhile_is_none(kinto, get, folder, monkeypatch):
+    """Whoever has opened the file before it was removed has not locked the one that is there."""
+    flock = fcntl.flock
+    locked = []
+
+    def late(descriptor, operation):
+        if not locked:
+            (folder / ".partial" / "lock").unlink()
+            (folder / ".partial").rmdir()
+        flock(descriptor, operation)
+        there = folder / ".partial" / "lock"
+        locked.append(there.exists() and os.path.samestat(os.fstat(descriptor), there.stat()))
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    kinto.add("story.txt", STORY)
+    assert actions(get()) == {"downloaded": {"story.txt"}}
+    assert locked == [False, True]
+
+
+@pytest.fixture
+def other_volume(folder, monkeypatch):
+    """A folder in the folder that is another volume: no name leads from the one to the other."""
+    path = folder / "x"
+    replace = os.replace
+
+    def checked(source, target):
+        if (path in Path(source).parents) != (path in Path(target).parents):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", checked)
+    return path
+
+
+@pytest.fixture
+def story(kinto):
+    """A record whose file belongs into the other volume."""
+    kinto.add("story.txt", STORY)
+    kinto.records[0]["path"] = "x/story.txt"
+
+
+def test_folder_on_another_volume_is_downloaded_into(kinto, get, folder, other_volume, story):
+    assert actions(get()) == {"downloaded": {"x/story.txt"}}
+    assert (folder / "x" / "story.txt").read_bytes() == STORY
+    assert everything_in(folder) == {"x", "x/story.txt", ".last_sync"}
+
+
+def test_previous_file_on_another_volume_stays_until_its_new_one_is_complete(
+    kinto, get, folder, other_volume, story, monkeypatch
+):
+    def full(source, target, size):
+        target.write(source.read(1000))
+        target.flush()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    other_volume.mkdir(parents=True)
+    (other_volume / "story.txt").write_text("previous")
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    assert failures(get(code=1)) == {"x/story.txt": "No space left on device"}
+    assert [path.name for path in other_volume.iterdir()] == ["story.txt"]
+    assert (other_volume / "story.txt").read_text() == "previous"
+
+
+def test_copy_of_a_killed_run_is_removed_by_the_next_one(kinto, get, folder, other_volume, story):
+    other_volume.mkdir(parents=True)
+    copy = other_volume / f".partial-{hashlib.sha256(b'story.txt').hexdigest()}"
+    copy.write_bytes(STORY[:1000])
+    journal(folder, json.dumps(["record-1", "x/story.txt", hashlib.sha256(STORY).hexdigest()]))
+    kinto.records.clear()
+    get()
+    assert not copy.exists()
 
 
 def state_of(kinto, **changes):
@@ -538,6 +658,7 @@ def test_names_that_differ_in_case_are_one_where_the_folder_says_so(kinto, get, 
         ".last_sync",
         ".LAST_SYNC",
         ".partial",
+        f".partial-{'0a' * 32}",
     ],
 )
 def test_no_name_leads_out_of_the_folder(kinto, get, folder, tmp_path, name):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import threading
 import unicodedata
@@ -52,6 +53,10 @@ except ImportError:  # On Windows.
 
 RECORD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 PARTIAL_NAME = re.compile(r"[0-9a-f]{64}")
+COPY_NAME = re.compile(r"\.partial-[0-9a-f]{64}", re.IGNORECASE)
+NO_LOCKS = {errno.EINVAL, errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, 524}
+"""What file systems without locks answer; the last is Linux's own ENOTSUPP."""
+
 LOCKS = 64
 MAX_FOLDERS = 100
 HAS_ATTACHMENT = {"has_attachment.hash": "true"}
@@ -100,6 +105,8 @@ def _download_all(
 ) -> None:
     if folder.state_was_lost:
         report.warn(STATE, "is empty, as after a power cut, and counts as none")
+    if not folder.is_locked:
+        report.warn(str(folder.path), "cannot be locked: let no other run download into it")
     downloader = Downloader(args.jobs, args.delete, folder, state, collection, report)
     # First: from here on, the files are those of this collection.
     state.save()
@@ -127,6 +134,7 @@ class Folder:
     As a context, it is closed at the end: until then, no other run has it.
 
     :ivar state_was_lost: whether a power cut has left nothing of what was saved.
+    :ivar is_locked: whether the file system has locks to see to that.
     :raises OSError: it cannot be made.
     :raises ValueError: another run has it.
     """
@@ -137,10 +145,12 @@ class Folder:
         self.path = Path(path).resolve()
         self._partials = self.path / PARTIALS
         self._journal = self._partials / "journal"
+        self._lock = self._partials / "lock"
+        self.is_locked = True
         self.path.mkdir(parents=True, exist_ok=True)
         self._descriptor = self._locked()
         try:
-            self._make_partials()
+            self._remove_copies()
             # macOS and Windows: names that differ here may be one file there.
             self._one_case = (self.path / PARTIALS.upper()).exists()
         except BaseException:
@@ -181,6 +191,8 @@ class Folder:
             raise Failure("has too long a path")
         if parts[0].casefold() in (STATE, PARTIALS):
             raise Failure("has a name that the script keeps for itself")
+        if COPY_NAME.fullmatch(parts[-1]):
+            raise Failure("has a name that the script keeps for itself")
 
     def move(self, partial: Path, name: str) -> None:
         """Give a complete file its name, in one step.
@@ -191,7 +203,7 @@ class Folder:
         target = self.target(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         _sync(partial)
-        os.replace(partial, target)
+        _replace(partial, target)
         # All above, which may be new. Threads may do this at once.
         self._unsynced.update(
             folder for folder in target.parents if folder.is_relative_to(self.path)
@@ -261,7 +273,7 @@ class Folder:
             json.dump(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(new, self.path / STATE)
+        _replace(new, self.path / STATE)
         _sync_folder(self.path)
 
     def journal(self) -> list[list[str]]:
@@ -304,21 +316,48 @@ class Folder:
     def close(self) -> None:
         """Let another run have the folder."""
         with contextlib.suppress(OSError):
+            self._lock.unlink(missing_ok=True)
             self._partials.rmdir()
         if self._descriptor is not None:
             os.close(self._descriptor)
 
     def _locked(self):
-        """Return a descriptor of the folder with the lock on it. (Windows has no such.)"""
-        if fcntl is None:
-            return None
-        descriptor = os.open(self.path, os.O_RDONLY)
+        """Return a descriptor of the file that is locked. (Windows has no such.)
+
+        Not of the folder: NFSv4 locks only what is open for writing (flock(2), "NFS details").
+        """
+        self._make_partials()
+        while fcntl is not None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = os.open(self._lock, flags, 0o666)
+                try:
+                    self._lock_descriptor(descriptor)
+                    # The run that had it before may have removed it since it was opened.
+                    if os.path.samestat(os.fstat(descriptor), self._lock.stat()):
+                        return descriptor
+                except BaseException:
+                    os.close(descriptor)
+                    raise
+                os.close(descriptor)
+            self._make_partials()
+        return None
+
+    def _lock_descriptor(self, descriptor):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            os.close(descriptor)
             raise ValueError("another run downloads into it") from error
-        return descriptor
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            self.is_locked = False
+
+    def _remove_copies(self):
+        """Remove the copies that a run has left which was killed."""
+        for _, name, _ in self.journal():
+            with contextlib.suppress(OSError, Failure):
+                _copy_for(self.target(name)).unlink()
 
     def _sync_folders(self):
         """Have the names of the files on the disk: the state says that they are there."""
@@ -351,6 +390,36 @@ def _sync_folder(path):
             raise
     finally:
         os.close(descriptor)
+
+
+def _replace(source, target):
+    """Give a file another name in one step, on another volume, too.
+
+    :raises OSError: it cannot have it.
+    """
+    try:
+        os.replace(source, target)
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    copy = _copy_for(target)
+    try:
+        with source.open("rb") as complete, _open_for_update(copy) as file:
+            file.truncate()
+            shutil.copyfileobj(complete, file, CHUNK_BYTES)
+        _sync(copy)
+        os.replace(copy, target)
+    except BaseException:
+        copy.unlink(missing_ok=True)
+        raise
+    source.unlink()
+
+
+def _copy_for(target):
+    """Return the path of what becomes a file, beside it, the same in every run."""
+    digest = hashlib.sha256(target.name.encode("utf-8", "surrogateescape")).hexdigest()
+    return target.with_name(f"{PARTIALS}-{digest}")
 
 
 def _mode(path):
