@@ -37,8 +37,9 @@ class BenchServer(Server):
     """A server of the benchmark's application."""
 
     def _granian(self):
-        options = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(self.port)]
-        return [SCRIPTS / "granian", *options, "--blocking-threads", "4", "bench.wsgi:application"]
+        options = ["--interface", "wsgi", "--http", "1", "--blocking-threads", "4"]
+        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        return [SCRIPTS / "granian", *options, *address, "bench.wsgi:application"]
 
     def _waitress(self):
         # The settings of config/serve.ini.

@@ -213,7 +213,7 @@ def basic_auth(user, password="secret"):
 
 
 class Server:
-    """A real Kinto in processes of its own, under waitress (``kinto start``) or granian.
+    """A real Kinto in processes of its own, under waitress (``kinto start``), granian or others.
 
     :ivar url: the root of its API.
     :ivar log: the path of what it printed.
@@ -257,16 +257,36 @@ class Server:
     def _waitress(self):
         return [SCRIPTS / "kinto", "start", "--ini", str(self.ini)]
 
-    def _granian(self):
-        options = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(self.port)]
-        return [SCRIPTS / "granian", *options, "--blocking-threads", "4", "wsgi:application"]
+    def _granian(self, threads=4):
+        options = ["--interface", "wsgi", "--http", "1", "--blocking-threads", str(threads)]
+        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        return [SCRIPTS / "granian", *options, *address, "wsgi:application"]
+
+    def _granian_of_two_threads(self):
+        return self._granian(2)
+
+    def _cheroot(self):
+        command = [sys.executable, "-m", "cheroot", "--bind", f"127.0.0.1:{self.port}"]
+        return [*command, "wsgi:application"]
+
+    def _gunicorn(self):
+        options = ["--threads", "4", "--bind", f"127.0.0.1:{self.port}"]
+        return [SCRIPTS / "gunicorn", *options, "wsgi:application"]
+
+    def _wsgiref(self):
+        code = (
+            "from wsgi import application; from wsgiref.simple_server import make_server;"
+            f"make_server('127.0.0.1', {self.port}, application).serve_forever()"
+        )
+        return [sys.executable, "-c", code]
 
     def wait_until_ready(self, seconds=60):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
-            with contextlib.suppress(requests.ConnectionError):
+            # gunicorn listens before it can answer.
+            with contextlib.suppress(requests.ConnectionError, requests.Timeout):
                 if requests.get(f"{self.url}/__lbheartbeat__", timeout=5).ok:
                     return self
             time.sleep(0.1)
