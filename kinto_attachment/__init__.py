@@ -28,6 +28,7 @@ def includeme(config):
     from kinto_attachment import listeners, views
 
     config.add_cornice_service(views.attachment)
+    config.add_subscriber(views.limit_body, NewRequest)
     config.add_subscriber(views.read_ahead, NewRequest)
     config.add_subscriber(views.discard_body, NewResponse)
     if settings.serve_files:

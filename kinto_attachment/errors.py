@@ -38,6 +38,27 @@ def transfer_encoding(name, encoding):
     )
 
 
+def content_encoding(of, encoding):
+    error = http_error(
+        httpexceptions.HTTPUnsupportedMediaType(),
+        errno=ERRORS.INVALID_PARAMETERS,
+        message=f"The {of} should be sent as it is, without the Content-Encoding"
+        f" {_quoted(encoding)}",
+    )
+    # RFC 9110, section 15.5.16.
+    error.headers["Accept-Encoding"] = "identity"
+    return error
+
+
+def length_required():
+    return http_error(
+        httpexceptions.HTTPLengthRequired(),
+        errno=ERRORS.MISSING_CONTENT_LENGTH,
+        message="The body should be sent with a Content-Length: this server does not take it in"
+        " chunks (Transfer-Encoding)",
+    )
+
+
 def unknown_charset(name, charset):
     return _parameters(f"body: {name} should be in UTF-8, not in {_quoted(charset)}")
 

@@ -49,6 +49,9 @@ HASH = "sha-256"
 PLAIN_ENCODINGS = ("7bit", "8bit", "binary")
 """The values of Content-Transfer-Encoding that change nothing (RFC 2045, section 6.2)."""
 
+PLAIN_CODINGS = ("", "identity")
+"""The values of Content-Encoding that change nothing (RFC 9110, section 12.5.3)."""
+
 CHARSETS = {"utf-8": "utf-8", "ascii": "utf-8", "iso8859-1": "latin-1", "cp1252": "cp1252"}
 """What the text of a field is decoded from, by Python's names of the charsets that are read."""
 
@@ -184,19 +187,6 @@ def read_form(
         raise
 
 
-def read_whole(read: Callable[[int], bytes], size: int) -> bytes:
-    """Return the next bytes of a body: fewer where it ends or the client goes away before.
-
-    :param read: returns at most so many bytes of the body, none at its end.
-    """
-    chunks = bytearray()
-    # What WSGI servers raise when the client goes away.
-    with contextlib.suppress(OSError):
-        while len(chunks) < size and (chunk := read(size - len(chunks))):
-            chunks += chunk
-    return bytes(chunks)
-
-
 def mimetype_of(filename: str, configured: dict[str, str]) -> str:
     """Return the mimetype that goes with the name of a file: the configured one, or a guess.
 
@@ -291,8 +281,8 @@ class _Body:
     def _some(self, size):
         try:
             chunk = self._read(size)
-        except OSError as error:
-            # What WSGI servers raise when the client goes away.
+        except Exception as error:
+            # What servers raise where the client goes away is different for each.
             raise self.interrupted() from error
         self._received += len(chunk)
         self._hashes.update(chunk)

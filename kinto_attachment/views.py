@@ -3,9 +3,9 @@
 import contextlib
 import io
 import logging
+import math
 import os
 import re
-import time
 
 import colander
 from kinto.core import Service
@@ -22,7 +22,7 @@ from pyramid.security import NO_PERMISSION_REQUIRED
 from webob.datetime_utils import parse_date
 from webob.static import FileApp
 
-from kinto_attachment import attachments, default_bucket, errors, uploads
+from kinto_attachment import attachments, bodies, errors, uploads
 from kinto_attachment.records import AttachmentRouteFactory, PreconditionsSchema
 from kinto_attachment.storage import StorageError
 from kinto_attachment.transactions import Transactions
@@ -32,11 +32,15 @@ logger = logging.getLogger(__name__)
 
 MAX_DISCARDED_BYTES = 64 * 1024**2
 MAX_DISCARDING_SECONDS = 30
-DISCARDED_CHUNK_BYTES = 64 * 1024
+
+ATTACHMENT_PATH = re.compile(r"/records/[^/]+/attachment/?\Z")
+"""How the path of a request on an attachment ends, also where Kinto answers with a redirection."""
 
 FILES_PATH = "/__files__"
 
 CHANGE_HEADERS = ("ETag", "Last-Modified")
+
+threads = bodies.ReadingThreads()
 
 RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
 MAX_RANGE_DIGITS = 18
@@ -178,6 +182,7 @@ attachment = AttachmentService(
 def attach_file(request):
     """Store the file and set the ``attachment`` of the record, which is created if need be."""
     request.context.check_preconditions()
+    _refuse_unreadable_body(request)
     transactions = Transactions(request)
     if not _is_read_ahead(request) or request.registry.attachment_storage.is_remote:
         # Who is slow, the client or the storage, holds a thread of the server, but nothing of the
@@ -209,6 +214,14 @@ def detach_file(request):
     return response
 
 
+def _refuse_unreadable_body(request):
+    if bodies.is_unreadable(request.environ):
+        raise errors.length_required()
+    encoding = request.headers.get("Content-Encoding", "").strip()
+    if encoding.lower() not in uploads.PLAIN_CODINGS:
+        raise errors.content_encoding("request", encoding)
+
+
 class NoContent(HTTPNoContent):
     """An empty response, which in a batch is shown as an empty object.
 
@@ -222,6 +235,21 @@ class ReadAhead(io.BytesIO):
     """The whole body of a request, or what the client has sent of it."""
 
 
+def limit_body(event):
+    """Have the body of a request on an attachment end where it does, whoever reads it."""
+    request = event.request
+    if ATTACHMENT_PATH.search(request.environ["PATH_INFO"]):
+        _limit_body(request.environ)
+        threads.enter()
+        request.add_finished_callback(lambda request: threads.leave())
+
+
+def _limit_body(environ):
+    environ["wsgi.input"] = bodies.Body(environ)
+    # WebOb would turn it back to its beginning.
+    environ.pop("webob.is_body_seekable", None)
+
+
 def read_ahead(event):
     """Read the body of a small upload before the database is asked for anything.
 
@@ -229,13 +257,16 @@ def read_ahead(event):
     that follow can have one transaction in common, where the file is stored on this machine.
     """
     environ = event.request.environ
+    body = environ["wsgi.input"]
     if (
         environ["REQUEST_METHOD"] == "POST"
-        and environ["PATH_INFO"].endswith(attachment.path.rpartition("/")[2])
-        and 0 < (event.request.content_length or 0) <= uploads.CHUNK_BYTES
+        and isinstance(body, bodies.Body)
+        and 0 < (body.bytes_left or 0) <= uploads.CHUNK_BYTES
+        and not body.is_withheld
     ):
-        body = uploads.read_whole(environ["wsgi.input"].read, event.request.content_length)
-        environ["wsgi.input"] = ReadAhead(body)
+        pieces = []
+        if threads.read(body, body.bytes_left, math.inf, pieces.append):
+            environ["wsgi.input"] = ReadAhead(b"".join(pieces))
 
 
 def _is_read_ahead(request):
@@ -243,38 +274,36 @@ def _is_read_ahead(request):
 
 
 def discard_body(event):
-    """Read what is left of a refused upload, within limits, so that the client gets its answer.
+    """Read what is left of a body, within limits, so that the client gets its answer.
 
     Most clients send all of a body before they look for an answer; a server that answers and
-    closes resets the connection, and the answer is lost. This happens when the transaction has
-    ended, and a body that is longer than the limit is not begun: those clients look earlier, or
-    cannot be helped.
+    closes resets the connection, and the answer is lost. A body that is longer than the limit is
+    not begun: those clients look earlier, or cannot be helped. Nor is one that the client has not
+    begun to send (``Expect: 100-continue``).
     """
-    request = event.request
-    if event.response.status_code < 400 or not _is_for_attachment(request):
+    response, environ = event.response, event.request.environ
+    if not ATTACHMENT_PATH.search(environ["PATH_INFO"]):
         return
-    length = request.content_length
-    if length is None and not request.environ.get("wsgi.input_terminated"):
-        return
-    if (length or 0) <= MAX_DISCARDED_BYTES:
-        _discard(request.environ["wsgi.input"].read)
+    if not isinstance(environ["wsgi.input"], bodies.Body | ReadAhead):
+        # Kinto has refused it before (``restrict_http_methods_if_readonly``).
+        _limit_body(environ)
+    body = environ["wsgi.input"]
+    if (
+        isinstance(body, bodies.Body)
+        and body.bytes_left != 0
+        and (body.bytes_left or 0) <= MAX_DISCARDED_BYTES
+        and not body.is_withheld
+    ):
+        length = response.content_length
+        response.app_iter = _then_discard(response.app_iter, body)
+        response.content_length = length
 
 
-def _is_for_attachment(request):
-    name = getattr(request.matched_route, "name", None)
-    return name == attachment.name or default_bucket.is_asked_for(request)
-
-
-def _discard(read):
-    deadline = time.monotonic() + MAX_DISCARDING_SECONDS
-    left = MAX_DISCARDED_BYTES
-    # The answer stands: whatever happens to the rest of the body must not take its place.
-    with contextlib.suppress(Exception):
-        while left > 0 and time.monotonic() < deadline:
-            chunk = read(DISCARDED_CHUNK_BYTES)
-            if not chunk:
-                return
-            left -= len(chunk)
+def _then_discard(answer, body):
+    """Yield an answer, which is sent at once (PEP 3333), and then read the body."""
+    # Granian would not go on after an empty chunk of an empty answer.
+    yield from filter(None, answer)
+    threads.read(body, MAX_DISCARDED_BYTES, MAX_DISCARDING_SECONDS)
 
 
 files = Service(

@@ -13,7 +13,7 @@ ROWS = [
     {"attachments"},
     {"releases"},
     {"uploads", "storage", "records"},
-    {"transactions", "default_bucket", "locks"},
+    {"transactions", "default_bucket", "locks", "bodies"},
     {"settings", "errors", "compression", "digests", "capability"},
     {"scripts", "playground"},
 ]

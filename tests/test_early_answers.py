@@ -22,13 +22,18 @@ REFUSED = {
 }
 
 
+def serve_collection(serve, kind):
+    server = serve(kind, attachment__max_size_bytes="1000", attachment__extensions="any")
+    for path in ("/buckets/blog", "/buckets/blog/collections/photos"):
+        # With a body, since wsgiref tells of a Content-Type in any case.
+        url = server.url + path
+        requests.put(url, json={}, auth=("alice", "secret"), timeout=10).raise_for_status()
+    return server
+
+
 @pytest.fixture(params=["granian", "waitress"])
 def server(request, serve):
-    server = serve(request.param, attachment__max_size_bytes="1000", attachment__extensions="any")
-    for path in ("/buckets/blog", "/buckets/blog/collections/photos"):
-        response = requests.put(server.url + path, auth=("alice", "secret"), timeout=10)
-        response.raise_for_status()
-    return server
+    return serve_collection(serve, request.param)
 
 
 @pytest.fixture
@@ -73,7 +78,9 @@ def naive(url, user, headers, large):
         if user:
             headers["Authorization"] = basic_auth(user)
         connection.request("POST", address.path, body, headers)
-        return json.loads(connection.getresponse().read())["code"]
+        response = connection.getresponse()
+        response.read()
+        return response.status
 
 
 def test_curl_and_requests_read_why_their_upload_is_refused(server, large, tmp_path):
@@ -90,3 +97,32 @@ def test_curl_and_requests_read_why_their_upload_is_refused(server, large, tmp_p
         )
         assert answers[name] == (expected,) * 5, (name, answers)
     assert [path for path in (tmp_path / "files").rglob("*") if path.is_file()] == []
+
+
+OTHER_ANSWERS = {
+    "slash at the end": ("/v1/buckets/blog/collections/photos/records/first/attachment/", 307),
+    "no version": ("/buckets/blog/collections/photos/records/first/attachment", 307),
+    "neither": ("/buckets/blog/collections/photos/records/first/attachment/", 307),
+    "in the default bucket": ("/v1/buckets/default/collections/a/records/b/attachment/", 307),
+}
+
+
+def test_clients_read_that_their_upload_is_redirected(server, large):
+    for name, (path, status) in OTHER_ANSWERS.items():
+        url = server.url.removesuffix("/v1") + path
+        assert (name, naive(url, "alice", {}, large)) == (name, status)
+
+
+@pytest.mark.parametrize("bucket", ["blog", "default"])
+def test_clients_read_that_a_server_is_read_only(serve, large, bucket):
+    server = serve("granian", readonly="true")
+    url = f"{server.url}/buckets/{bucket}/collections/photos/records/first/attachment"
+    assert naive(url, "alice", {}, large) == 405
+
+
+@pytest.mark.parametrize("kind", ["cheroot", "gunicorn", "wsgiref"])
+def test_clients_of_other_servers_read_why_their_upload_is_refused(serve, large, kind):
+    server = serve_collection(serve, kind)
+    for user, headers, collection, status in REFUSED.values():
+        url = f"{server.url}/buckets/blog/collections/{collection}/records/first/attachment"
+        assert naive(url, user, headers, large) == status
