@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import unquote
 
 from kinto.core.resource import has_null_character
 from kinto.core.utils import json
@@ -25,7 +24,7 @@ from multipart import (
     parse_options_header,
 )
 
-from kinto_attachment import digests, errors
+from kinto_attachment import digests, disposition, errors
 from kinto_attachment.compression import GzipWriter
 from kinto_attachment.settings import MIMETYPE
 
@@ -54,10 +53,6 @@ PLAIN_CODINGS = ("", "identity")
 
 CHARSETS = {"utf-8": "utf-8", "ascii": "utf-8", "iso8859-1": "latin-1", "cp1252": "cp1252"}
 """What the text of a field is decoded from, by Python's names of the charsets that are read."""
-
-EXTENDED_FILENAME = re.compile(r"filename\*", re.IGNORECASE)
-EXTENDED_CHARSETS = ("utf-8", "iso-8859-1")
-"""The charsets of ``filename*`` (RFC 5987, section 3.2)."""
 
 COMPRESSED = {
     "gzip": "application/gzip",
@@ -329,6 +324,7 @@ class _Parts:
 
     def _begin(self, segment):
         _check_headers(segment)
+        segment.name, segment.filename = _disposition(segment)
         if self._refusal is None:
             self._refusal = self._refusal_of(segment)
         if self._refusal is not None:
@@ -344,7 +340,7 @@ class _Parts:
             return errors.unknown_field(segment.name)
         if segment.name in self._by_name:
             return errors.repeated_field(segment.name)
-        if segment.name != "attachment" and _filename(segment) is not None:
+        if segment.name != "attachment" and segment.filename is not None:
             return errors.field_sent_as_file(segment.name)
         encoding = segment.header("Content-Transfer-Encoding", "binary").strip()
         if encoding.lower() not in PLAIN_ENCODINGS:
@@ -355,7 +351,7 @@ class _Parts:
         return _FieldPart(segment.name, _charset(segment), self._max_field_bytes)
 
     def _file(self, segment):
-        filename = _last_component(_filename(segment) or "")
+        filename = _last_component(segment.filename or "")
         if not filename:
             raise errors.filename_required()
         mimetype = self._mimetype(filename, segment.content_type)
@@ -524,6 +520,14 @@ def _check_headers(segment):
             raise errors.malformed(f"Multiple part {name} headers")
 
 
+def _disposition(segment):
+    """Return name and filename, read without losing a part of them as the parser may."""
+    try:
+        return disposition.parse(segment.header(disposition.HEADER))
+    except disposition.DispositionError as error:
+        raise errors.malformed(str(error)) from error
+
+
 def _charset(segment):
     """Return the charset of a field's text, which is UTF-8 where none is named."""
     try:
@@ -541,30 +545,6 @@ def _combined(segment, field):
     """Return the value of a field, of several lines if need be (RFC 9110, section 5.3)."""
     values = [value for name, value in segment.headerlist if name == field.title()]
     return ", ".join(values) if values else None
-
-
-def _filename(segment):
-    """Return the filename of a part as it was sent, or ``None``.
-
-    ``filename*`` (RFC 5987) has no place in a form (RFC 7578, section 4.2). Clients that send it
-    all the same put into ``filename``, if anything, a name without what is not ASCII.
-    """
-    disposition = segment.header("Content-Disposition")
-    # The parser knows no asterisk in names.
-    known = EXTENDED_FILENAME.sub("filename-extended", disposition)
-    extended = parse_options_header(known)[1].get("filename-extended")
-    return segment.filename if extended is None else _decoded(extended)
-
-
-def _decoded(extended):
-    charset, _, rest = extended.partition("'")
-    encoded = rest.partition("'")[2]
-    if charset.lower() not in EXTENDED_CHARSETS:
-        raise errors.malformed(f"filename* should be in {' or '.join(EXTENDED_CHARSETS)}")
-    try:
-        return unquote(encoded, charset, "strict")
-    except UnicodeError as error:
-        raise errors.malformed(f"filename* is not {charset}") from error
 
 
 def _last_component(filename):

@@ -1,12 +1,15 @@
 """Input that means harm, or is merely odd: names, forms, JSON and mimetypes."""
 
+import contextlib
 import io
 import itertools
 import json
+import time
 
 import pytest
 from pyramid.httpexceptions import HTTPException
 
+from kinto_attachment.disposition import DispositionError, parse
 from tests.form_support import read_form
 from tests.support import (
     ALICE,
@@ -184,6 +187,89 @@ def test_an_extended_filename_is_read(app, name):
 )
 def test_an_extended_filename_that_cannot_be_read_is_refused(app, parameters, message):
     refused(app.upload(disposition(parameters), status=400), 107, message)
+
+
+WHOLE = {
+    "without quotes": ("; filename=a.txt", "a.txt"),
+    "a space without quotes": ("; filename=my file.txt", "my file.txt"),
+    "not ASCII without quotes": ("; filename=résumé.txt", "résumé.txt"),
+    "a comma without quotes": ("; filename=a,b.txt; size=3", "a,b.txt"),
+    "parentheses without quotes": ("; filename=(a) [b].txt", "(a) [b].txt"),
+    "an equals sign without quotes": ("; filename=a=b.txt", "a=b.txt"),
+    "a path without quotes": (r"; filename=C:\Users\my file.txt", "my file.txt"),
+    "single quotes": ("; filename='my file.txt'", "'my file.txt'"),
+    "spaces around": ("; filename = my file.txt ; size=3", "my file.txt"),
+    "empty parameters": (';; filename="a.txt"; ;', "a.txt"),
+    "a tab before": (';\tfilename="a.txt"\t', "a.txt"),
+    "capitals": ('; FileName="a.txt"', "a.txt"),
+    "inside of another": ('; x="; filename=b.txt"; filename="a.txt"', "a.txt"),
+    "at the end of another": ('; xfilename="b.txt"; filename=a.txt', "a.txt"),
+    "extended with a space": ("; filename*=UTF-8''my file.txt", "my file.txt"),
+    "extended with quotes": ("; filename*=\"UTF-8''my%20file.txt\"", "my file.txt"),
+    "an encoded word in B": ('; filename="=?utf-8?B?csOpc3Vtw6kudHh0?="', "résumé.txt"),
+    "an encoded word in Q": ('; filename="=?UTF-8?q?my_r=C3=A9sum=C3=A9.txt?="', "my résumé.txt"),
+    "an encoded word without quotes": ("; filename==?utf-8?B?csOpc3Vtw6kudHh0?=", "résumé.txt"),
+    "an encoded word in latin-1": ('; filename="=?iso-8859-1?Q?r=E9sum=E9.txt?="', "résumé.txt"),
+    "an encoded word with a language": ('; filename="=?utf-8*fr?Q?=C3=A9.txt?="', "é.txt"),
+    "two encoded words": (
+        '; filename="=?utf-8?B?csOpc3Vt?= =?utf-8?B?w6kudHh0?="',
+        "résumé.txt",
+    ),
+    "a character in two encoded words": (
+        '; filename="=?utf-8?Q?=C3?= =?utf-8?Q?=A9?=.txt"',
+        "é.txt",
+    ),
+    "an encoded word with a path": ('; filename="=?utf-8?B?Li4vLi4vYS50eHQ=?="', "a.txt"),
+    "nearly an encoded word": ('; filename="=?utf-8?X?a?=.txt"', "=?utf-8?X?a?=.txt"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_filename_is_read_as_a_whole(app, name):
+    parameters, filename = WHOLE[name]
+    assert app.upload(disposition(parameters), status=201).json["filename"] == filename
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ('; filename="a.txt"x', "something after a closing quote"),
+        ('; filename="a" b.txt"', "something after a closing quote"),
+        ('; filename="a.txt', "a quote that is not closed"),
+        ('; filename="a\\"', "Filename is required"),
+        ('; filename=a.txt"', "a quote inside of a value without quotes"),
+        ("; filename=a;b.txt", "something that is no parameter"),
+        ("; filename=a;b.txt; size=3", "something that is no parameter"),
+        ("; filename", "something that is no parameter"),
+        ("; =a.txt", "something that is no parameter"),
+        ('; filename="a.txt"; filename="b.txt"', "a parameter twice"),
+        ('; filename="a.txt"; Filename=b.txt', "a parameter twice"),
+        ("; filename*=UTF-8''a.txt; filename*=UTF-8''b.txt", "a parameter twice"),
+        ("; name=data; filename=a.txt", "a parameter twice"),
+        ("; filename*0=a; filename*1=.txt", "Filename is required"),
+        ('; filename="=?utf-8?B?/w==?="', "an encoded word that cannot be read"),
+        ('; filename="=?none?Q?a?="', "an encoded word that cannot be read"),
+        ('; filename="=?\0?Q?a?="', "an encoded word that cannot be read"),
+        ('; filename="=?hex?Q?61?="', "an encoded word that cannot be read"),
+        (r'; filename="=?unicode_escape?Q?\ud800?="', "an encoded word that cannot be read"),
+        ('; filename="=?utf-8?B?a?="', "an encoded word that cannot be read"),
+    ],
+)
+def test_a_filename_that_could_be_cut_is_refused(app, parameters, message):
+    refused(app.upload(disposition(parameters), status=400), 107, message)
+
+
+def test_the_name_of_a_field_is_not_cut_either(app):
+    sent = b"Content-Disposition: form-data; name=data of mine\r\n\r\n{}"
+    refused(app.upload(file_part(), sent, status=400), 109, "'data of mine' not in")
+
+
+def test_a_long_header_is_read_in_linear_time():
+    for sent in ('; filename=a{}"'.format(" " * 20_000), "; filename=" + "=?utf-8?Q?" * 2000):
+        begin = time.process_time()
+        with contextlib.suppress(DispositionError):
+            parse(f"form-data; name=a{sent}")
+        assert time.process_time() - begin < 1
 
 
 def test_a_field_with_an_extended_filename_is_a_file(app):
