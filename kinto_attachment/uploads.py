@@ -26,6 +26,7 @@ from multipart import (
 
 from kinto_attachment import digests, disposition, errors
 from kinto_attachment.compression import GzipWriter
+from kinto_attachment.padding import Unpadded
 from kinto_attachment.settings import MIMETYPE
 
 
@@ -51,8 +52,16 @@ PLAIN_ENCODINGS = ("7bit", "8bit", "binary")
 PLAIN_CODINGS = ("", "identity")
 """The values of Content-Encoding that change nothing (RFC 9110, section 12.5.3)."""
 
-CHARSETS = {"utf-8": "utf-8", "ascii": "utf-8", "iso8859-1": "latin-1", "cp1252": "cp1252"}
+CHARSETS = {
+    "utf-8": "utf-8",
+    "utf-8-sig": "utf-8",
+    "ascii": "utf-8",
+    "iso8859-1": "latin-1",
+    "cp1252": "cp1252",
+}
 """What the text of a field is decoded from, by Python's names of the charsets that are read."""
+
+BYTE_ORDER_MARK = "\ufeff"
 
 COMPRESSED = {
     "gzip": "application/gzip",
@@ -162,7 +171,7 @@ def read_form(
             max_segment_count=MAX_PARTS,
             max_header_size=MAX_HEADER_BYTES,
         )
-        for event in parser.parse_blocking(body.read, CHUNK_BYTES):
+        for event in parser.parse_blocking(Unpadded(body.read, boundary).read, CHUNK_BYTES):
             body.form_has_begun = True
             parts.take(event)
         if body.ended and content_length is not None:
@@ -244,8 +253,7 @@ class _Body:
 
     The first chunk is a full one: what the parser makes of a preamble depends on where it is cut.
 
-    :ivar ended: whether there was nothing to read where more was asked for. (The parser never asks
-        for more than the Content-Length.)
+    :ivar ended: whether there was nothing to read where there should have been more.
     :ivar form_has_begun: whether a part has been seen.
     """
 
@@ -264,7 +272,7 @@ class _Body:
                 raise errors.form_too_large(f"no part begins in its first {CHUNK_BYTES} bytes")
         else:
             chunk = self._all(size)
-        self.ended = size > 0 and not chunk
+        self.ended = size > 0 and not chunk and self._received != self._expected
         return chunk
 
     def _all(self, size):
@@ -274,6 +282,10 @@ class _Body:
         return bytes(chunks)
 
     def _some(self, size):
+        if self._expected is not None:
+            size = min(size, self._expected - self._received)
+        if not size:
+            return b""
         try:
             chunk = self._read(size)
         except Exception as error:
@@ -345,6 +357,9 @@ class _Parts:
         encoding = segment.header("Content-Transfer-Encoding", "binary").strip()
         if encoding.lower() not in PLAIN_ENCODINGS:
             return errors.transfer_encoding(segment.name, encoding)
+        coding = segment.header("Content-Encoding", "").strip()
+        if coding.lower() not in PLAIN_CODINGS:
+            return errors.content_encoding(segment.name, coding)
         return None
 
     def _field(self, segment):
@@ -479,7 +494,7 @@ class _FieldPart:
 
 def _json_object(name, text, charset):
     try:
-        value = json.loads(text.decode(charset))
+        value = json.loads(text.decode(charset).removeprefix(BYTE_ORDER_MARK))
         reason = _fault(value)
     except UnicodeDecodeError:
         reason = f"not {charset.upper()}"

@@ -142,9 +142,11 @@ COMMON_RESPONSES = {
 ATTACH_RESPONSES = {
     "200": AttachedResponseSchema(description="The file is attached to the existing record."),
     "201": AttachedResponseSchema(description="The record is created, with the file attached."),
+    "411": ErrorResponseSchema(description="The server cannot tell where the body ends."),
     "413": ErrorResponseSchema(
         description="The file or a form field is too large, or there are too many fields."
     ),
+    "415": ErrorResponseSchema(description="The request or a part is encoded, as by gzip."),
     **COMMON_RESPONSES,
 }
 

@@ -14,7 +14,7 @@ ROWS = [
     {"releases"},
     {"uploads", "storage", "records"},
     {"transactions", "default_bucket", "locks", "bodies"},
-    {"settings", "errors", "compression", "digests", "capability", "disposition"},
+    {"settings", "errors", "compression", "digests", "capability", "disposition", "padding"},
     {"scripts", "playground"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent

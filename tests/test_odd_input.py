@@ -486,6 +486,78 @@ def test_a_field_in_another_charset_is_refused(app, charset):
     assert len(response.json["message"]) < 250
 
 
+@pytest.mark.parametrize("charset", ["", "; charset=utf-8", "; charset=utf-8-sig"])
+def test_a_field_may_begin_with_a_byte_order_mark(app, charset):
+    type_ = f"application/json{charset}"
+    data = part("data", '\ufeff{"title": "né"}', content_type=type_)
+    permissions = part("permissions", '\ufeff{"read": ["system.Everyone"]}', content_type=type_)
+    app.upload(data, permissions, file_part(), status=201)
+    record = app.get(RECORD, headers=ALICE).json
+    assert record["data"]["title"] == "né"
+    assert record["permissions"]["read"] == ["system.Everyone"]
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", ""])
+def test_a_content_encoding_that_changes_nothing_is_ignored(app, coding):
+    header = f"Content-Encoding: {coding}\r\n".encode()
+    headers = {**ALICE, "Content-Encoding": coding}
+    app.upload(header + file_part(), headers=headers, status=201)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "deflate", "identity, gzip", "x" * 200])
+def test_an_encoded_request_is_refused_with_the_reason(app, coding):
+    headers = {**ALICE, "Content-Encoding": coding}
+    response = app.upload(headers=headers, status=415)
+    refused(response, 107, "The request should be sent as it is, without the Content-Encoding")
+    assert response.headers["Accept-Encoding"] == "identity"
+    assert len(response.json["message"]) < 250
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate"])
+@pytest.mark.parametrize("sent", [file_part(), part("data", "{}")])
+def test_an_encoded_part_is_refused_with_the_reason(app, coding, sent):
+    header = f"Content-Encoding: {coding}\r\n".encode()
+    response = app.upload(header + sent, status=415)
+    refused(response, 107, f"should be sent as it is, without the Content-Encoding '{coding}'")
+
+
+def padded(padding, content, preamble=b""):
+    """Return a form with padding at the end of each line of a boundary."""
+    body = multipart(part("data", '{"a": 1}'), file_part(content), boundary="boundary")
+    for line in (b"--boundary\r\n", b"--boundary--\r\n"):
+        body = body.replace(line, line[:-2] + padding + b"\r\n")
+    return preamble + body
+
+
+@pytest.mark.parametrize("padding", [b" ", b"\t", b" \t" * 50])
+@pytest.mark.parametrize("preamble", [b"", b"\r\n", b"A form.\r\n"])
+def test_white_space_after_a_boundary_is_ignored(padding, preamble):
+    content = b"once \r\n--bound \r\n--boundar\r\n --boundary \r\n\r\n-"
+    body = padded(padding, content, preamble)
+    for length in (len(body), None):
+        for size in (1, 7, len(body)):
+            form, file = read_form(body, [size], "boundary", length)
+            assert (form.data, file.content) == ({"a": 1}, content)
+
+
+def test_white_space_after_a_boundary_is_ignored_wherever_the_body_is_cut():
+    for size in range(262_144 - 250, 262_144 + 20):
+        body = b"--boundary  \r\n" + part("data", '{"a": 1}')
+        body += b"\r\n--boundary\r\n" + file_part(b"x" * size)
+        body += b"\r\n--boundary\t \r\n" + part("permissions", "{}") + b"\r\n--boundary--\r\n"
+        form, file = read_form(body, [1 << 20], "boundary", len(body))
+        assert (len(file.content), form.data) == (size, {"a": 1})
+
+
+def test_a_padded_form_that_is_cut_off_is_refused():
+    body = padded(b" ", CONTENT)
+    for end in range(len(body) - 5):
+        for length in (len(body), None):
+            with pytest.raises(HTTPException) as refusal:
+                read_form(body[:end], [10], "boundary", length)
+            assert refusal.value.status_code == 400
+
+
 def test_a_part_for_the_charset_of_all_fields_is_an_unknown_field(app):
     refused(app.upload(part("_charset_", "utf-8"), status=400), 109, "'_charset_' not in")
 
@@ -568,7 +640,9 @@ REFUSED_FIELDS = {
     "NUL in a name": (r'{"x\u0000": 1}', "NUL"),
     "NUL far inside": (r'{"a": [{"b": ["\u0000"]}]}', "NUL"),
     "two values": ("{}{}", "root"),
-    "a byte order mark": ("\ufeff{}", "Invalid value"),
+    "two byte order marks": ("\ufeff\ufeff{}", "Invalid value"),
+    "a byte order mark inside": ('{"a": \ufeff1}', "Invalid value"),
+    "nothing but a byte order mark": ("\ufeff", "document is empty"),
     "a string": ('"{}"', "should be an object"),
     "null": ("null", "should be an object"),
 }
