@@ -71,6 +71,10 @@ def extension_not_allowed():
     return _parameters("body: File extension is not allowed.")
 
 
+def null_in_id():
+    return _parameters("path: The id of a bucket, collection or record holds a NUL character")
+
+
 def ids_too_long(limit):
     return _parameters(
         f"path: The ids of bucket and collection are names of folders here: up to {limit} bytes"

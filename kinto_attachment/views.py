@@ -164,11 +164,21 @@ FILE_RESPONSES = {
 }
 
 
+def attachment_context(request):
+    """Return the context of a request on an attachment.
+
+    :raises HTTPBadRequest: an id is one that PostgreSQL fails on, before Kinto looks at its form.
+    """
+    if any("\0" in id_ for id_ in request.matchdict.values()):
+        raise errors.null_in_id()
+    return AttachmentRouteFactory(request)
+
+
 attachment = AttachmentService(
     name="attachment",
     path="/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment",
     description="The file attached to a record",
-    factory=AttachmentRouteFactory,
+    factory=attachment_context,
 )
 
 

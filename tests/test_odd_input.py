@@ -7,6 +7,7 @@ import json
 import time
 
 import pytest
+import webtest
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment.disposition import DispositionError, parse
@@ -724,6 +725,59 @@ def test_data_for_another_id_is_refused_on_every_backend(backed_app, id_):
     response = backed_app.upload(file_part(), part("data", f'{{"id": {id_}}}'), status=400)
     refused(response, 107, "Object id does not match")
     assert backed_app.state() == before
+
+
+def at_each_place(id_):
+    """Return the paths of attachments with this id, of the record or of what it is in."""
+    for bucket, collection, record in (
+        (id_, "photos", "first"),
+        ("blog", id_, "first"),
+        ("blog", "photos", id_),
+        ("default", id_, "first"),
+        ("default", "photos", id_),
+    ):
+        yield f"/buckets/{bucket}/collections/{collection}/records/{record}/attachment"
+
+
+def raw_request(app, method, path, query=""):
+    """Return the answer to a request whose path is not what webtest takes for text."""
+    sent = io.BytesIO(multipart(file_part()) if method == "POST" else b"")
+    request = webtest.TestRequest.blank("/", method=method, headers=ALICE)
+    request.content_type = f"multipart/form-data; boundary={BOUNDARY}"
+    request.environ |= {"PATH_INFO": f"/v1{path}", "QUERY_STRING": query, "wsgi.input": sent}
+    request.content_length = len(sent.getvalue())
+    return webtest.TestApp.do_request(app, request, status="*")
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+@pytest.mark.parametrize("id_", ["\0", "a\0b", "first\0"])
+def test_an_id_with_a_null_character_is_refused_on_every_backend(backed_app, method, id_):
+    backed_app.upload()
+    before = backed_app.state()
+    for path in at_each_place(id_):
+        refused(raw_request(backed_app, method, path), 107, "holds a NUL character")
+    assert backed_app.state() == before
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+@pytest.mark.parametrize(
+    "id_", ["\xff", "\xc3(", "\xed\xa0\x80", "\\u0000", "\xf0\x9f\x98\x80", ".."]
+)
+def test_an_odd_id_is_refused_on_every_backend(backed_app, method, id_):
+    backed_app.upload()
+    before = backed_app.state()
+    for path in at_each_place(id_):
+        response = raw_request(backed_app, method, path)
+        assert response.status_code == response.json["code"]
+        assert response.status_code in (400, 403, 404)
+    assert backed_app.state() == before
+
+
+@pytest.mark.parametrize("query", ["a=%00", "_since=%00", "_fields=%00", "%00=1", "_limit=%00"])
+def test_a_null_character_in_the_query_is_ignored_on_every_backend(backed_app, query):
+    backed_app.delete(RECORD, headers=ALICE, status="*")
+    for method, status in (("POST", 201), ("DELETE", 204)):
+        assert raw_request(backed_app, method, ATTACHMENT, query).status_code == status
 
 
 class AnyId:
