@@ -28,6 +28,7 @@ BOUNDARY = "boundary"
 DELIMITER = b"--boundary"
 PIECES = [
     DELIMITER + b"\r\n",
+    DELIMITER + b" \t\r\n",
     DELIMITER + b"--",
     DELIMITER + b"--\r\n",
     b"\r\n" + DELIMITER,
@@ -42,6 +43,8 @@ PIECES = [
     b"Content-Disposition: form-data; name=attachment; filename=a.txt\r\n",
     b"content-disposition: FORM-DATA; name=\"attachment\"; filename*=utf-8''%e2%82%ac.txt\r\n",
     b'Content-Disposition: form-data; name="attachment"; filename="../\xe2\x80\xae\\"%22.gz"\r\n',
+    b"Content-Disposition: form-data; name=attachment; filename=my file.txt\r\n",
+    b'Content-Disposition: form-data; name="attachment"; filename="=?utf-8?Q?=C3=A9.txt?="\r\n',
     b'Content-Disposition: form-data; name="data"\r\n',
     b'Content-Disposition: form-data; name="permissions"\r\n',
     b"Content-Disposition: attachment\r\n",
@@ -67,7 +70,7 @@ CLEAN_NAME = re.compile(r"[\w .()-]+\.\w+", re.ASCII)
 
 
 def random_part(rng):
-    headers = b"".join(rng.choices(PIECES[11:25], k=rng.randint(0, 3)))
+    headers = b"".join(rng.choices(PIECES[12:28], k=rng.randint(0, 3)))
     return rng.choice([DATA, headers + b"\r\n" + random_content(rng)])
 
 
