@@ -89,7 +89,8 @@ def test_the_quick_starts_commands_attach_download_and_detach(server, folder, at
 
 
 @pytest.mark.parametrize(
-    "command", ["curl -u alice:secret -F attachment=@photo.jpg \\\n    -F", "http "]
+    "command",
+    ["curl -u alice:secret -F attachment=@photo.jpg \\\n    -F", "http --multipart"],
 )
 def test_the_api_sections_commands_set_attributes_and_permissions(server, folder, command):
     run_shell(folder, for_server(only("shell", command), server))
