@@ -8,7 +8,7 @@ echo "Kinto with attachments: http://localhost:$(PORT)/v1/ (Ctrl-C stops it)"; \
 echo "A page to try it:       http://localhost:$(PORT)/v1/__playground__/"
 endef
 
-.PHONY: help serve serve-s3 moto tests browser-tests fuzz walk bench bench-quick lint format package clean
+.PHONY: help serve serve-s3 moto tests browser-tests fuzz walk races bench bench-quick lint format package clean
 
 help:
 	@echo "make serve    run a Kinto with the plugin, for trying things out"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench    measure how fast it is, into var/bench (make bench-quick: in a minute)"
 	@echo "make fuzz     read random forms for 10 minutes (FUZZ_SECONDS=600)"
 	@echo "make walk     take a long random walk over all that changes records"
+	@echo "make races    send all pairs of changes at once, 20 times each"
 	@echo "make lint     check the code and the README"
 	@echo "make format   format the code"
 	@echo "make package  build the package and check what is in it"
@@ -88,6 +89,9 @@ fuzz: $(VENV)/installed
 
 walk: $(VENV)/installed
 	KINTO_ATTACHMENT_WALKS=200 $(BIN)/pytest -s tests/test_walk.py
+
+races: $(VENV)/installed
+	RACE_ROUNDS=20 $(BIN)/pytest tests/test_races.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
