@@ -5,6 +5,7 @@ import functools
 import http.client
 import http.server
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -270,6 +271,60 @@ class Proxy:
         finally:
             with self._lock:
                 self._parts_now -= is_part
+
+
+class SlowLine:
+    """Relays connections to an S3 server, and so many bytes per second of what it is sent."""
+
+    BUFFER_BYTES = 32 * 1024
+
+    def __init__(self, endpoint_url, bytes_per_second):
+        self._target = urllib.parse.urlsplit(endpoint_url)
+        self._seconds_per_byte = 1 / bytes_per_second
+        self._is_cut = threading.Event()
+        self._lock = threading.Lock()
+        self._listener = socket.socket()
+        # Before it listens, for the connections to have it.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.BUFFER_BYTES)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stop(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def cut(self):
+        """Let nothing through any more, of which nobody is told."""
+        self._is_cut.set()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection((self._target.hostname, self._target.port))
+                for source, target, wait in (
+                    (client, server, self._take_time),
+                    (server, client, lambda size: None),
+                ):
+                    relay = functools.partial(self._relay, source, target, wait)
+                    threading.Thread(target=relay, daemon=True).start()
+
+    def _take_time(self, size):
+        with self._lock:
+            time.sleep(size * self._seconds_per_byte)
+        if self._is_cut.is_set():
+            threading.Event().wait()
+
+    def _relay(self, source, target, wait):
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(4096):
+                wait(len(chunk))
+                target.sendall(chunk)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 class Silence:

@@ -19,7 +19,7 @@ from multiprocessing.util import Finalize
 from typing import Any, BinaryIO
 
 import boto3
-import botocore
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 from pyramid_storage.exceptions import FileNotAllowed
@@ -33,6 +33,7 @@ from kinto_attachment.storage import (
     in_background,
     stored_name,
 )
+from kinto_attachment.storage.s3_transport import Body, Transport
 
 
 logger = logging.getLogger(__name__)
@@ -114,8 +115,8 @@ class Connection:
         return self._checksums == "when_required"
 
     @property
-    def patience(self) -> float:
-        """The seconds after which a request with all its tries is over."""
+    def max_silent_seconds(self) -> float:
+        """The seconds after which a call with all its tries is over, if S3 does not say a word."""
         return self._options["timeout"] * self._tries
 
     def public_url(self, bucket_name: str) -> str:
@@ -131,12 +132,14 @@ class Connection:
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Return what S3 answers.
 
-        It is asked again where that may help, and for no longer than the timeout times the tries.
+        It is asked again where that may help.
 
         :raises S3Error: it refuses or does not answer.
         """
         for remaining in reversed(range(self._tries)):
             try:
+                if "Body" in parameters:
+                    parameters["Body"].seek(0)
                 return getattr(self.client, operation)(**parameters)
             except (ClientError, BotoCoreError) as error:
                 failure = S3Error(parameters["Bucket"], error)
@@ -154,7 +157,14 @@ class Connection:
         self._unfinished.discard(upload)
 
     def _abort_unfinished(self):
-        for upload in list(self._unfinished):
+        uploads = list(self._unfinished)
+        for upload in uploads:
+            upload.abandon()
+        deadline = time.monotonic() + self.max_silent_seconds
+        for upload in uploads:
+            if time.monotonic() > deadline:
+                logger.warning("Multipart uploads stay, since S3 is too slow for aborting them")
+                return
             upload.abort()
 
     @property
@@ -168,9 +178,10 @@ class Connection:
         return "path" if self._options["use_path_style"] else "auto"
 
     def _make_client(self, addressing_style, **more):
+        timeout = self._options["timeout"] * SHARE_OF_TIMEOUT
         config = Config(
-            connect_timeout=self._options["timeout"] * SHARE_OF_TIMEOUT,
-            read_timeout=self._options["timeout"] * SHARE_OF_TIMEOUT,
+            connect_timeout=timeout,
+            read_timeout=timeout,
             # The tries are those of `call`: botocore pauses for seconds between its own.
             retries={"total_max_attempts": 1},
             max_pool_connections=MAX_CONNECTIONS,
@@ -180,7 +191,9 @@ class Connection:
             **more,
         )
         # A session of its own, since the default one is not thread-safe.
-        return boto3.session.Session().client(
+        core = botocore.session.Session()
+        core.register("before-send.s3", Transport(timeout, MAX_CONNECTIONS, core).send)
+        return boto3.session.Session(botocore_session=core).client(
             "s3",
             region_name=self._options["region"],
             endpoint_url=self.endpoint_url,
@@ -459,6 +472,7 @@ class MultipartUpload:
         self._connection = connection
         self._parts: list[Future] = []
         self._failed = False
+        self._abandoned = threading.Event()
         answer = storage.call("create_multipart_upload", Key=key, **parameters)
         self._target = {"Key": key, "UploadId": answer["UploadId"]}
         connection.begun(self)
@@ -502,10 +516,15 @@ class MultipartUpload:
             )
         self._connection.ended(self)
 
+    def abandon(self) -> None:
+        """Send nothing more of the parts that are on their way."""
+        self._abandoned.set()
+
     def abort(self) -> None:
         """Forget all parts. Where that fails, the lifecycle rule of the bucket clears them."""
+        self.abandon()
         # A part that arrives after the abort would stay.
-        wait(self._parts, timeout=self._connection.patience)
+        wait(self._parts, timeout=self._connection.max_silent_seconds)
         try:
             self._storage.call("abort_multipart_upload", **self._target)
         except S3Error as error:
@@ -532,6 +551,7 @@ class MultipartUpload:
 
     def _send(self, number, body):
         checksum = self._storage.checksum(body)
+        body = Body(body, self._abandoned)
         answer = self._storage.call(
             "upload_part", PartNumber=number, Body=body, **self._target, **checksum
         )
@@ -652,7 +672,7 @@ class S3StagedFile:
 
     def _put(self):
         parameters = {
-            "Body": self._buffer,
+            "Body": Body(self._buffer),
             **self._parameters,
             **self._storage.checksum(self._buffer),
         }
@@ -704,7 +724,7 @@ class S3StagedFile:
         (Completing an upload with ``If-None-Match`` would do, but is not atomic in every store.)
         """
         return self._to_free_name(
-            lambda name: self._storage.call_if_free("put_object", Key=name, Body=b"")
+            lambda name: self._storage.call_if_free("put_object", Key=name, Body=Body(b""))
         )
 
     def _upload_parameters(self):
