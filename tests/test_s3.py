@@ -333,6 +333,40 @@ class TestPatience:
         assert eventually(lambda: bucket.uploads() == [])
         assert eventually(lambda: not threads_in(storage.call.__code__))
 
+    def test_the_heartbeat_is_true_and_quick_where_every_call_takes_long(self, bucket, proxy):
+        bucket.client.put_object(Bucket=bucket.name, Key="first", Body=b"")
+        storage = S3Storage.from_settings(through(bucket, proxy), "")
+        assert storage.s3_client
+
+        def take_time(handler, seen):
+            threading.Event().wait(0.4)
+            return False
+
+        proxy.misbehave = take_time
+        heartbeat = Heartbeat(storage)
+        began = time.monotonic()
+        assert heartbeat(Request) is True
+        assert time.monotonic() - began < 2
+        assert eventually(lambda: bucket.keys() == ["first"])
+
+    def test_the_heartbeat_logs_that_its_file_was_not_deleted_although_it_has_answered(
+        self, bucket, proxy, monkeypatch, caplog
+    ):
+        monkeypatch.setattr("kinto_attachment.storage.HEARTBEAT_TIMEOUT_SECONDS", 5)
+        answered = threading.Event()
+        proxy.misbehave = lambda handler, seen: (
+            seen.operation == "DeleteObject"
+            and answered.wait(30)
+            and proxy.refuse(handler, 403, "AccessDenied")
+        )
+        storage = S3Storage.from_settings(through(bucket, proxy) | {"aws.timeout": 30}, "")
+        assert Heartbeat(storage)(Request) is True
+        assert logged_exceptions(caplog) == []
+        answered.set()
+        (logged,) = eventually(lambda: logged_exceptions(caplog))
+        assert "AccessDenied" in logged
+        assert bucket.name in logged
+
 
 class Request:
     class registry:  # noqa: N801

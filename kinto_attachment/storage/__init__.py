@@ -35,7 +35,7 @@ import time
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -49,7 +49,13 @@ from kinto_attachment.settings import MAX_NAME_BYTES, MAX_RID
 logger = logging.getLogger(__name__)
 
 MAX_EXTENSION_BYTES = 64
-HEARTBEAT_TIMEOUT_SECONDS = 1.5
+HEARTBEAT_TIMEOUT_SECONDS = 1.7
+
+NUMBERED_IN_ORDER = 1000
+REMOTE_NUMBERED_IN_ORDER = 4
+"""How many files of one name are numbered one after the other. Remotely, every try is a request."""
+
+MAX_NUMBER_DIGITS = 18
 
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 """Names that Windows keeps for itself, with any extension."""
@@ -217,7 +223,7 @@ class Heartbeat:
     def __init__(self, storage: Any):
         self._storage = storage
         self._lock = threading.Lock()
-        self._probe: Future | None = None
+        self._probe: Probe | None = None
 
     def __call__(self, request: Any) -> bool:
         """Return whether the storage works. Never raises, and answers within two seconds."""
@@ -232,9 +238,43 @@ class Heartbeat:
     def _running_probe(self):
         """Return the probe that runs, so that a storage that hangs holds one thread and no more."""
         with self._lock:
-            if self._probe is None or self._probe.done():
-                self._probe = in_background(self._write_read_delete)
+            if self._probe is None or self._probe.is_done:
+                self._probe = Probe(self._storage)
             return self._probe
+
+
+class Probe:
+    """A file that is written, read and deleted, in a thread of its own."""
+
+    def __init__(self, storage: Any):
+        self._storage = storage
+        self._is_held = False
+        self._end = in_background(self._write_read_delete)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended."""
+        return self._end.done()
+
+    def result(self, timeout: float) -> bool:
+        """Return whether the storage works.
+
+        A storage that takes its time (S3 on a long line) has that for the deletion, too: where only
+        that is still to come, its failure is logged.
+
+        :raises TimeoutError: nobody knows yet.
+        """
+        wait([self._end], timeout)
+        if self._is_held and not self.is_done:
+            self._end.add_done_callback(self._log_failure)
+            return True
+        return self._end.result(timeout=0)
+
+    def _log_failure(self, end):
+        if end.exception() is not None:
+            logger.error(
+                "The heartbeat's file was not deleted: %s", self._storage, exc_info=end.exception()
+            )
 
     def _write_read_delete(self):
         content = uuid.uuid4().bytes
@@ -246,9 +286,10 @@ class Heartbeat:
         finally:
             staged.discard()
         try:
-            return self._holds(name, content)
+            self._is_held = self._holds(name, content)
         finally:
             self._storage.delete(name)
+        return self._is_held
 
     def _holds(self, name, content):
         try:
