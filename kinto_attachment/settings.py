@@ -399,6 +399,12 @@ def _url(text):
     return text and text.rstrip("/") + "/"
 
 
+def _endpoint_url(text):
+    """What follows the host is the root of the store there, before the name of the bucket."""
+    expected = "like https://host:port or https://host/path"
+    return _matching(r"https?://[^/\s?#]+(/[\w~-][\w.~-]*)*", expected)(text.rstrip("/"))
+
+
 def _check_placeholders(text, *known):
     for _, placeholder, spec, conversion in string.Formatter().parse(text):
         if placeholder is not None and (placeholder not in known or spec or conversion):
@@ -516,7 +522,7 @@ OPTIONS = {
     "aws.secret_key": Option(_text, None),
     "aws.acl": Option(_one_of(*CANNED_ACLS), "public-read"),
     "aws.region": Option(_matching(r"[a-z0-9-]+", "like eu-central-1"), None),
-    "aws.endpoint_url": Option(_matching(r"https?://[^/\s?#]+/?", "like https://host:port"), None),
+    "aws.endpoint_url": Option(_endpoint_url, None),
     "aws.host": Option(_matching(r"[^/:\s]+|\[[0-9A-Fa-f:.]+\]", "a host name"), None),
     "aws.port": Option(_port, None),
     "aws.is_secure": Option(_boolean, True),

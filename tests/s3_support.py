@@ -13,7 +13,10 @@ import urllib.parse
 
 import boto3
 import botocore
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 
 from tests.support import ROOT, SCRIPTS, free_port
 
@@ -185,15 +188,17 @@ class Proxy:
     :ivar seen: the requests, in order.
     :ivar misbehave: called with a handler and what it saw; returns whether that was its own way to
         deal with the request.
+    :param prefix: what the paths begin with that it answers, and that the server does not see.
     """
 
-    def __init__(self, endpoint_url):
+    def __init__(self, endpoint_url, prefix=""):
         self.seen = []
         self.misbehave = lambda handler, seen: False
         self.most_parts_at_once = 0
         self._parts_now = 0
         self._lock = threading.Lock()
         self._target = urllib.parse.urlsplit(endpoint_url).netloc
+        self._prefix = prefix
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -209,7 +214,7 @@ class Proxy:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://127.0.0.1:{self._server.server_port}{prefix}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def operations(self):
@@ -221,14 +226,17 @@ class Proxy:
         with self._lock:
             self.seen.append(seen)
         with self._counted(seen):
-            if not self.misbehave(handler, seen):
+            if not handler.path.startswith(f"{self._prefix}/"):
+                self.refuse(handler, 404, "NoSuchRoute")
+            elif not self.misbehave(handler, seen):
                 self.forward(handler)
 
     def forward(self, handler, answer=True):
         headers = {k: v for k, v in handler.headers.items() if k.lower() != "expect"}
+        path = handler.path.removeprefix(self._prefix)
         connection = http.client.HTTPConnection(self._target, timeout=30)
         try:
-            connection.request(handler.command, handler.path, handler.body, headers)
+            connection.request(handler.command, path, handler.body, headers)
             response = connection.getresponse()
             content = response.read()
         finally:
@@ -338,6 +346,22 @@ class Silence:
 
     def stop(self):
         self._server.server_close()
+
+
+def is_signed_for(seen, url):
+    """Return whether the signature of a request is that of a client which asks for its path."""
+    root = urllib.parse.urlsplit(url)
+    request = AWSRequest(seen.method, f"{root.scheme}://{root.netloc}{seen.path}")
+    authorization = dict(
+        part.split("=", 1) for part in seen.headers["Authorization"].partition(" ")[2].split(", ")
+    )
+    headers = {name.lower(): value for name, value in seen.headers.items()}
+    for name in authorization["SignedHeaders"].split(";"):
+        request.headers[name] = headers[name]
+    request.context["timestamp"] = headers["x-amz-date"]
+    auth = S3SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY), "s3", "us-east-1")
+    text = auth.string_to_sign(request, auth.canonical_request(request))
+    return auth.signature(text, request) == authorization["Signature"]
 
 
 def eventually(condition, seconds=30):

@@ -12,7 +12,7 @@ import requests
 
 from kinto_attachment.storage import Heartbeat, StorageError
 from kinto_attachment.storage.s3 import MAX_DELETED_AT_ONCE, S3Storage
-from tests.s3_support import MIB, PART_BYTES, SlowLine, eventually, through
+from tests.s3_support import MIB, PART_BYTES, Proxy, SlowLine, eventually, is_signed_for, through
 from tests.storage_contract import read, stage, store
 from tests.support import ALICE, ATTACHMENT, RECORD, file_part, part
 
@@ -381,6 +381,47 @@ def threads_in(code):
         for frame, _ in traceback.walk_stack(top)
         if frame.f_code is code
     ]
+
+
+class TestEndpointWithPath:
+    """Stores of which the root is not that of their host, like Supabase's."""
+
+    PREFIX = "/storage/v1/s3"
+
+    @pytest.fixture
+    def proxy(self, fake_bucket):
+        proxy = Proxy(fake_bucket.endpoint_url, self.PREFIX)
+        yield proxy
+        proxy.stop()
+
+    @pytest.fixture(params=["", "/"])
+    def storage(self, request, fake_bucket, proxy):
+        options = fake_bucket.options | {"aws.endpoint_url": proxy.url + request.param}
+        return S3Storage.from_settings(options | {"aws.region": "us-east-1"}, "")
+
+    def test_every_request_goes_below_it_and_is_signed_for_that(self, storage, proxy, fake_bucket):
+        small = store(storage)
+        large = store(storage, b"x" * (PART_BYTES + 1))
+        assert [read(storage, small), len(read(storage, large))] == [
+            b"once upon a time",
+            PART_BYTES + 1,
+        ]
+        assert {stored.name for stored in storage.files()} == {small, large}
+        assert storage.delete_many([small, large]) == {}
+        assert list(storage.unfinished()) == []
+        assert {"PutObject", "Create", "UploadPart", "Complete", "DeleteObjects"} <= {
+            *proxy.operations()
+        }
+        for seen in proxy.seen:
+            assert seen.path.startswith(f"{self.PREFIX}/{fake_bucket.name}")
+            assert is_signed_for(seen, proxy.url)
+        assert fake_bucket.keys() == []
+
+    def test_locations_are_below_it(self, storage, proxy, fake_bucket):
+        assert storage.url("f/a.txt") == f"{proxy.url}/{fake_bucket.name}/f/a.txt"
+        store(storage)
+        response = requests.get(storage.url("story.txt"), timeout=10)
+        assert response.content == b"once upon a time"
 
 
 class TestNames:
