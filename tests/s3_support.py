@@ -164,6 +164,10 @@ class Seen:
         self.headers = dict(handler.headers)
 
     @property
+    def is_copy(self):
+        return "x-amz-copy-source" in self.headers
+
+    @property
     def operation(self):
         query = urllib.parse.parse_qs(
             urllib.parse.urlsplit(self.path).query, keep_blank_values=True
@@ -173,7 +177,13 @@ class Seen:
                 next(name for name in query if name in ("uploads", "uploadId", "delete"))
             ]
         if "uploadId" in query:
+            if self.is_copy:
+                return "UploadPartCopy"
             return {"PUT": "UploadPart", "DELETE": "Abort"}[self.method]
+        if self.is_copy:
+            return "CopyObject"
+        if "uploads" in query:
+            return "ListMultipartUploads"
         return {
             "PUT": "PutObject",
             "GET": "GetObject",

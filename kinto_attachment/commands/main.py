@@ -98,7 +98,7 @@ def _run(args, report):
 
 
 def _log_without_traces():
-    """What the plugin logs while it deletes files is told in a line each."""
+    """What the plugin logs, as files that it cannot delete, is told in a line each."""
 
     class Formatter(logging.Formatter):
         def formatException(self, ei):
@@ -107,6 +107,7 @@ def _log_without_traces():
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter("%(message)s"))
     logging.basicConfig(level=logging.ERROR, handlers=[handler])
+    logging.getLogger("kinto_attachment").setLevel(logging.WARNING)
 
 
 def _parser():

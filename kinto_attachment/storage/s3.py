@@ -46,6 +46,9 @@ MAX_PARTS = 10_000
 MAX_DELETED_AT_ONCE = 1000
 """Limits of S3 ("Amazon S3 multipart upload limits", "DeleteObjects")."""
 
+MAX_COPIED_AT_ONCE_BYTES = 5 * 1024**3
+"""The limit of CopyObject. Not every store has UploadPartCopy, which copies what is larger."""
+
 MIN_COPIED_PART_BYTES = 64 * 1024**2
 
 MAX_CONNECTIONS = 256
@@ -66,7 +69,9 @@ class S3Error(StorageError):
     """
 
     def __init__(self, bucket_name: str, error: Exception):
-        super().__init__(f"S3 bucket {bucket_name}: {error}")
+        is_known = isinstance(error, (ClientError, BotoCoreError))
+        what = error if is_known else f"{type(error).__name__}: {error}"
+        super().__init__(f"S3 bucket {bucket_name}: {what}")
         response = error.response if isinstance(error, ClientError) else {}
         self.code = response.get("Error", {}).get("Code", "")
         self.status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -75,6 +80,15 @@ class S3Error(StorageError):
     def name_is_taken(self) -> bool:
         """Whether it is about ``If-None-Match: *``."""
         return self.status == 412 or self.code == "ConditionalRequestConflict"
+
+    @property
+    def is_about_operation(self) -> bool:
+        """Whether the store may not know the operation, or its parameters."""
+        return self.status in (400, 404, 405, 501) and self.code != "NoSuchBucket"
+
+
+class OddAnswer(StorageError):
+    """S3 answered, and something is missing in what it said."""
 
 
 class Connection:
@@ -134,14 +148,15 @@ class Connection:
 
         It is asked again where that may help.
 
-        :raises S3Error: it refuses or does not answer.
+        :raises S3Error: it refuses, does not answer, or answers what cannot be understood.
         """
         for remaining in reversed(range(self._tries)):
             try:
                 if "Body" in parameters:
                     parameters["Body"].seek(0)
                 return getattr(self.client, operation)(**parameters)
-            except (ClientError, BotoCoreError) as error:
+            except Exception as error:
+                # Of an answer that is no XML, or another, botocore raises what its parsers do.
                 failure = S3Error(parameters["Bucket"], error)
                 if not remaining or not _is_transient(error, failure):
                     raise failure from error
@@ -243,6 +258,7 @@ class S3Storage(S3FileStorage):
             ACL=acl, CacheControl=cache_control, ContentDisposition=content_disposition
         )
         self._knows_if_none_match = True
+        self._lists_uploads = True
         self.base_url = base_url or self._connection.public_url(bucket_name)
 
     def __str__(self) -> str:
@@ -282,7 +298,7 @@ class S3Storage(S3FileStorage):
         :raises FileNotFoundError: there is none.
         """
         try:
-            return self.call("get_object", Key=name)["Body"]
+            return self.field(self.call("get_object", Key=name), "Body")
         except S3Error as error:
             if error.code == "NoSuchKey":
                 raise FileNotFoundError(name) from error
@@ -330,27 +346,46 @@ class S3Storage(S3FileStorage):
         :raises StorageError: they cannot be listed.
         """
         yield from self._objects(Prefix=STAGING_FOLDER)
-        more: dict[str, str] = {}
-        while True:
-            page = self.call("list_multipart_uploads", **more)
-            for upload in page.get("Uploads", ()):
-                yield StoredFile(upload["Key"], None, upload["Initiated"].timestamp())
-            if not page.get("IsTruncated"):
-                return
-            more = {
-                "KeyMarker": page["NextKeyMarker"],
-                "UploadIdMarker": page["NextUploadIdMarker"],
-            }
+        if not self._lists_uploads:
+            return
+        try:
+            yield from self._uploads()
+        except S3Error as error:
+            if not error.is_about_operation:
+                raise
+            self._lists_uploads = False
+            logger.warning("Multipart uploads are left out, since they cannot be listed: %s", error)
 
-    def _objects(self, **more):
-        while True:
-            page = self.call("list_objects_v2", **more)
+    def _objects(self, **parameters):
+        markers = {"ContinuationToken": "NextContinuationToken"}
+        for page in self._pages("list_objects_v2", markers, parameters):
             for stored in page.get("Contents", ()):
-                modified = stored["LastModified"].timestamp()
-                yield StoredFile(stored["Key"], stored["Size"], modified)
+                modified = self.field(stored, "LastModified").timestamp()
+                yield StoredFile(self.field(stored, "Key"), self.field(stored, "Size"), modified)
+
+    def _uploads(self):
+        markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
+        for page in self._pages("list_multipart_uploads", markers, {}):
+            for upload in page.get("Uploads", ()):
+                begun = self.field(upload, "Initiated").timestamp()
+                yield StoredFile(self.field(upload, "Key"), None, begun)
+
+    def _pages(self, operation, markers, parameters):
+        """Return the pages of a list.
+
+        :param markers: ``{parameter: field}``, the parameters that ask for the next page, and what
+            they are in the previous one.
+        """
+        following: dict[str, str] = {}
+        while True:
+            page = self.call(operation, **parameters, **following)
+            yield page
             if not page.get("IsTruncated"):
                 return
-            more["ContinuationToken"] = page["NextContinuationToken"]
+            previous = following
+            following = {name: self.field(page, field) for name, field in markers.items()}
+            if following == previous:
+                raise OddAnswer(f"{self}: {operation} returns the same page again and again")
 
     def save_file(
         self,
@@ -389,9 +424,21 @@ class S3Storage(S3FileStorage):
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Return what S3 answers on an operation on the bucket.
 
-        :raises S3Error: it refuses or does not answer.
+        :raises S3Error: it refuses, does not answer, or answers what cannot be understood.
         """
         return self._connection.call(operation, Bucket=self.bucket_name, **parameters)
+
+    def field(self, answer: Mapping[str, Any], *path: str) -> Any:
+        """Return a field of an answer, or of one that is inside of another.
+
+        :raises OddAnswer: it is missing, as where a store does not know the operation.
+        """
+        value: Any = answer
+        for name in path:
+            if not isinstance(value, Mapping) or name not in value:
+                raise OddAnswer(f"{self}: an answer has no {'.'.join(path)}")
+            value = value[name]
+        return value
 
     def call_if_free(self, operation: str, **parameters: Any) -> bool:
         """Return whether an object was made, which it is where the name is free.
@@ -403,7 +450,7 @@ class S3Storage(S3FileStorage):
         try:
             self.call(operation, **condition, **parameters)
         except S3Error as error:
-            if condition and error.status == 501:
+            if condition and (error.status == 501 or error.code == "NotImplemented"):
                 self._knows_if_none_match = False
                 return self.call_if_free(operation, **parameters)
             if condition and error.name_is_taken:
@@ -437,14 +484,20 @@ class S3Storage(S3FileStorage):
             return self._delete_one_by_one(names)
         keys = {"Objects": [{"Key": name} for name in names], "Quiet": True}
         try:
-            answer = self.call("delete_objects", Delete=keys)
+            return self._undeleted(self.call("delete_objects", Delete=keys))
+        except OddAnswer as error:
+            return dict.fromkeys(names, error)
         except S3Error as error:
-            if error.status in (400, 501):
-                # A store that does not know the operation, or wants another checksum with it.
+            if error.is_about_operation:
+                # As where the store wants another checksum with it.
                 return self._delete_one_by_one(names)
             return dict.fromkeys(names, error)
+
+    def _undeleted(self, answer):
         return {
-            failure["Key"]: StorageError(f"{self}: {failure.get('Code')}: {failure.get('Message')}")
+            self.field(failure, "Key"): StorageError(
+                f"{self}: {failure.get('Code')}: {failure.get('Message')}"
+            )
             for failure in answer.get("Errors", ())
         }
 
@@ -474,7 +527,7 @@ class MultipartUpload:
         self._failed = False
         self._abandoned = threading.Event()
         answer = storage.call("create_multipart_upload", Key=key, **parameters)
-        self._target = {"Key": key, "UploadId": answer["UploadId"]}
+        self._target = {"Key": key, "UploadId": storage.field(answer, "UploadId")}
         connection.begun(self)
 
     def send(self, body: bytes | bytearray) -> None:
@@ -555,7 +608,7 @@ class MultipartUpload:
         answer = self._storage.call(
             "upload_part", PartNumber=number, Body=body, **self._target, **checksum
         )
-        return answer["ETag"]
+        return self._storage.field(answer, "ETag")
 
     def _copy(self, number, source, first, last):
         answer = self._storage.call(
@@ -565,7 +618,7 @@ class MultipartUpload:
             CopySourceRange=f"bytes={first}-{last}",
             **self._target,
         )
-        return answer["CopyPartResult"]["ETag"]
+        return self._storage.field(answer, "CopyPartResult", "ETag")
 
     def _etag(self, part):
         with self._failures_noticed():
@@ -734,6 +787,20 @@ class S3StagedFile:
 
     def _copy(self, name):
         """Copy the complete file from its key to a name that is reserved."""
+        if self._size > MAX_COPIED_AT_ONCE_BYTES:
+            self._copy_in_parts(name)
+            return
+        answer = self._storage.call(
+            "copy_object",
+            Key=name,
+            CopySource={"Bucket": self._storage.bucket_name, "Key": self._key},
+            MetadataDirective="REPLACE",
+            **self._parameters,
+        )
+        # A store that does not know the operation may take it for the upload of an empty file.
+        self._storage.field(answer, "CopyObjectResult", "ETag")
+
+    def _copy_in_parts(self, name):
         part_size = max(MIN_COPIED_PART_BYTES, self._storage.part_size)
         upload = self._storage.begin_upload(name, self._parameters)
         try:
@@ -749,7 +816,7 @@ class S3StagedFile:
             # Asked first, for stores that do not know If-None-Match.
             if not self._storage.exists(name) and store(name):
                 return name
-        raise AssertionError("the candidates never end")
+        raise OddAnswer(f"{self._storage}: every name like {self._name} is taken")
 
 
 def _is_transient(error, failure):
