@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import sys
 import threading
 import time
@@ -425,6 +426,19 @@ class TestEndpointWithPath:
 
 
 class TestNames:
+    @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
+    def test_the_nth_file_of_a_name_takes_no_more_requests_than_another(
+        self, watched, bucket, proxy, size
+    ):
+        taken = ["story.txt", *(f"story-{number}.txt" for number in range(1, 100))]
+        for name in taken:
+            bucket.client.put_object(Bucket=bucket.name, Key=name, Body=b"")
+        name = store(watched, b"x" * size)
+        assert re.fullmatch(r"story-\d{3,4}\.txt", name)
+        assert bucket.content(name) == b"x" * size
+        # Five in order, one of two digits, perhaps two more.
+        assert proxy.operations().count("HeadObject") <= 8
+
     @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
     def test_without_if_none_match_equal_names_do_not_overwrite(self, watched, bucket, proxy, size):
         proxy.misbehave = lambda handler, seen: (

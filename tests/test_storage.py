@@ -73,6 +73,20 @@ def test_a_stored_name_has_at_most_255_bytes():
     assert all(name.endswith(".jpeg") for name in numbered)
 
 
+@pytest.mark.parametrize("in_order", [4, 1000])
+def test_after_the_first_names_their_numbers_are_random_ones_that_grow(in_order):
+    names = [
+        n for n, _ in zip(candidates("a/b.tar.gz", in_order), range(in_order + 9), strict=False)
+    ]
+    assert names[: in_order + 1] == [
+        "a/b.tar.gz",
+        *(f"a/b-{number}.tar.gz" for number in range(1, in_order + 1)),
+    ]
+    lengths = [len(re.fullmatch(r"a/b-(\d+)\.tar\.gz", name)[1]) for name in names[in_order + 1 :]]
+    shortest = len(str(in_order)) + 1
+    assert lengths == list(range(shortest, shortest + 8))
+
+
 def test_an_endless_extension_is_cut():
     assert len(stored_name("x." + "y" * 5000, "", randomize=False)) < 255
 

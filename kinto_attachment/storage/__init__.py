@@ -28,6 +28,7 @@ for it. What cannot be done raises ``StorageError``.
 import io
 import logging
 import os
+import random
 import re
 import sys
 import threading
@@ -37,7 +38,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import transaction
@@ -104,8 +104,14 @@ def stored_name(
     return f"{folder}/{name}" if folder else name
 
 
-def candidates(name: str) -> Iterator[str]:
-    """Return the names to try until a free one is found: the name, then with ``-1``, ``-2``…"""
+def candidates(name: str, in_order: int = NUMBERED_IN_ORDER) -> Iterator[str]:
+    """Return the names to try until a free one is found: the name, then with ``-1``, ``-2``…
+
+    Then the numbers are random, and each has a digit more than the last: however many files of that
+    name there are, a free one is found soon. Where all are said to be taken, that is not true.
+
+    :param in_order: how many numbers come one after the other.
+    """
     yield name
     folder, base = os.path.split(name)
     stem, extension = os.path.splitext(base)
@@ -113,8 +119,14 @@ def candidates(name: str) -> Iterator[str]:
         # Who decompresses it gets a name that ends in the extension of the content.
         stem, inner = os.path.splitext(stem)
         extension = inner + extension
-    for number in count(1):
+    for number in _numbers(in_order):
         yield os.path.join(folder, _fit(stem, f"-{number}{extension}"))
+
+
+def _numbers(in_order):
+    yield from range(1, in_order + 1)
+    for digits in range(len(str(in_order)) + 1, MAX_NUMBER_DIGITS + 1):
+        yield random.randrange(10 ** (digits - 1), 10**digits)
 
 
 def delete_one_by_one(

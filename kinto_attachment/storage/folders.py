@@ -10,7 +10,7 @@ import string
 from collections.abc import Iterable, Iterator
 
 from kinto_attachment.settings import ID, MAX_NAME_BYTES
-from kinto_attachment.storage import candidates
+from kinto_attachment.storage import NUMBERED_IN_ORDER, candidates
 
 
 FILE_EXTENSION = ".file"
@@ -37,12 +37,16 @@ class Folders:
         """Return whether a folder may be called like this, or be inside of one that is."""
         return bool(self._pattern.fullmatch(name))
 
-    def candidates(self, name: str) -> Iterator[str]:
-        """Return the names to try for a file, none of which a folder may have, without an end."""
+    def candidates(self, name: str, in_order: int = NUMBERED_IN_ORDER) -> Iterator[str]:
+        """Return the names to try for a file, none of which a folder may have.
+
+        :param in_order: as of :func:`kinto_attachment.storage.candidates`.
+        """
         folder, base = os.path.split(name)
         stem = base[: MAX_NAME_BYTES - MAX_NUMBER - len(self._ending)]
         other = os.path.join(folder, stem + self._ending)
-        for usual, unusual in zip(candidates(name), candidates(other), strict=True):
+        names = candidates(name, in_order), candidates(other, in_order)
+        for usual, unusual in zip(*names, strict=True):
             yield unusual if self.may_include(usual) else usual
 
 

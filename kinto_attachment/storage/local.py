@@ -183,7 +183,7 @@ class LocalStorage(LocalFileStorage):
                 move_to_free_name(source, os.path.join(self.base_path, candidate))
                 self._sync_name(candidate)
                 return candidate
-        raise AssertionError("the candidates never end")
+        raise StorageError(f"Every name like {name} is taken")
 
     def _publish_unique(self, source, name):
         os.rename(source, os.path.join(self.base_path, name))

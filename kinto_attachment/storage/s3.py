@@ -27,6 +27,7 @@ from pyramid_storage.s3 import S3FileStorage
 
 from kinto_attachment.settings import aws_values
 from kinto_attachment.storage import (
+    REMOTE_NUMBERED_IN_ORDER,
     StorageError,
     StoredFile,
     candidates,
@@ -812,7 +813,7 @@ class S3StagedFile:
             raise
 
     def _to_free_name(self, store):
-        for name in candidates(self._name):
+        for name in candidates(self._name, REMOTE_NUMBERED_IN_ORDER):
             # Asked first, for stores that do not know If-None-Match.
             if not self._storage.exists(name) and store(name):
                 return name

@@ -8,7 +8,13 @@ import urllib.parse
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from kinto_attachment.storage import StorageError, StoredFile, candidates, delete_one_by_one
+from kinto_attachment.storage import (
+    REMOTE_NUMBERED_IN_ORDER,
+    StorageError,
+    StoredFile,
+    candidates,
+    delete_one_by_one,
+)
 from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import files_in
 
@@ -45,7 +51,8 @@ class SpooledStorage:
 
     def stage(self, name: str, mimetype: str, unique: bool = False) -> "SpooledFile":
         """Return a new staged file."""
-        names = candidates(name) if unique else self._folders.candidates(name)
+        find = candidates if unique else self._folders.candidates
+        names = find(name, REMOTE_NUMBERED_IN_ORDER)
         return SpooledFile(self.backend, name, mimetype, names, unique)
 
     def replace(self, name: str, mimetype: str) -> "SpooledFile":
@@ -154,7 +161,10 @@ class SpooledFile:
 
     def _free_name(self):
         # Where a name is taken, one backend finds another, one overwrites, and one saves nothing.
-        return next(name for name in self._names if not self._backend.exists(name))
+        for name in self._names:
+            if not self._backend.exists(name):
+                return name
+        raise StorageError(f"Every name like {self._name} is taken")
 
     def _save(self, name):
         try:
