@@ -256,6 +256,16 @@ class TestPatience:
         assert time.monotonic() - began > 3
         assert bucket.content("story.txt") == content
 
+    def test_an_answer_may_take_as_long_as_the_sending_did(self, bucket, proxy):
+        # As where the end of what was sent is still in buffers on its way.
+        proxy.misbehave = lambda handler, seen: threading.Event().wait(1)
+        line = SlowLine(proxy.url, MIB / 2)
+        try:
+            store(reached_by(bucket, line), b"x" * MIB, unique=True)
+        finally:
+            line.stop()
+        assert len(bucket.content("story.txt")) == MIB
+
     def test_a_line_that_was_slow_is_given_up_when_it_is_cut(self, bucket, make_line):
         line = make_line(MIB)
         storage = reached_by(bucket, line)
@@ -272,7 +282,8 @@ class TestPatience:
         began = time.monotonic()
         with pytest.raises(StorageError):
             store(storage, b"x" * size, unique=True)
-        assert time.monotonic() - began < 3 * 0.5 + 0.5
+        # A kernel whose buffers are full may find room for a little more at first.
+        assert time.monotonic() - began < 3 * (0.5 + 0.5)
 
     def test_a_server_that_is_silent_about_a_part_is_given_up(self, bucket, proxy):
         ended = threading.Event()
@@ -324,13 +335,13 @@ class TestPatience:
 
     def test_what_is_discarded_is_not_sent_to_its_end(self, bucket, make_line):
         line = make_line(PART_BYTES / 30)
-        storage = reached_by(bucket, line)
+        storage = reached_by(bucket, line, timeout=8)
         staged = storage.stage("large", "text/plain", unique=True)
         staged.write(b"x" * (2 * PART_BYTES + 1))
         assert eventually(bucket.uploads)
         began = time.monotonic()
         staged.discard()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 6
         assert eventually(lambda: bucket.uploads() == [])
         assert eventually(lambda: not threads_in(storage.call.__code__))
 

@@ -150,7 +150,7 @@ class _PatientConnection:
     def request(self, *args, **kwargs):
         if self.sock is None:
             self.connect()
-        # One that is used again has the timeout of its last answer.
+        # One that is used again has the timeout of its last answer. (urllib3 2 does that itself.)
         self.sock.settimeout(self.timeout)
         started = time.monotonic()
         try:
