@@ -25,10 +25,10 @@ help:
 	@echo "make package  build the package and check what is in it"
 	@echo "make clean    delete all that these commands made"
 
-$(VENV)/installed: setup.cfg setup.py
+$(VENV)/installed: pyproject.toml setup.cfg setup.py
 	@echo "Installing into $(VENV): this takes a minute or two"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --use-pep517 --editable ".[test,lint]"
+	$(BIN)/pip install --quiet --editable ".[test,lint]"
 	@touch $@
 
 serve: $(VENV)/installed
@@ -70,11 +70,11 @@ browser-tests: $(VENV)/installed-browser
 $(VENV)/installed-browser: $(VENV)/installed
 	{ command -v chromium && command -v nginx; } || { apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive \
 		apt-get install --yes --quiet=2 --no-install-recommends chromium nginx-light; }
-	$(BIN)/pip install --quiet --use-pep517 --editable ".[browser]"
+	$(BIN)/pip install --quiet --editable ".[browser]"
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed
-	$(BIN)/pip install --quiet --use-pep517 --editable ".[bench]"
+	$(BIN)/pip install --quiet --editable ".[bench]"
 	@touch $@
 
 # Beside the usual way, a bare pipeline and a plain record, on a machine that does nothing else.

@@ -1,5 +1,7 @@
 """Builds the wheel from a clean export of the last commit, and checks that it installs alone.
 
+And that the tools of Debian 12 install its commands so that they run.
+
 Run by ``make package``: it takes a virtual environment of its own.
 """
 
@@ -12,6 +14,7 @@ from pathlib import Path
 
 
 ROOT = Path(__file__).parent.parent
+OLD_TOOLS = ("pip==23.0.1", "setuptools==66.1.1")
 
 
 def main():
@@ -22,6 +25,7 @@ def main():
         (wheel,) = dist.glob("*.whl")
         check_content(wheel)
         check_import(wheel, Path(folder) / "venv")
+        check_old_tools(source, Path(folder) / "old")
     print(f"{wheel.name}: holds the package and nothing else, and works where it is installed")
 
 
@@ -51,6 +55,19 @@ def check_import(wheel, environment):
     python = str(environment / "bin" / "python")
     run(python, "-m", "pip", "install", "-q", str(wheel))
     run(python, "-c", "import kinto_attachment.views, kinto_attachment.storage.local")
+
+
+def check_old_tools(source, environment):
+    venv.create(environment, with_pip=True)
+    python = str(environment / "bin" / "python")
+    # Newer ones of Python have no pip that is as old.
+    old = [f"{tool}; python_version < '3.12'" for tool in OLD_TOOLS]
+    run(python, "-m", "pip", "install", "-q", *old)
+    run(python, "-m", "pip", "install", "-q", str(source))
+    for script in ("kinto-attachment", "kinto-attachment-upload", "kinto-attachment-download"):
+        subprocess.run(
+            [environment / "bin" / script, "--help"], check=True, stdout=subprocess.DEVNULL
+        )
 
 
 def run_for_output(*command):
