@@ -58,8 +58,7 @@ def test_the_settings_file_is_named_as_kinto_has_it(ini):
             [COMMAND, "check", *arguments],
             capture_output=True,
             text=True,
-            # Pyramid is warned of by some versions of setuptools.
-            env={**os.environ, "PYTHONWARNINGS": "ignore", **environment},
+            env={**os.environ, **environment},
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == "Compared 1 files, 1 links, 1 records\n"
