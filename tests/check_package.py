@@ -63,7 +63,7 @@ def check_old_tools(source, environment):
     # Newer ones of Python have no pip that is as old.
     old = [f"{tool}; python_version < '3.12'" for tool in OLD_TOOLS]
     run(python, "-m", "pip", "install", "-q", *old)
-    run(python, "-m", "pip", "install", "-q", str(source))
+    run(python, "-m", "pip", "install", "-q", f"{source}[scripts]")
     for script in ("kinto-attachment", "kinto-attachment-upload", "kinto-attachment-download"):
         subprocess.run(
             [environment / "bin" / script, "--help"], check=True, stdout=subprocess.DEVNULL

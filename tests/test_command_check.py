@@ -310,9 +310,11 @@ def test_a_file_stays_with_the_copy_when_the_original_is_lost(deployment):
 def test_a_record_is_not_linked_with_a_file_that_is_not_what_it_says(deployment):
     deployment.upload()
     lose_link(deployment)
+    name = deployment.record()["attachment"]["location"]
     change_record(deployment, {**deployment.record()["attachment"], "hash": "0" * 64})
     before = deployment.state()
-    assert deployment.repair() == (1, {"left": [findings.RECORD_WITHOUT_LINK]})
+    assert deployment.check() == (0, {findings.UNMANAGED: [name]})
+    assert deployment.repair() == (0, {})
     assert deployment.state() == before
 
 
@@ -324,8 +326,8 @@ def test_a_file_that_an_unlinked_record_carries_never_goes(deployment):
     deployment.sql(
         "UPDATE objects SET data = jsonb_set(data, '{attachment,hash}', '\"0\"') WHERE id = 'copy'"
     )
-    code, done = deployment.repair("--delete-files", "--any-name")
-    assert (code, done["left"]) == (1, [findings.RECORD_WITHOUT_LINK])
+    done = deployment.repair("--delete-files", "--any-name")
+    assert done == (0, {"mended": [findings.LINK_WITHOUT_RECORD]})
     assert list(deployment.files().values()) == [b"once upon a time"]
 
 
@@ -466,13 +468,13 @@ def test_attachments_that_are_not_in_this_storage_are_counted(deployment):
     assert told[0]["unlocated"] == 2
 
 
-def test_a_record_under_the_base_url_whose_file_and_link_are_gone_is_told(make_deployment):
+def test_a_record_under_the_base_url_whose_file_and_link_are_gone_may_be_made_up(make_deployment):
     deployment = make_deployment(attachment__base_url="https://example.org/")
     deployment.upload()
     name = location(deployment)
     deployment.store.remove(name)
     lose_link(deployment)
-    assert deployment.check() == (1, {findings.RECORD_WITHOUT_FILE: [name]})
+    assert deployment.check() == (0, {findings.UNMANAGED: [name]})
 
 
 def test_all_pages_are_looked_at(deployment, monkeypatch):
@@ -496,6 +498,52 @@ def test_links_on_one_file_are_all_seen(deployment, monkeypatch):
         deployment.copy("first", f"copy{number}")
     code, told = deployment.run("check", "--grace", "0")
     assert (code, told[-1]["links"], told[-1]["records"]) == (0, 8, 8)
+
+
+def test_all_is_found_where_kinto_gives_less_at_once(make_deployment):
+    """Whatever is listed, with links of any age, has more pages than that."""
+    old, new = "https://old.example.org/", "https://new.example.org/"
+    deployment = make_deployment(storage_max_fetch_size="10", attachment__base_url=old)
+    uris = [f"{COLLECTION}/records/r{number}" for number in range(26)]
+    for uri in uris:
+        deployment.upload(uri.rpartition("/")[2])
+    deployment.sql(
+        "UPDATE objects SET parent_id = '__attachments__', data = data - 'attachment' - 'origin' "
+        "WHERE resource_name = 'attachments'"
+    )
+    code, told = deployment.run("relocate", "--base-url", old, new)
+    assert (code, told[-1]["counts"]) == (0, {"relocated": 26})
+    code, found = deployment.check("--hash")
+    assert (code, {kind: len(names) for kind, names in found.items()}) == (
+        0,
+        {findings.OLD_LINK: 26},
+    )
+    assert deployment.repair() == (0, {"mended": [findings.OLD_LINK] * 26})
+    assert deployment.sql("DELETE FROM objects WHERE resource_name = 'attachments'") == 26
+    code, done = deployment.repair()
+    assert (code, done) == (0, {"mended": [findings.RECORD_WITHOUT_LINK] * 26})
+    assert deployment.sql("DELETE FROM objects WHERE resource_name = 'record'") == 26
+    code, done = deployment.repair()
+    assert (code, done) == (0, {"mended": [findings.LINK_WITHOUT_RECORD] * 26})
+    assert (deployment.files(), deployment.check()) == ({}, (0, {}))
+
+
+def test_every_link_of_a_record_is_looked_at(make_deployment):
+    """An earlier plugin may have left many that it should have removed."""
+    deployment = make_deployment(storage_max_fetch_size="2")
+    deployment.upload()
+    for number in range(5):
+        deployment.sql(
+            "INSERT INTO objects (id, parent_id, resource_name, data, deleted) "
+            "SELECT :id, '__attachments__', 'attachments', data - 'attachment' - 'origin' "
+            "|| jsonb_build_object('location', :id), FALSE FROM objects "
+            "WHERE resource_name = 'attachments' AND parent_id != '__attachments__'",
+            id=f"old{number}.txt",
+        )
+    code, found = deployment.check()
+    assert (code, len(found[findings.LINK_WITHOUT_FILE])) == (1, 5)
+    assert deployment.repair() == (0, {"mended": [findings.LINK_WITHOUT_FILE] * 5})
+    assert is_sound(deployment)
 
 
 def test_a_check_beside_running_changes_finds_nothing(serve, database, tmp_path, capsys):

@@ -1,20 +1,17 @@
 """``kinto-attachment check``: compares records, links and files."""
 
-import hashlib
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from kinto_attachment.commands import findings as kinds
+from kinto_attachment.commands.claims import Claims
+from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.findings import Finding, record_of, still_holds
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.names import Names, is_of_heartbeat
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
-from kinto_attachment.storage import StorageError
 
-
-CHUNK_BYTES = 256 * 1024
 
 LINKS = """
 SELECT links.location, links.record, links.attachment, records.location, records.attachment,
@@ -27,12 +24,14 @@ WHERE links.modified < :before
 """
 
 RECORDS = """
-SELECT records.location, records.record, records.size, files.size, files.name IS NULL
+SELECT records.location, records.record, records.size, files.size, files.name IS NULL,
+    links.record IS NULL
 FROM records
 LEFT JOIN links ON links.record = records.record AND links.location = records.location
 LEFT JOIN files ON files.name = records.location
 WHERE (records.modified < :before OR records.modified > :future)
     AND (links.record IS NULL OR files.name IS NULL OR files.size != records.size)
+ORDER BY records.location
 """
 
 UNHELD_FILES = """
@@ -48,6 +47,7 @@ HELD_FILES = """
 SELECT DISTINCT records.location, records.hash, files.size
 FROM records
 JOIN files ON files.name = records.location
+JOIN links ON links.record = records.record AND links.location = records.location
 WHERE files.size = records.size AND records.hash IS NOT NULL
     AND (records.modified < :before OR records.modified > :future)
 """
@@ -89,17 +89,20 @@ def look(
     report: Report,
     grace_seconds: float,
     with_hash: bool = False,
+    any_name: bool = False,
 ) -> Iterator[Finding]:
     """Return all that an inventory shows and that holds on a second look.
 
     :param grace_seconds: how old files, links and records are that are looked at.
+    :param any_name: see :class:`Claims`.
     :raises StorageError: the storage does not answer.
     """
     began = inventory.began
     # Clients may give records a timestamp: one in the future would never grow old.
     ages = {"before": began - grace_seconds, "future": began + grace_seconds}
+    claims = Claims(server, inventory, any_name)
     for suspects in (
-        _records(inventory, ages),
+        _records(inventory, claims, ages),
         _links(server, inventory, ages),
         _unheld_files(server, inventory, ages),
         _releases(inventory, ages),
@@ -108,38 +111,6 @@ def look(
     if with_hash:
         yield from _wrong_hashes(server, inventory, report, ages)
     yield from _unfinished(server, ages)
-
-
-def sha256_of(files: Any, name: str, advance: Callable[[int], None]) -> str:
-    """Return the SHA-256 of a stored file, hexadecimal.
-
-    :param advance: is called with the number of bytes of each chunk that was read.
-    :raises FileNotFoundError: there is none.
-    :raises StorageError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    for chunk in chunks_of(files, name):
-        digest.update(chunk)
-        advance(len(chunk))
-    return digest.hexdigest()
-
-
-def chunks_of(files: Any, name: str) -> Iterator[bytes]:
-    """Return the bytes of a stored file in chunks.
-
-    :raises FileNotFoundError: there is none.
-    :raises StorageError: it cannot be read.
-    """
-    with files.open(name) as stored:
-        while True:
-            try:
-                chunk = stored.read(CHUNK_BYTES)
-            except Exception as error:
-                # Whatever a connection or a disk says in the middle of a file.
-                raise StorageError(f"{name}: {type(error).__name__}: {error}") from error
-            if not chunk:
-                return
-            yield chunk
 
 
 def _links(server, inventory, ages):
@@ -159,9 +130,12 @@ def _links(server, inventory, ages):
             yield Finding(kinds.LINK_WITHOUT_RECORD, location, record)
 
 
-def _records(inventory, ages):
-    for location, record, expected, size, is_missing in inventory.rows(RECORDS, **ages):
-        if is_missing:
+def _records(inventory, claims, ages):
+    for row in inventory.rows(RECORDS, **ages):
+        location, record, expected, size, is_missing, is_unlinked = row
+        if is_unlinked and (doubt := claims.doubt(record, location)):
+            yield Finding(kinds.UNMANAGED, location, record, {"because": doubt})
+        elif is_missing:
             yield Finding(kinds.RECORD_WITHOUT_FILE, location, record)
         elif expected is not None and size != expected:
             sizes = {"size": size, "expected": expected}

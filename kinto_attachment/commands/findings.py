@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kinto_attachment import records
+from kinto_attachment.commands import objects
+from kinto_attachment.commands.objects import are_same
 from kinto_attachment.commands.server import Server
 
 
@@ -25,6 +27,7 @@ WRONG_SIZE = "wrong-size"
 WRONG_HASH = "wrong-hash"
 RELEASE_OVERDUE = "release-overdue"
 
+UNMANAGED = "unmanaged-attachment"
 KEPT_FILE = "kept-file"
 FOREIGN_FILE = "foreign-file"
 OLD_LINK = "old-link"
@@ -43,6 +46,7 @@ MEANINGS = {
     WRONG_SIZE: "the file has another size than its record says",
     WRONG_HASH: "the file has another SHA-256 than its record says",
     RELEASE_OVERDUE: "it was let go, and is still to be deleted",
+    UNMANAGED: "nothing shows that its record ever held it",
     KEPT_FILE: "no record holds it: keep_old_files may have kept it",
     FOREIGN_FILE: "no record holds it, and the settings give no such names",
     OLD_LINK: "an earlier plugin's, without metadata",
@@ -51,7 +55,7 @@ MEANINGS = {
 }
 """Every name, and what it says."""
 
-TOLD_ONLY = (KEPT_FILE, FOREIGN_FILE, OLD_LINK, RELEASE_PENDING, UNFINISHED)
+TOLD_ONLY = (UNMANAGED, KEPT_FILE, FOREIGN_FILE, OLD_LINK, RELEASE_PENDING, UNFINISHED)
 """What is no fault."""
 
 
@@ -109,7 +113,7 @@ def _record_of(server, record_uri):
 
 def links_between(server: Server, finding: Finding) -> list[dict[str, Any]]:
     """Return the links of the finding's record on the finding's file."""
-    links = records.links_of(server.objects, [finding.record_uri])
+    links = objects.links_of(server, [finding.record_uri])
     return [link for link in links if link["location"] == finding.location]
 
 
@@ -137,11 +141,11 @@ def _is_stale(server, finding):
 def _is_different(server, finding):
     before = attachment_of(server, finding.record_uri)
     links = links_between(server, finding)
-    unchanged = attachment_of(server, finding.record_uri) == before
+    unchanged = are_same(attachment_of(server, finding.record_uri), before)
     return (
         unchanged
         and records.locates(before, finding.location)
-        and any(link.get("attachment", before) != before for link in links)
+        and any(not are_same(link.get("attachment", before), before) for link in links)
     )
 
 
@@ -178,6 +182,7 @@ _LOOKS = {
     LINK_WITHOUT_FILE: _is_stale,
     LINK_DIFFERS: _is_different,
     RECORD_WITHOUT_LINK: _is_not_linked,
+    UNMANAGED: _is_not_linked,
     RECORD_WITHOUT_FILE: _is_missing,
     WRONG_SIZE: _is_carried,
     WRONG_HASH: _is_carried,

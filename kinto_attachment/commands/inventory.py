@@ -5,7 +5,6 @@ server goes on while it is filled.
 """
 
 import contextlib
-import json
 import os
 import sqlite3
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 
 from kinto_attachment import records
 from kinto_attachment.commands import objects
+from kinto_attachment.commands.objects import as_text
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
 from kinto_attachment.storage import StoredFile
@@ -122,7 +122,7 @@ class Inventory:
                 location,
                 as_text(attachment),
                 attachment.get("hash") if isinstance(attachment.get("hash"), str) else None,
-                attachment.get("size") if isinstance(attachment.get("size"), int) else None,
+                _size_of(attachment),
                 record["last_modified"] / 1000,
             )
 
@@ -151,6 +151,8 @@ class Inventory:
         return next((location for location, url in urls if url == attachment["location"]), None)
 
 
-def as_text(attachment: Any) -> str:
-    """Return metadata as a text that is the same for equal ones."""
-    return json.dumps(attachment, sort_keys=True)
+def _size_of(attachment):
+    """Return the size that metadata tell, ``None`` where no file has such a one."""
+    size = attachment.get("size")
+    # True is no number here, and what takes more than 64 bits nothing for a database.
+    return size if type(size) is int and 0 <= size < 2**63 else None

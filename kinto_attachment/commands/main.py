@@ -149,7 +149,7 @@ def _add_repair(subparsers):
         "--any-name",
         action="store_true",
         help="with --delete-files: those with other names in these folders, too, as they come with "
-        "randomize = false",
+        "randomize = false; and link such files with records that say all that is true of them",
     )
     parser.set_defaults(run=_run_repair)
 

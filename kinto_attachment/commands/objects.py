@@ -3,7 +3,9 @@
 No transaction stays open from one page to the next: a check may take hours.
 """
 
+import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from kinto.core.storage import Filter, Sort
@@ -35,14 +37,45 @@ def pages_of_records(server: Server) -> Iterator[tuple[str, Page]]:
 def pages_of_links(server: Server) -> Iterator[Page]:
     """Return all links, of any age."""
     for name in records.LINK_NAMES:
-        yield from _by_id(
-            server, name, records.beginning_with(records.LINKS_PARENT), also_by="record_uri"
-        )
+        parent = records.beginning_with(records.LINKS_PARENT)
+        yield from _by_id(partial(_list, server), name, parent, also_by="record_uri")
 
 
 def pages_of_releases(server: Server) -> Iterator[Page]:
     """Return all releases, as they are written down."""
-    yield from _by_id(server, records.RELEASES, records.beginning_with(records.RELEASES_PARENT))
+    parent = records.beginning_with(records.RELEASES_PARENT)
+    yield from _by_id(partial(_list, server), records.RELEASES, parent)
+
+
+def links_of(server: Server, record_uris: list[str]) -> Page:
+    """Return the links of records, of any age, in this transaction."""
+    places = [(records.LINKS, records.LINKS_PARENT + uri, []) for uri in record_uris]
+    among = [Filter("record_uri", set(record_uris), COMPARISON.IN)]
+    places += [(name, records.LINKS_PARENT, among) for name in records.LINK_NAMES]
+    return [
+        link
+        for place in places
+        for page in _by_id(server.objects.list_all, *place)
+        for link in page
+    ]
+
+
+def releases_of(server: Server, location: str) -> Page:
+    """Return the releases that a stored file is written down in, in this transaction."""
+    parent = records.beginning_with(records.RELEASES_PARENT)
+    filters = [Filter("locations", [location], COMPARISON.CONTAINS)]
+    pages = _by_id(server.objects.list_all, records.RELEASES, parent, filters)
+    return [release for page in pages for release in page]
+
+
+def as_text(value: Any) -> str:
+    """Return JSON as a text that is the same for equal values: 1 is neither true nor 1.0."""
+    return json.dumps(value, sort_keys=True)
+
+
+def are_same(one: Any, other: Any) -> bool:
+    """Return whether two values are the same JSON."""
+    return as_text(one) == as_text(other)
 
 
 def _by_time(server, name, parent, filters=()):
@@ -66,18 +99,18 @@ def _by_time(server, name, parent, filters=()):
         bounds[1:] = [Filter("last_modified", page[-1]["last_modified"], COMPARISON.GT)]
 
 
-def _by_id(server, name, parent, also_by=None):
+def _by_id(list_all, name, parent, filters=(), also_by=None):
     """Return pages in the order of the primary key.
 
+    :param list_all: that of Kinto's storage, which may give less than it is asked for.
     :param also_by: what tells objects of one id apart.
     """
-    filters, rules = [], None
+    after, rules = [], None
     sorting = [Sort("id", 1), *([Sort(also_by, 1)] if also_by else [])]
-    while page := _list(
-        server,
+    while page := list_all(
         name,
         parent,
-        filters=filters,
+        filters=[*filters, *after],
         sorting=sorting,
         pagination_rules=rules,
         limit=records.PAGE_SIZE,
@@ -85,7 +118,7 @@ def _by_id(server, name, parent, also_by=None):
         yield page
         last = page[-1]
         # The first for the index, the second for what follows within one id.
-        filters = [Filter("id", last["id"], COMPARISON.MIN)]
+        after = [Filter("id", last["id"], COMPARISON.MIN)]
         rules = [[Filter("id", last["id"], COMPARISON.GT)]]
         if also_by:
             rules.append(

@@ -14,6 +14,7 @@ from kinto.core.utils import COMPARISON
 from kinto_attachment import records
 from kinto_attachment.commands import objects
 from kinto_attachment.commands.findings import record_of
+from kinto_attachment.commands.objects import are_same
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server, first_line
 
@@ -134,7 +135,7 @@ def _moves(server, pages, bases):
         if not candidates:
             continue
         with server.reading():
-            links = records.links_of(server.objects, list(candidates))
+            links = objects.links_of(server, list(candidates))
         for record_uri, record in candidates.items():
             own = [link for link in links if link["record_uri"] == record_uri]
             move = _move(collection_uri, record, own, bases)
@@ -193,7 +194,7 @@ def _read_again(server, move, bases):
     """Return the move as it is now, or ``None`` where there is none to be made any more."""
     record = record_of(server, move.record_uri)
     with server.reading():
-        links = records.links_of(server.objects, [move.record_uri])
+        links = objects.links_of(server, [move.record_uri])
     return record and _move(move.collection_uri, record, links, bases)
 
 
@@ -217,7 +218,8 @@ def _write_move(server, move):
         "record", move.collection_uri, record["id"], {**record, "attachment": attachment}
     )
     for link in move.links:
-        if link["location"] == move.location and link.get("attachment") == record["attachment"]:
+        is_of_record = are_same(link.get("attachment"), record["attachment"])
+        if link["location"] == move.location and is_of_record:
             records.add_link(
                 server.objects, move.record_uri, move.location, attachment, link.get("origin")
             )

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from kinto_attachment import records
-from kinto_attachment.commands import check
+from kinto_attachment.commands import check, objects
 from kinto_attachment.commands import findings as kinds
+from kinto_attachment.commands.claims import Claims
+from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.findings import Finding, attachment_of, links_between, still_holds
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.names import Names
+from kinto_attachment.commands.objects import are_same
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
 from kinto_attachment.storage import StorageError
@@ -32,7 +35,7 @@ class Choices(NamedTuple):
     """What the operator allows.
 
     :ivar delete_files: files without link that have a random name.
-    :ivar any_name: those with another name, too.
+    :ivar any_name: those with another name, too, and links on them.
     """
 
     delete_files: bool
@@ -49,7 +52,9 @@ def run(
     is_fine = True
     with Inventory(server, report) as inventory:
         repair = _Repair(server, inventory, choices)
-        for finding in check.look(server, inventory, report, grace_seconds):
+        for finding in check.look(
+            server, inventory, report, grace_seconds, any_name=choices.any_name
+        ):
             if finding.is_wrong or finding.kind == kinds.OLD_LINK:
                 is_mended = _mend(repair, finding, report, dry_run)
                 is_fine = is_fine and (is_mended or not finding.is_wrong)
@@ -83,6 +88,7 @@ class _Repair:
         self._inventory = inventory
         self._choices = choices
         self._names = Names(server.settings)
+        self._claims = Claims(server, inventory, choices.any_name)
         self._remedies = {
             kinds.FILE_WITHOUT_LINK: self._for_file_without_link,
             kinds.HEARTBEAT_LEFT: self._for_heartbeat_left,
@@ -153,13 +159,13 @@ class _Repair:
 
     def _for_record_without_link(self, finding):
         attachment = self._verified_attachment(finding)
-        return Remedy("the link is made", lambda: self._link(finding, attachment))
+        twin = self._claims.twin(finding.record_uri, finding.location)
+        return Remedy("the link is made", lambda: self._make_link(finding, attachment, twin))
 
     def _for_different_link(self, finding):
         attachment = self._verified_attachment(finding)
-        return Remedy(
-            "the link gets the record's metadata", lambda: self._link(finding, attachment)
-        )
+        effect = "the link gets the record's metadata"
+        return Remedy(effect, lambda: self._renew_link(finding, attachment))
 
     def _verified_attachment(self, finding):
         """Return the record's metadata.
@@ -170,26 +176,51 @@ class _Repair:
         if not records.locates(attachment, finding.location):
             raise Untouched("the record has changed meanwhile")
         read = []
-        actual = check.sha256_of(self.server.files, finding.location, read.append)
-        if (attachment.get("hash"), attachment.get("size")) != (actual, sum(read)):
+        actual = sha256_of(self.server.files, finding.location, read.append)
+        claimed = [attachment.get("hash"), attachment.get("size")]
+        if not are_same(claimed, [actual, sum(read)]):
             raise Untouched("the size or the SHA-256 in the record is not that of the file")
         return attachment
 
-    def _link(self, finding, attachment):
+    def _make_link(self, finding, attachment, twin):
+        with self.server.transaction():
+            origin = self._locked_origin(finding, attachment, twin) if twin else None
+            if not twin and self._is_known(finding.location):
+                raise Untouched("the file was linked or let go meanwhile")
+            self._add_link(finding, attachment, origin)
+
+    def _locked_origin(self, finding, attachment, twin):
+        """Return where the file of a twin was uploaded to. The twin holds it from now on."""
+        for link in objects.links_of(self.server, [twin]):
+            said = link.get("attachment") or attachment_of(self.server, twin)
+            is_twin = link["location"] == finding.location and are_same(said, attachment)
+            if is_twin and records.lock_link(self.server.objects, link):
+                return link.get("origin") or link["collection_uri"]
+        raise Untouched("the record that it copies has changed meanwhile")
+
+    def _is_known(self, location):
+        linked = not records.without_links(self.server.objects, [location])
+        return linked or bool(records.releases_of(self.server.objects, location))
+
+    def _renew_link(self, finding, attachment):
         with self.server.transaction():
             links = links_between(self.server, finding)
-            if attachment_of(self.server, finding.record_uri) != attachment:
-                raise Untouched("the record has changed meanwhile")
             origin = next((link["origin"] for link in links if "origin" in link), None)
-            records.add_link(
-                self.server.objects, finding.record_uri, finding.location, attachment, origin
-            )
+            self._add_link(finding, attachment, origin)
+
+    def _add_link(self, finding, attachment, origin):
+        if not are_same(attachment_of(self.server, finding.record_uri), attachment):
+            raise Untouched("the record has changed meanwhile")
+        records.add_link(
+            self.server.objects, finding.record_uri, finding.location, attachment, origin
+        )
 
     def _for_old_link(self, finding):
         query = "SELECT size FROM files WHERE name = :name"
         sizes = [size for (size,) in self._inventory.rows(query, name=finding.location)]
         attachment = (kinds.record_of(self.server, finding.record_uri) or {}).get("attachment")
-        if not records.locates(attachment, finding.location) or sizes != [attachment.get("size")]:
+        is_carried = records.locates(attachment, finding.location)
+        if not is_carried or not are_same([attachment.get("size")], sizes):
             raise Untouched("the file has another size than its record says")
         return Remedy("the link gets metadata", lambda: self._complete(finding, attachment))
 
@@ -198,7 +229,8 @@ class _Repair:
             links = links_between(self.server, finding)
             # First: it waits for whoever is removing them.
             removed = records.remove_links(self.server.objects, links)
-            if not removed or attachment_of(self.server, finding.record_uri) != attachment:
+            carried = attachment_of(self.server, finding.record_uri)
+            if not removed or not are_same(carried, attachment):
                 raise Untouched("the record has changed meanwhile")
             records.add_link(self.server.objects, finding.record_uri, finding.location, attachment)
 

@@ -24,12 +24,14 @@ class Server:
     """What a command needs of a server.
 
     :ivar objects: Kinto's storage: records, links, releases.
+    :ivar permissions: Kinto's permission backend.
     :ivar files: the storage of the attachments.
     :ivar settings: the plugin's.
     :ivar releases: what deletes the files that nobody holds any more.
     """
 
     objects: Any
+    permissions: Any
     files: Any
     settings: Any
     releases: Any
@@ -65,6 +67,7 @@ def open_server(ini: str) -> Server:
         )
     server = Server(
         registry.storage,
+        registry.permission,
         registry.attachment_storage,
         registry.attachment_settings,
         registry.attachment_releases,

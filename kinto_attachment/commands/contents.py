@@ -1,0 +1,42 @@
+"""The bytes of stored files, read in chunks."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kinto_attachment.storage import StorageError
+
+
+CHUNK_BYTES = 256 * 1024
+
+
+def sha256_of(files: Any, name: str, advance: Callable[[int], object] = lambda _size: None) -> str:
+    """Return the SHA-256 of a stored file, hexadecimal.
+
+    :param advance: is called with the number of bytes of each chunk that was read.
+    :raises FileNotFoundError: there is none.
+    :raises StorageError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    for chunk in chunks_of(files, name):
+        digest.update(chunk)
+        advance(len(chunk))
+    return digest.hexdigest()
+
+
+def chunks_of(files: Any, name: str) -> Iterator[bytes]:
+    """Return the bytes of a stored file in chunks.
+
+    :raises FileNotFoundError: there is none.
+    :raises StorageError: it cannot be read.
+    """
+    with files.open(name) as stored:
+        while True:
+            try:
+                chunk = stored.read(CHUNK_BYTES)
+            except Exception as error:
+                # Whatever a connection or a disk says in the middle of a file.
+                raise StorageError(f"{name}: {type(error).__name__}: {error}") from error
+            if not chunk:
+                return
+            yield chunk
