@@ -71,11 +71,13 @@ class StoredFile:
 
     :ivar size: in bytes, ``None`` where the storage does not tell it.
     :ivar modified: when it was written, in seconds since 1970.
+    :ivar is_dated: whether it was not published after ``modified``, as far as the storage tells.
     """
 
     name: str
     size: int | None
     modified: float
+    is_dated: bool = True
 
 
 def stored_name(

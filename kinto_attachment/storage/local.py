@@ -268,6 +268,8 @@ class LocalStagedFile:
         """
         with _storage_errors():
             self._file.flush()
+            # An upload may take hours, and its age counts from now.
+            os.utime(self._file.fileno())
             self._file_system.sync(self._file.fileno())
             name = self._publish(self._path)
             self._is_published = True

@@ -361,8 +361,12 @@ class S3Storage(S3FileStorage):
         markers = {"ContinuationToken": "NextContinuationToken"}
         for page in self._pages("list_objects_v2", markers, parameters):
             for stored in page.get("Contents", ()):
+                name, size = self.field(stored, "Key"), self.field(stored, "Size")
                 modified = self.field(stored, "LastModified").timestamp()
-                yield StoredFile(self.field(stored, "Key"), self.field(stored, "Size"), modified)
+                # For a multipart upload, Amazon tells when it began ("Working with object
+                # metadata", System-defined object metadata).
+                is_dated = "-" not in stored.get("ETag", "-")
+                yield StoredFile(name, size, modified, is_dated)
 
     def _uploads(self):
         markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}

@@ -95,7 +95,11 @@ class SpooledStorage:
         :raises io.UnsupportedOperation: the backend does not tell how to.
         """
         if hasattr(self.backend, "files"):
-            return self.backend.files()
+            # What its dates mean, nobody knows.
+            return (
+                StoredFile(file.name, file.size, file.modified, is_dated=False)
+                for file in self.backend.files()
+            )
         return files_in(self._path(""), self._folders)
 
     def unfinished(self) -> Iterator[StoredFile]:
