@@ -1,18 +1,24 @@
 """What ``kinto-attachment check`` finds, and ``repair`` mends."""
 
+import dataclasses
 import hashlib
 import json
 import os
 import random
 import threading
+import time
 import uuid
 from types import SimpleNamespace
 
 import pytest
 import requests
 
-from kinto_attachment.commands import findings
+from kinto_attachment import records
+from kinto_attachment.commands import findings, repair
 from kinto_attachment.commands.inventory import Inventory
+from kinto_attachment.storage import StoredFile
+from kinto_attachment.storage.s3 import S3Storage
+from kinto_attachment.storage.spooled import SpooledStorage
 from tests.command_support import COLLECTION, Deployment
 from tests.s3_support import eventually
 from tests.support import ALICE, RECORD, App, postgresql_backends
@@ -441,6 +447,83 @@ def test_an_upload_that_goes_on_is_told_and_left(either):
     assert staged.publish() == ORPHAN
     assert either.files()[ORPHAN] == b"x" * 11 * 1024**2
     either.store.remove(ORPHAN)
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_the_age_of_a_file_counts_from_publishing(deployment, size):
+    """The last byte of an upload may come long before its form ends."""
+    deployment.upload()
+    staged = deployment.app.registry.attachment_storage.stage(ORPHAN, "text/plain", unique=True)
+    staged.write(b"x" * size)
+    (path,) = (deployment.app.folder / ".staging").iterdir()
+    os.utime(path, (0, 0))
+    staged.publish()
+    assert deployment.run("repair", "--delete-files")[0] == 0
+    assert ORPHAN in deployment.files()
+
+
+LARGE = b"x" * 11 * 1024**2
+
+
+@pytest.fixture
+def amazon(make_deployment, bucket, monkeypatch):
+    """A deployment on S3 that dates a multipart upload by its beginning, three hours ago."""
+    objects = S3Storage._objects
+
+    def dated_as_by_amazon(storage, **options):
+        for stored in objects(storage, **options):
+            is_multipart = stored.name == ORPHAN
+            assert stored.is_dated is not is_multipart
+            age = 3 * 3600 if is_multipart else 0
+            yield dataclasses.replace(stored, modified=stored.modified - age)
+
+    monkeypatch.setattr(S3Storage, "_objects", dated_as_by_amazon)
+    deployment = make_deployment(S3(bucket))
+    deployment.upload()
+    staged = deployment.app.registry.attachment_storage.stage(ORPHAN, "text/plain", unique=True)
+    staged.write(LARGE)
+    staged.publish()
+    return deployment
+
+
+def test_a_file_of_unknown_age_stays_where_its_transaction_ends_within_the_grace_period(
+    amazon, monkeypatch
+):
+    waited = []
+    begun = time.monotonic()
+
+    def commit(old_at):
+        waited.append(old_at - begun)
+        with amazon.committing():
+            uri = f"{COLLECTION}/records/late"
+            records.add_link(amazon.app.registry.storage, uri, ORPHAN, {"location": ORPHAN})
+
+    monkeypatch.setattr(repair, "_sleep_until", commit)
+    code, told = amazon.run("repair", "--delete-files")
+    assert (code, [one["what"] for one in told]) == (0, ["waiting", "summary"])
+    assert 3600 <= waited[0] < 3660
+    assert amazon.files()[ORPHAN] == LARGE
+
+
+def test_a_file_of_unknown_age_goes_when_it_was_seen_for_the_grace_period(amazon, monkeypatch):
+    monkeypatch.setattr(repair, "_sleep_until", lambda old_at: None)
+    code, told = amazon.run("repair", "--delete-files")
+    assert (code, [one["what"] for one in told]) == (0, ["waiting", "mended", "summary"])
+    assert list(amazon.files().values()) == [b"once upon a time"]
+
+
+def test_nobody_waits_who_deletes_nothing(amazon, monkeypatch):
+    monkeypatch.setattr(repair, "_sleep_until", lambda old_at: pytest.fail("it waits"))
+    assert amazon.run("repair")[0] == 1
+    assert amazon.run("repair", "--delete-files", "--dry-run")[0] == 1
+    assert ORPHAN in amazon.files()
+
+
+def test_the_dates_of_an_unknown_backend_prove_nothing():
+    listed = StoredFile(ORPHAN, 3, 0.0)
+    backend = SimpleNamespace(files=lambda: [listed])
+    (stored,) = SpooledStorage(backend).files()
+    assert stored == dataclasses.replace(listed, is_dated=False)
 
 
 YOUNG = [kind for kind in [*BREAKAGES, *LOSSES] if kind != findings.RELEASE_OVERDUE]

@@ -5,6 +5,7 @@ server goes on while it is filled.
 """
 
 import contextlib
+import math
 import os
 import sqlite3
 import tempfile
@@ -24,8 +25,9 @@ SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -32000;
-CREATE TABLE files (name TEXT PRIMARY KEY, size INTEGER, modified REAL) WITHOUT ROWID;
-CREATE TABLE others (name TEXT PRIMARY KEY, size INTEGER, modified REAL) WITHOUT ROWID;
+CREATE TABLE files (name TEXT PRIMARY KEY, size INTEGER, modified REAL, is_dated INTEGER)
+    WITHOUT ROWID;
+CREATE TABLE others (name TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID;
 CREATE TABLE links (
     record TEXT, location TEXT, attachment TEXT, modified REAL, PRIMARY KEY (record, location)
 ) WITHOUT ROWID;
@@ -45,6 +47,7 @@ class Inventory:
     """The database, filled: use it as a context.
 
     :ivar began: when, in seconds since 1970: what is younger was not looked at.
+    :ivar listed: when all files had been listed, on the monotonic clock.
     :ivar unlocated: how many records have an attachment that is not one of this storage's.
     """
 
@@ -55,6 +58,7 @@ class Inventory:
         path = os.path.join(self._folder.name, "inventory.sqlite")
         self._database = sqlite3.connect(path, isolation_level=None)
         self.began = time.time()
+        self.listed = math.inf
         self.unlocated = 0
 
     def __enter__(self) -> "Inventory":
@@ -80,12 +84,14 @@ class Inventory:
 
     def add_others(self, files: Iterable[StoredFile]) -> None:
         """Add the files of another storage."""
-        self._insert("others", ((file.name, file.size, file.modified) for file in files))
+        self._insert("others", ((file.name, file.size) for file in files))
 
     def _fill(self):
         self._database.executescript(SCHEMA)
         files = self._report.watched("files", self._server.files.files())
-        self._insert("files", ((file.name, file.size, file.modified) for file in files))
+        rows = ((file.name, file.size, file.modified, file.is_dated) for file in files)
+        self._insert("files", rows)
+        self.listed = time.monotonic()
         self._insert("links", self._links())
         self._insert("records", self._records())
         self._insert("releases", self._releases())

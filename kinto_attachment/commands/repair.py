@@ -1,5 +1,7 @@
 """``kinto-attachment repair``: mends what a check finds, as far as it can be proved to be ours."""
 
+import math
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -52,14 +54,42 @@ def run(
     is_fine = True
     with Inventory(server, report) as inventory:
         repair = _Repair(server, inventory, choices)
-        for finding in check.look(
-            server, inventory, report, grace_seconds, any_name=choices.any_name
-        ):
-            if finding.is_wrong or finding.kind == kinds.OLD_LINK:
-                is_mended = _mend(repair, finding, report, dry_run)
-                is_fine = is_fine and (is_mended or not finding.is_wrong)
+        found = check.look(server, inventory, report, grace_seconds, any_name=choices.any_name)
+        findings = (one for one in found if one.is_wrong or one.kind == kinds.OLD_LINK)
+        if not dry_run:
+            findings = _old_enough(repair, findings, report, inventory.listed + grace_seconds)
+        for finding in findings:
+            is_mended = _mend(repair, finding, report, dry_run)
+            is_fine = is_fine and (is_mended or not finding.is_wrong)
         check.end(report, inventory)
     return is_fine
+
+
+def _old_enough(repair, findings, report, old_at):
+    """Return findings, those last of whose file only this command knows that it is not young.
+
+    :param old_at: when all files that were listed are old enough, on the monotonic clock.
+    """
+    young = []
+    for finding in findings:
+        if repair.deletes_undated(finding) and time.monotonic() < old_at:
+            young.append(finding)
+        else:
+            yield finding
+    if young:
+        seconds = math.ceil(old_at - time.monotonic())
+        report.note(
+            f"Waiting {seconds} seconds (--grace), since {len(young)} files may have been stored "
+            "just now, whatever their dates say",
+            what="waiting",
+            seconds=seconds,
+        )
+        _sleep_until(old_at)
+    yield from (finding for finding in young if still_holds(repair.server, finding))
+
+
+def _sleep_until(monotonic):
+    time.sleep(max(0, monotonic - time.monotonic()))
 
 
 def _mend(repair, finding, report, dry_run):
@@ -109,6 +139,17 @@ class _Repair:
         if finding.kind not in self._remedies:
             raise Untouched("attach the file again, or bring it back from a backup")
         return self._remedies[finding.kind](finding)
+
+    def deletes_undated(self, finding: Finding) -> bool:
+        """Return whether a file is about to be deleted that may be younger than its date says."""
+        if finding.kind != kinds.FILE_WITHOUT_LINK:
+            return False
+        try:
+            self.remedy(finding)
+        except Untouched:
+            return False
+        query = "SELECT 1 FROM files WHERE name = :name AND NOT is_dated"
+        return any(self._inventory.rows(query, name=finding.location))
 
     def _for_file_without_link(self, finding):
         if not self._choices.delete_files:

@@ -37,6 +37,10 @@ class Report:
         self.counts[what] += 1
         self._print(line, {"what": what, **details})
 
+    def note(self, line: str, **details: Any) -> None:
+        """Tell something that is not counted."""
+        self._print(line, details)
+
     def watched(self, what: str, items: Iterable[Any]) -> Iterator[Any]:
         """Return the items, while a bar counts them."""
         self.begin(what, unit=f" {what}")
