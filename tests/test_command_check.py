@@ -16,7 +16,7 @@ import requests
 from kinto_attachment import records
 from kinto_attachment.commands import findings, repair
 from kinto_attachment.commands.inventory import Inventory
-from kinto_attachment.storage import StoredFile
+from kinto_attachment.storage import StorageError, StoredFile
 from kinto_attachment.storage.s3 import S3Storage
 from kinto_attachment.storage.spooled import SpooledStorage
 from tests.command_support import COLLECTION, Deployment
@@ -447,6 +447,31 @@ def test_an_upload_that_goes_on_is_told_and_left(either):
     assert staged.publish() == ORPHAN
     assert either.files()[ORPHAN] == b"x" * 11 * 1024**2
     either.store.remove(ORPHAN)
+
+
+def test_a_store_that_lists_no_unfinished_uploads_is_told_and_no_fault(deployment, monkeypatch):
+    deployment.upload()
+    lose_link(deployment)
+    storage = deployment._open_once(deployment.ini).files
+
+    def unfinished():
+        yield StoredFile(".staging/a", 1, 0.0)
+        raise StorageError("not implemented")
+
+    monkeypatch.setattr(storage, "unfinished", unfinished)
+    code, told = deployment.run("check", "--grace", "0")
+    assert (code, [one["what"] for one in told]) == (
+        1,
+        [
+            findings.RECORD_WITHOUT_LINK,
+            findings.UNFINISHED,
+            findings.UNFINISHED_UNKNOWN,
+            "summary",
+        ],
+    )
+    assert told[2]["because"] == "not implemented"
+    assert deployment.repair() == (0, {"mended": [findings.RECORD_WITHOUT_LINK]})
+    assert list(deployment.check()[1]) == [findings.UNFINISHED, findings.UNFINISHED_UNKNOWN]
 
 
 @pytest.mark.parametrize("size", [0, 100_000])

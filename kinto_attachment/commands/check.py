@@ -11,6 +11,7 @@ from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.names import Names, is_of_heartbeat
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
+from kinto_attachment.storage import StorageError
 
 
 LINKS = """
@@ -188,8 +189,16 @@ def _with_hash(server, inventory, location, expected, actual):
 
 
 def _unfinished(server, ages):
+    try:
+        yield from _unfinished_before(server, ages["before"])
+    except StorageError as error:
+        # Not every store lists them. What is compared does not depend on it.
+        yield Finding(kinds.UNFINISHED_UNKNOWN, str(server.files), details={"because": str(error)})
+
+
+def _unfinished_before(server, before):
     for upload in server.files.unfinished():
-        if upload.modified >= ages["before"]:
+        if upload.modified >= before:
             continue
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(upload.modified))
         details = {"size": upload.size} if upload.size is not None else {}

@@ -33,6 +33,7 @@ FOREIGN_FILE = "foreign-file"
 OLD_LINK = "old-link"
 RELEASE_PENDING = "release-pending"
 UNFINISHED = "unfinished-upload"
+UNFINISHED_UNKNOWN = "unfinished-uploads-unknown"
 
 MEANINGS = {
     FILE_WITHOUT_LINK: "no record holds it",
@@ -52,10 +53,19 @@ MEANINGS = {
     OLD_LINK: "an earlier plugin's, without metadata",
     RELEASE_PENDING: "it was let go, and is about to be deleted",
     UNFINISHED: "it is being received, or was when its server was killed",
+    UNFINISHED_UNKNOWN: "the storage does not list its unfinished uploads",
 }
 """Every name, and what it says."""
 
-TOLD_ONLY = (UNMANAGED, KEPT_FILE, FOREIGN_FILE, OLD_LINK, RELEASE_PENDING, UNFINISHED)
+TOLD_ONLY = (
+    UNMANAGED,
+    KEPT_FILE,
+    FOREIGN_FILE,
+    OLD_LINK,
+    RELEASE_PENDING,
+    UNFINISHED,
+    UNFINISHED_UNKNOWN,
+)
 """What is no fault."""
 
 
