@@ -474,6 +474,40 @@ def test_a_store_that_lists_no_unfinished_uploads_is_told_and_no_fault(deploymen
     assert list(deployment.check()[1]) == [findings.UNFINISHED, findings.UNFINISHED_UNKNOWN]
 
 
+@pytest.mark.parametrize("command", ["repair", "relocate", "check"])
+def test_a_database_that_goes_away_is_told_in_a_line(
+    postgresql, tmp_path, capsys, monkeypatch, command
+):
+    app = App(tmp_path / "files", **postgresql_backends(postgresql()))
+    app.create_collection()
+    deployment = Deployment(app, tmp_path, app.files, capsys)
+    deployment.upload()
+    deployment._open_once(deployment.ini)
+    arguments = {"repair": ["--grace", "0"], "relocate": ["--base-url", "", NOWHERE]}
+    if command == "repair":
+        lose_link(deployment)
+    name = {"check": "possible_locations"}.get(command, "add_link")
+    original = getattr(records, name)
+
+    def then_lost(*args):
+        result = original(*args)
+        deployment.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid != pg_backend_pid()"
+        )
+        return result
+
+    monkeypatch.setattr(records, name, then_lost)
+    code, told = deployment.run(command, *arguments.get(command, []))
+    assert (code, told[-1]["what"]) == (1, "summary" if command == "relocate" else "failure")
+    message = told[0]["reason"] if command == "relocate" else told[-1]["message"]
+    assert "connection" in message
+    assert len(message.splitlines()) == 1
+
+
+NOWHERE = "https://new.example.org/"
+
+
 @pytest.mark.parametrize("size", [0, 100_000])
 def test_the_age_of_a_file_counts_from_publishing(deployment, size):
     """The last byte of an upload may come long before its form ends."""

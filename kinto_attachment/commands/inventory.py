@@ -75,8 +75,15 @@ class Inventory:
 
     def rows(self, query: str, **values: Any) -> Iterator[tuple]:
         """Return what the database answers, row by row."""
-        with contextlib.closing(self._database.execute(query, values)) as cursor:
-            yield from cursor
+        cursor = self._database.execute(query, values)
+        try:
+            # (`yield from` would close the cursor by itself.)
+            for row in cursor:  # noqa: UP028
+                yield row
+        finally:
+            # Where an error has closed the database, its cursors are closed as well.
+            with contextlib.suppress(sqlite3.ProgrammingError):
+                cursor.close()
 
     def count(self, table: str) -> int:
         """Return how many rows there are in a table."""

@@ -11,8 +11,12 @@ from typing import Any
 import transaction
 from kinto.core.storage import memory
 from kinto.core.storage.exceptions import BackendError
+from kinto.core.utils import sqlalchemy
 from pyramid.exceptions import ConfigurationError
 from pyramid.paster import bootstrap
+
+
+DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError,) if sqlalchemy else ()
 
 
 class Unusable(Exception):
@@ -38,9 +42,18 @@ class Server:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what is done inside, or undo it."""
-        with transaction.manager:
-            yield
+        """Commit what is done inside, or undo it.
+
+        :raises BackendError: it cannot be committed. (Kinto gives its errors this form, but for
+            those of the commit.)
+        """
+        try:
+            with transaction.manager:
+                yield
+        except DATABASE_ERRORS as error:
+            # A failed commit leaves its transaction behind, and nothing would begin in this thread.
+            transaction.abort()
+            raise BackendError(original=error) from error
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
