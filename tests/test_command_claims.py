@@ -184,6 +184,7 @@ UNPROVED = {
     "another extension": (f"{RANDOM}.txt", {"filename": "story.html"}),
     "another file": (f"{RANDOM}.txt", {"hash": "0" * 64}),
     "a part of the metadata": (f"{RANDOM}.txt", {"mimetype": None}),
+    "a size that no database knows": (f"{RANDOM}.txt", {"size": 10**30}),
     "a folder that is not the plugin's": (f"elsewhere/{RANDOM}.txt", {}),
 }
 

@@ -13,13 +13,13 @@ from pyramid.authorization import Authenticated, Everyone
 
 from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.findings import attachment_of
-from kinto_attachment.commands.inventory import Inventory
+from kinto_attachment.commands.inventory import Inventory, size_of
 from kinto_attachment.commands.names import Names
 from kinto_attachment.commands.server import Server
 
 
-FIELDS = {"filename": str, "hash": str, "location": str, "mimetype": str, "size": int}
-"""What the server writes about a file."""
+TEXTS = ("filename", "hash", "location", "mimetype")
+"""What the server writes about a file, beside its size."""
 
 TWINS = """
 SELECT links.record
@@ -144,7 +144,9 @@ class Claims:
 
 
 def _is_complete(attachment: Any) -> bool:
-    """Return whether metadata have what the server writes. (True is no size.)"""
-    return isinstance(attachment, dict) and all(
-        type(attachment.get(name)) is type_ for name, type_ in FIELDS.items()
+    """Return whether metadata have what the server writes."""
+    return (
+        isinstance(attachment, dict)
+        and all(isinstance(attachment.get(name), str) for name in TEXTS)
+        and size_of(attachment) is not None
     )

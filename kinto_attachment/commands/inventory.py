@@ -135,7 +135,7 @@ class Inventory:
                 location,
                 as_text(attachment),
                 attachment.get("hash") if isinstance(attachment.get("hash"), str) else None,
-                _size_of(attachment),
+                size_of(attachment),
                 record["last_modified"] / 1000,
             )
 
@@ -164,7 +164,7 @@ class Inventory:
         return next((location for location, url in urls if url == attachment["location"]), None)
 
 
-def _size_of(attachment):
+def size_of(attachment: dict[str, Any]) -> int | None:
     """Return the size that metadata tell, ``None`` where no file has such a one."""
     size = attachment.get("size")
     # True is no number here, and what takes more than 64 bits nothing for a database.
