@@ -88,7 +88,7 @@ fuzz: $(VENV)/installed
 	$(BIN)/python -m tests.fuzz_uploads
 
 walk: $(VENV)/installed
-	KINTO_ATTACHMENT_WALKS=200 $(BIN)/pytest -s tests/test_walk.py
+	WALKS=200 $(BIN)/pytest -s tests/test_walk.py
 
 races: $(VENV)/installed
 	RACE_ROUNDS=20 $(BIN)/pytest tests/test_races.py

@@ -21,7 +21,7 @@ from kinto.core.events import ResourceChanged
 from tests.support import ALICE, App, file_part, postgresql_backends
 
 
-WALKS = int(os.environ.get("KINTO_ATTACHMENT_WALKS", "5"))
+WALKS = int(os.environ.get("WALKS", "5"))
 STEPS = 40
 """How many walks, of how many steps each: ``make walk`` takes more."""
 
@@ -277,7 +277,7 @@ def test_nothing_is_lost_and_nothing_left_wherever_a_walk_goes(postgresql, tmp_p
             settings=settings(
                 max_examples=WALKS,
                 stateful_step_count=STEPS,
-                derandomize="KINTO_ATTACHMENT_WALKS" not in os.environ,
+                derandomize="WALKS" not in os.environ,
                 deadline=None,
                 # The steps are printed as they were: to find fewer takes many walks.
                 phases=[Phase.generate],

@@ -60,14 +60,6 @@ def links_of(server: Server, record_uris: list[str]) -> Page:
     ]
 
 
-def releases_of(server: Server, location: str) -> Page:
-    """Return the releases that a stored file is written down in, in this transaction."""
-    parent = records.beginning_with(records.RELEASES_PARENT)
-    filters = [Filter("locations", [location], COMPARISON.CONTAINS)]
-    pages = _by_id(server.objects.list_all, records.RELEASES, parent, filters)
-    return [release for page in pages for release in page]
-
-
 def as_text(value: Any) -> str:
     """Return JSON as a text that is the same for equal values: 1 is neither true nor 1.0."""
     return json.dumps(value, sort_keys=True)
