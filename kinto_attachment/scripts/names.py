@@ -12,10 +12,12 @@ from kinto_attachment.scripts.common import Failure
 NOT_SENT_AS_IT_IS = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\\]"
     r"|%(?=0A|0D|22)"
+    r"|=(?=\?)"
     r"|^\s|\s$"
 )
 """What servers leave out of a filename (control characters, marks of direction, space at the ends),
-or take for something else (``\\`` for a path, ``%22`` for the ``"`` that forms encode so)."""
+or take for something else (``\\`` for a path, ``%22`` for the ``"`` that forms encode so, ``=?`` for
+the beginning of an encoded word, RFC 2047)."""
 
 
 def record_id(name: str) -> str:
