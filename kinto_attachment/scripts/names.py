@@ -16,8 +16,8 @@ NOT_SENT_AS_IT_IS = re.compile(
     r"|^\s|\s$"
 )
 """What servers leave out of a filename (control characters, marks of direction, space at the ends),
-or take for something else (``\\`` for a path, ``%22`` for the ``"`` that forms encode so, ``=?`` for
-the beginning of an encoded word, RFC 2047)."""
+or take for something else (``\\`` for a path, ``%22`` for the ``"`` that forms encode so, ``=?``
+for the beginning of an encoded word, RFC 2047)."""
 
 
 def record_id(name: str) -> str:
