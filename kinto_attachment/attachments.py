@@ -5,7 +5,6 @@ Here bytes, files and records meet, in the one safe order.
 
 import contextlib
 import copy
-import json
 from collections import defaultdict
 from dataclasses import asdict
 
@@ -268,20 +267,15 @@ def _refuse_forgery(record_uri, change):
         # Changed without a request of its own. What Kinto tells as the old one is what it was, but
         # for a merge patch, and links of earlier plugins do not tell.
         links = _seen().of[record_uri]
-        unchanged = _same(old, new) and not any("attachment" in link for link in links)
+        unchanged = records.are_same(old, new) and not any("attachment" in link for link in links)
     else:
         unchanged = _is_among(new, allowed)
     if not unchanged and not _has_source(change["writer"], record_uri, new):
         raise errors.metadata_locked()
 
 
-def _same(one, other):
-    """Return whether two values are the same JSON. (To Python, 1 equals ``true`` and 1.0.)"""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
 def _is_among(value, others):
-    return any(_same(value, other) for other in others)
+    return any(records.are_same(value, other) for other in others)
 
 
 def _is_of_ours(record_uri, old, new):
@@ -297,7 +291,7 @@ def _is_of_ours(record_uri, old, new):
     earlier = [old, *seen.allowed.get(record_uri, ())]
     if any(records.locates(one, location) for one in earlier for location in locations):
         return True
-    return _same(old, new) and bool(seen.at_start[record_uri])
+    return records.are_same(old, new) and bool(seen.at_start[record_uri])
 
 
 def _settle(writer, record_uri, attachment, links):
@@ -305,7 +299,7 @@ def _settle(writer, record_uri, attachment, links):
     kept = [link for link in links if records.locates(attachment, link["location"])]
     storage = writer.registry.storage
     for link in kept:
-        is_changed = not _same(link.get("attachment", attachment), attachment)
+        is_changed = not records.are_same(link.get("attachment", attachment), attachment)
         # If not permitted, an earlier change in this transaction is at fault and will be refused.
         if is_changed and _may_have(writer, record_uri, attachment):
             records.add_link(storage, record_uri, link["location"], attachment, link.get("origin"))
@@ -374,13 +368,13 @@ def _on_file(storage, links, record_uri, attachment):
 
 def _describes(storage, record_uri, attachment, link):
     if "attachment" in link:
-        return _same(link["attachment"], attachment)
+        return records.are_same(link["attachment"], attachment)
     # Links of earlier plugins have no metadata: their records have, but for the one just written.
     if link["record_uri"] == record_uri:
         return False
     collection_uri, _, id_ = link["record_uri"].rsplit("/", 2)
     found = records.current(storage, collection_uri, [id_])
-    return _same(_attachment(found.get(id_)), attachment)
+    return records.are_same(_attachment(found.get(id_)), attachment)
 
 
 def _replace_links(request, location=None, attachment=None, is_new=False):
@@ -419,7 +413,7 @@ def _is_settled(collection_uri, change):
     return (
         "new" in change
         and record_uri in settled
-        and _same(settled[record_uri], _attachment(change["new"]))
+        and records.are_same(settled[record_uri], _attachment(change["new"]))
     )
 
 

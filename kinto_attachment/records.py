@@ -7,6 +7,7 @@ and history hold as for any other change.
 
 import functools
 import hashlib
+import json
 import math
 import uuid
 from urllib.parse import quote, unquote
@@ -477,6 +478,16 @@ def released(storage):
         storage, RELEASES, beginning_with(RELEASES_PARENT), [], "id", PAGE_SIZE
     )
     return [location for page in pages for release in page for location in release["locations"]]
+
+
+def as_text(value):
+    """Return JSON as a text that is the same for equal values: 1 is neither ``true`` nor 1.0."""
+    return json.dumps(value, sort_keys=True)
+
+
+def are_same(one, other):
+    """Return whether two values are the same JSON."""
+    return as_text(one) == as_text(other)
 
 
 def locates(attachment, location):

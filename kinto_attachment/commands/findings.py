@@ -11,7 +11,6 @@ from typing import Any
 
 from kinto_attachment import records
 from kinto_attachment.commands import objects
-from kinto_attachment.commands.objects import are_same
 from kinto_attachment.commands.server import Server
 
 
@@ -151,11 +150,11 @@ def _is_stale(server, finding):
 def _is_different(server, finding):
     before = attachment_of(server, finding.record_uri)
     links = links_between(server, finding)
-    unchanged = are_same(attachment_of(server, finding.record_uri), before)
+    unchanged = records.are_same(attachment_of(server, finding.record_uri), before)
     return (
         unchanged
         and records.locates(before, finding.location)
-        and any(not are_same(link.get("attachment", before), before) for link in links)
+        and any(not records.are_same(link.get("attachment", before), before) for link in links)
     )
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from kinto_attachment import records
 from kinto_attachment.commands import objects
-from kinto_attachment.commands.objects import as_text
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
 from kinto_attachment.storage import StoredFile
@@ -114,7 +113,7 @@ class Inventory:
     def _links(self):
         links = (link for page in objects.pages_of_links(self._server) for link in page)
         for link in self._report.watched("links", links):
-            attachment = as_text(link["attachment"]) if "attachment" in link else None
+            attachment = records.as_text(link["attachment"]) if "attachment" in link else None
             yield link["record_uri"], link["location"], attachment, link["last_modified"] / 1000
 
     def _records(self):
@@ -133,7 +132,7 @@ class Inventory:
             yield (
                 record_uri,
                 location,
-                as_text(attachment),
+                records.as_text(attachment),
                 attachment.get("hash") if isinstance(attachment.get("hash"), str) else None,
                 size_of(attachment),
                 record["last_modified"] / 1000,

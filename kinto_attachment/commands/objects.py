@@ -3,7 +3,6 @@
 No transaction stays open from one page to the next: a check may take hours.
 """
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -58,16 +57,6 @@ def links_of(server: Server, record_uris: list[str]) -> Page:
         for page in _by_id(server.objects.list_all, *place)
         for link in page
     ]
-
-
-def as_text(value: Any) -> str:
-    """Return JSON as a text that is the same for equal values: 1 is neither true nor 1.0."""
-    return json.dumps(value, sort_keys=True)
-
-
-def are_same(one: Any, other: Any) -> bool:
-    """Return whether two values are the same JSON."""
-    return as_text(one) == as_text(other)
 
 
 def _by_time(server, name, parent, filters=()):

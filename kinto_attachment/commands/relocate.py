@@ -14,7 +14,6 @@ from kinto.core.utils import COMPARISON
 from kinto_attachment import records
 from kinto_attachment.commands import objects
 from kinto_attachment.commands.findings import record_of
-from kinto_attachment.commands.objects import are_same
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server, first_line
 
@@ -218,7 +217,7 @@ def _write_move(server, move):
         "record", move.collection_uri, record["id"], {**record, "attachment": attachment}
     )
     for link in move.links:
-        is_of_record = are_same(link.get("attachment"), record["attachment"])
+        is_of_record = records.are_same(link.get("attachment"), record["attachment"])
         if link["location"] == move.location and is_of_record:
             records.add_link(
                 server.objects, move.record_uri, move.location, attachment, link.get("origin")

@@ -13,7 +13,6 @@ from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.findings import Finding, attachment_of, links_between, still_holds
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.names import Names
-from kinto_attachment.commands.objects import are_same
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
 from kinto_attachment.storage import StorageError
@@ -219,7 +218,7 @@ class _Repair:
         read = []
         actual = sha256_of(self.server.files, finding.location, read.append)
         claimed = [attachment.get("hash"), attachment.get("size")]
-        if not are_same(claimed, [actual, sum(read)]):
+        if not records.are_same(claimed, [actual, sum(read)]):
             raise Untouched("the size or the SHA-256 in the record is not that of the file")
         return attachment
 
@@ -234,7 +233,7 @@ class _Repair:
         """Return where the file of a twin was uploaded to. The twin holds it from now on."""
         for link in objects.links_of(self.server, [twin]):
             said = link.get("attachment") or attachment_of(self.server, twin)
-            is_twin = link["location"] == finding.location and are_same(said, attachment)
+            is_twin = link["location"] == finding.location and records.are_same(said, attachment)
             if is_twin and records.lock_link(self.server.objects, link):
                 return link.get("origin") or link["collection_uri"]
         raise Untouched("the record that it copies has changed meanwhile")
@@ -250,7 +249,7 @@ class _Repair:
             self._add_link(finding, attachment, origin)
 
     def _add_link(self, finding, attachment, origin):
-        if not are_same(attachment_of(self.server, finding.record_uri), attachment):
+        if not records.are_same(attachment_of(self.server, finding.record_uri), attachment):
             raise Untouched("the record has changed meanwhile")
         records.add_link(
             self.server.objects, finding.record_uri, finding.location, attachment, origin
@@ -261,7 +260,7 @@ class _Repair:
         sizes = [size for (size,) in self._inventory.rows(query, name=finding.location)]
         attachment = (kinds.record_of(self.server, finding.record_uri) or {}).get("attachment")
         is_carried = records.locates(attachment, finding.location)
-        if not is_carried or not are_same([attachment.get("size")], sizes):
+        if not is_carried or not records.are_same([attachment.get("size")], sizes):
             raise Untouched("the file has another size than its record says")
         return Remedy("the link gets metadata", lambda: self._complete(finding, attachment))
 
@@ -271,7 +270,7 @@ class _Repair:
             # First: it waits for whoever is removing them.
             removed = records.remove_links(self.server.objects, links)
             carried = attachment_of(self.server, finding.record_uri)
-            if not removed or not are_same(carried, attachment):
+            if not removed or not records.are_same(carried, attachment):
                 raise Untouched("the record has changed meanwhile")
             records.add_link(self.server.objects, finding.record_uri, finding.location, attachment)
 
