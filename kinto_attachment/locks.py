@@ -41,6 +41,7 @@ LOCK_RECORD = f"""
            FOR UPDATE)
 """
 LOCK_OBJECT = "SELECT pg_advisory_xact_lock(:object)"
+SHARE_OBJECT = "SELECT pg_advisory_xact_lock_shared(:object)"
 
 
 def lock_record(storage, collection_uri, record_id=None):
@@ -52,7 +53,7 @@ def lock_record(storage, collection_uri, record_id=None):
     locked = _locked()
     if uri in locked:
         return
-    locked.add(uri)
+    locked |= {uri, EVERYTHING}
     keys = {
         "everything": _key(EVERYTHING),
         "bucket": _key(collection_uri.rsplit("/", 2)[0]),
@@ -78,6 +79,14 @@ def lock_object(storage, uri):
         ``EVERYTHING``, or any other text that names one thing.
     """
     _execute(storage, LOCK_OBJECT, {"object": _key(uri)})
+
+
+def keep_flush_waiting(storage):
+    """Have a flush wait for the rest of the transaction, or wait for one that is under way."""
+    locked = _locked()
+    if EVERYTHING not in locked:
+        locked.add(EVERYTHING)
+        _execute(storage, SHARE_OBJECT, {"object": _key(EVERYTHING)})
 
 
 def _locked():

@@ -16,7 +16,7 @@ import time
 import transaction
 from kinto.core.storage.exceptions import IntegrityError
 
-from kinto_attachment import records
+from kinto_attachment import locks, records
 from kinto_attachment.storage import StorageError, in_background, log_undeleted
 
 
@@ -49,6 +49,8 @@ class Releases:
         """Have stored files deleted after the commit, those that no record holds then."""
         if not locations:
             return
+        # A flush deletes what is written down while it looks at what there is.
+        locks.keep_flush_waiting(self._storage)
         written = self._written()
         # As many as take a storage one request, since a claim lasts for so long only.
         for start in range(0, len(locations), records.PAGE_SIZE):
@@ -129,6 +131,7 @@ class Releases:
             return
         try:
             with transaction.manager:
+                locks.keep_flush_waiting(self._storage)
                 records.add_release(self._storage, doubtful)
         except BaseException:
             with self._lock:

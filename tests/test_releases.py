@@ -8,7 +8,7 @@ import sqlalchemy
 import transaction
 from kinto.core.events import ResourceChanged
 
-from kinto_attachment import records
+from kinto_attachment import locks, records
 from kinto_attachment.releases import Releases
 from kinto_attachment.storage import StorageError, in_background
 from tests.support import ALICE, RECORD, App, file_part, postgresql_backends
@@ -234,6 +234,27 @@ class TestTriedAgain:
         killed.undo()
         app.post("/__flush__", headers=ALICE)
         assert left(app) == NOTHING
+
+    def test_what_is_written_down_during_a_flush_waits_for_its_end(self, app, killed):
+        """The bucket is gone, but not yet its file: a flush must not delete all that says so."""
+        location = app.upload().json["location"]
+        app.delete("/buckets/blog", headers=ALICE)
+        (row,) = app.registry.storage.list_all(records.RELEASES, f"{records.RELEASES_PARENT}*")
+        transaction.abort()
+        locks.lock_object(app.registry.storage, locks.EVERYTHING)
+
+        def write_down():
+            with transaction.manager:
+                app.registry.attachment_releases.write_down([location])
+
+        writing = in_background(write_down)
+        app.wait_for_waiting()
+        app.registry.storage.delete(
+            records.RELEASES, records.RELEASES_PARENT + row["id"], row["id"], with_deleted=False
+        )
+        transaction.commit()
+        writing.result(SECONDS)
+        assert left(app) == ([location], [], [location])
 
     def test_a_server_that_is_read_only_deletes_nothing(
         self, app, make_racing_app, killed, a_minute_later
