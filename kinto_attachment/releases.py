@@ -25,8 +25,11 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_TRIES = 60
 """How often a process looks for the releases of others, and how old these are at least."""
 MAX_TRIED_AT_ONCE = 100
-TRIES_OF_A_CLAIM = 5
-"""After so many times that long, a worker that claimed a release is taken to have been killed."""
+TRIES_OF_A_CLAIM = 60
+"""After so many times that long, a worker that claimed a release is taken to have been killed.
+
+Far longer than a storage may hang: a late deletion would delete a new file of the same name.
+"""
 
 
 class Releases:

@@ -10,9 +10,10 @@ import traceback
 
 import pytest
 import requests
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from kinto_attachment.storage import Heartbeat, StorageError
-from kinto_attachment.storage.s3 import MAX_DELETED_AT_ONCE, S3Storage
+from kinto_attachment.storage.s3 import MAX_DELETED_AT_ONCE, S3Error, S3Storage
 from tests.s3_support import MIB, PART_BYTES, Proxy, SlowLine, eventually, is_signed_for, through
 from tests.storage_contract import read, stage, store
 from tests.support import ALICE, ATTACHMENT, RECORD, file_part, part
@@ -711,6 +712,11 @@ class TestFaults:
         assert "AccessDenied" in str(failed["b.txt"])
 
 
+def refusal(status):
+    answer = {"Error": {"Code": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "operation")
+
+
 class TestLackingOperations:
     """Stores that speak a part of the protocol, and what they say instead of an answer."""
 
@@ -835,6 +841,27 @@ class TestLackingOperations:
         )
         assert watched.delete_many(names) == {}
         assert bucket.keys() == []
+
+    def test_one_that_is_not_answered_ends_the_deletion_one_by_one(
+        self, storage, bucket, monkeypatch
+    ):
+        names = [store(storage, name=name, unique=True) for name in ("a.txt", "b.txt", "c.txt")]
+        asked, call = [], storage.call
+
+        def lack_and_hang(operation, **parameters):
+            if operation == "delete_objects":
+                raise S3Error(bucket.name, refusal(501))
+            asked.append(parameters["Key"])
+            if parameters["Key"] == "b.txt":
+                raise S3Error(bucket.name, ReadTimeoutError(endpoint_url="http://localhost"))
+            return call(operation, **parameters)
+
+        monkeypatch.setattr(storage, "call", lack_and_hang)
+        assert list(storage.delete_many(names)) == ["b.txt", "c.txt"]
+        assert asked == ["a.txt", "b.txt"]
+        assert bucket.keys() == ["b.txt", "c.txt"]
+        monkeypatch.undo()
+        storage.delete_many(names)
 
     def test_failures_of_which_the_names_are_missing_are_told_of_all(self, watched, bucket, proxy):
         answer = b"<DeleteResult><Error><Code>AccessDenied</Code></Error></DeleteResult>"

@@ -507,11 +507,14 @@ class S3Storage(S3FileStorage):
         }
 
     def _delete_one_by_one(self, names):
-        failed = {}
-        for name in names:
+        failed: dict[str, StorageError] = {}
+        for index, name in enumerate(names):
             try:
                 self.call("delete_object", Key=name)
             except S3Error as error:
+                if not error.status:
+                    # It does not answer: each of the others would be waited for as long.
+                    return failed | dict.fromkeys(names[index:], error)
                 failed[name] = error
         return failed
 
