@@ -7,7 +7,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.readme import ProductionServer
 from tests.s3_support import Bucket, Proxy, SeaweedFS, Silence
-from tests.scripts_support import script_storage, start_server
+from tests.scripts_support import FakeKinto, download_from, script_storage, start_server
 from tests.support import (
     ROOT,
     App,
@@ -128,6 +128,25 @@ def silence():
     silence = Silence()
     yield silence
     silence.stop()
+
+
+@pytest.fixture
+def kinto():
+    """A fake Kinto for the scripts, which answers as a test wants."""
+    with FakeKinto() as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where the script downloads to."""
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def get(kinto, folder, capsys):
+    """Run the download script in this process on the fake server, and return the lines of JSON."""
+    return download_from(kinto, folder, capsys)
 
 
 @pytest.fixture(scope="session", params=["local", "s3"])

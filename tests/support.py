@@ -50,6 +50,11 @@ def postgresql_backends(url):
     }
 
 
+def unprefixed(settings):
+    """Return settings as the fixture ``make_app`` takes them."""
+    return {name.removeprefix("kinto."): value for name, value in settings.items()}
+
+
 @contextlib.contextmanager
 def postgresql_server():
     """Give a real PostgreSQL, in a folder that its own user can reach.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support import ALICE, BOB, RECORD, App, file_part, postgresql_backends
+from tests.support import ALICE, BOB, RECORD, App, file_part, postgresql_backends, unprefixed
 
 
 COPY = "/buckets/bob/collections/photos/records/copy"
@@ -18,10 +18,6 @@ def attached(app):
 
 def copy(app, attachment, headers=BOB, **kwargs):
     return app.put_json(COPY, {"data": {"attachment": attachment}}, headers=headers, **kwargs)
-
-
-def without_prefix(settings):
-    return {name.removeprefix("kinto."): value for name, value in settings.items()}
 
 
 def share(app, permissions, url=RECORD):
@@ -41,7 +37,7 @@ class TestStrangers:
         assert (attached.files(), attached.links()) == ({}, [])
 
     def test_a_right_guess_is_answered_like_a_wrong_one(self, make_app, postgresql):
-        app = make_app(**without_prefix(postgresql_backends(postgresql())))
+        app = make_app(**unprefixed(postgresql_backends(postgresql())))
         app.create_collection("bob", headers=BOB)
         app.upload()
         attachment = app.record()["attachment"]

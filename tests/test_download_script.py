@@ -23,7 +23,6 @@ from tests.scripts_support import (
     actions,
     cut_off,
     described,
-    download_from,
     failures,
     kill,
     make_folder,
@@ -33,23 +32,6 @@ from tests.scripts_support import (
 
 
 STORY = b"once upon a time " * 100
-
-
-@pytest.fixture
-def kinto():
-    with FakeKinto() as server:
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "copy"
-
-
-@pytest.fixture
-def get(kinto, folder, capsys):
-    """Run the script in this process on the fake server, and return the lines of JSON."""
-    return download_from(kinto, folder, capsys)
 
 
 def downloads(kinto):

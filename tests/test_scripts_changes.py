@@ -7,32 +7,14 @@ import pytest
 import requests
 
 from tests.scripts_support import (
-    FakeKinto,
     Scripts,
     actions,
     described,
-    download_from,
     failures,
     make_folder,
     tree,
 )
 from tests.support import SCRIPTS, postgresql_backends
-
-
-@pytest.fixture
-def kinto():
-    with FakeKinto() as server:
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "copy"
-
-
-@pytest.fixture
-def get(kinto, folder, capsys):
-    return download_from(kinto, folder, capsys)
 
 
 @pytest.fixture

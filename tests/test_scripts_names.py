@@ -8,10 +8,8 @@ import requests
 
 from kinto_attachment.scripts import names
 from tests.scripts_support import (
-    FakeKinto,
     Scripts,
     actions,
-    download_from,
     failures,
     tree,
 )
@@ -102,22 +100,6 @@ def source(tmp_path):
 @pytest.fixture
 def scripts(server):
     return Scripts(server.url, bucket=uuid.uuid4().hex)
-
-
-@pytest.fixture
-def kinto():
-    with FakeKinto() as server:
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "copy"
-
-
-@pytest.fixture
-def get(kinto, folder, capsys):
-    return download_from(kinto, folder, capsys)
 
 
 @pytest.mark.parametrize("options", [[], ["--gzip"]], ids=["plain", "compressed"])

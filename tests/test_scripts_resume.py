@@ -9,9 +9,7 @@ import pytest
 
 from kinto_attachment.scripts import download
 from tests.scripts_support import (
-    FakeKinto,
     actions,
-    download_from,
     failures,
     make_folder,
     serve_range,
@@ -20,22 +18,6 @@ from tests.scripts_support import (
 
 
 STORY = b"once upon a time " * 100
-
-
-@pytest.fixture
-def kinto():
-    with FakeKinto() as server:
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "copy"
-
-
-@pytest.fixture
-def get(kinto, folder, capsys):
-    return download_from(kinto, folder, capsys)
 
 
 # Retries

@@ -16,7 +16,6 @@ from tests.scripts_support import (
     actions,
     cut_off,
     described,
-    download_from,
     failures,
     make_folder,
     tree,
@@ -28,26 +27,10 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def kinto():
-    with FakeKinto() as server:
-        yield server
-
-
-@pytest.fixture
 def other():
     """A server on another port: of another origin, for what is about credentials."""
     with FakeKinto() as server:
         yield server
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "copy"
-
-
-@pytest.fixture
-def get(kinto, folder, capsys):
-    return download_from(kinto, folder, capsys)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from tests.support import (
     file_part,
     multipart,
     postgresql_backends,
+    unprefixed,
 )
 
 
@@ -35,10 +36,6 @@ STATES = sqlalchemy.text(
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
 ONE_CONNECTION = {"kinto.storage_pool_size": "1", "kinto.storage_max_overflow": "0"}
-
-
-def unprefixed(settings):
-    return {name.removeprefix("kinto."): value for name, value in settings.items()}
 
 
 @pytest.fixture
