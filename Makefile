@@ -88,10 +88,10 @@ fuzz: $(VENV)/installed
 	$(BIN)/python -m tests.fuzz_uploads
 
 walk: $(VENV)/installed
-	WALKS=200 $(BIN)/pytest -s tests/test_walk.py
+	WALKS=200 $(BIN)/pytest -s tests/attachments/test_walk.py
 
 races: $(VENV)/installed
-	RACE_ROUNDS=20 $(BIN)/pytest tests/test_races.py
+	RACE_ROUNDS=20 $(BIN)/pytest tests/attachments/test_races.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

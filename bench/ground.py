@@ -8,8 +8,8 @@ from typing import NamedTuple
 import sqlalchemy
 
 from bench.client import MIB, Body, Client, json_body
-from tests.s3_support import Bucket, SeaweedFS
-from tests.support import (
+from tests.support.s3 import Bucket, SeaweedFS
+from tests.support.server import (
     ROOT,
     SCRIPTS,
     Server,

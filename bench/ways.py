@@ -10,7 +10,7 @@ import boto3
 
 from bench.client import Client, form, json_body
 from bench.ground import COLLECTION, GZIPPED_COLLECTION, Place
-from tests.s3_support import ACCESS_KEY, SECRET_KEY
+from tests.support.s3 import ACCESS_KEY, SECRET_KEY
 
 
 DEFAULT_COLLECTION = "/v1/buckets/default/collections/files"

@@ -11,11 +11,11 @@ def includeme(config):
     # Here and not above: the helper scripts of this package run where no Kinto is installed.
     from pyramid.events import ApplicationCreated, NewRequest, NewResponse
 
-    from kinto_attachment.capability import base_url_to_advertise
+    from kinto_attachment.http.capability import base_url_to_advertise
     from kinto_attachment.releases import Releases
-    from kinto_attachment.settings import read_settings
+    from kinto_attachment.settings.options import read_settings
     from kinto_attachment.storage import Heartbeat
-    from kinto_attachment.storage.choice import configured_storage
+    from kinto_attachment.storage.configure import configured_storage
 
     registry = config.registry
     settings = registry.attachment_settings = read_settings(config.get_settings())
@@ -25,7 +25,8 @@ def includeme(config):
     registry.attachment_releases = Releases(registry.storage, storage)
 
     # Not before: a service takes over Kinto's settings as soon as its module is loaded.
-    from kinto_attachment import listeners, views
+    from kinto_attachment import listeners
+    from kinto_attachment.http import attachment as views
 
     config.add_cornice_service(views.attachment)
     config.add_subscriber(views.limit_body, NewRequest)

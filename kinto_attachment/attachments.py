@@ -11,8 +11,9 @@ from dataclasses import asdict
 import transaction
 from kinto.core.storage.exceptions import IntegrityError
 
-from kinto_attachment import default_bucket, errors, locks, records, uploads
-from kinto_attachment.settings import MAX_NAME_BYTES
+from kinto_attachment import default_bucket, errors, locks, records
+from kinto_attachment.form import reader as uploads
+from kinto_attachment.settings.options import MAX_NAME_BYTES
 from kinto_attachment.storage import TransactionFiles, stored_name
 
 

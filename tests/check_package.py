@@ -54,7 +54,7 @@ def check_import(wheel, environment):
     venv.create(environment, with_pip=True)
     python = str(environment / "bin" / "python")
     run(python, "-m", "pip", "install", "-q", str(wheel))
-    run(python, "-c", "import kinto_attachment.views, kinto_attachment.storage.local")
+    run(python, "-c", "import kinto_attachment.http.attachment, kinto_attachment.storage.local")
 
 
 def check_old_tools(source, environment):

@@ -5,10 +5,10 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from kinto.core.cornice.service import SERVICES
 from moto.server import ThreadedMotoServer
 
-from tests.readme import ProductionServer
-from tests.s3_support import Bucket, Proxy, SeaweedFS, Silence
-from tests.scripts_support import FakeKinto, download_from, script_storage, start_server
-from tests.support import (
+from tests.support.documentation import ProductionServer
+from tests.support.s3 import Bucket, Proxy, SeaweedFS, Silence
+from tests.support.scripts import FakeKinto, download_from, script_storage, start_server
+from tests.support.server import (
     ROOT,
     App,
     Server,

@@ -21,7 +21,7 @@ import unicodedata
 from pyramid.httpexceptions import HTTPException
 from werkzeug.formparser import MultiPartParser
 
-from tests.form_support import read_form
+from tests.support.forms import read_form
 
 
 BOUNDARY = "boundary"

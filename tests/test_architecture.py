@@ -9,12 +9,12 @@ import kinto_attachment
 ROWS = [
     {"commands"},
     {"kinto_attachment"},
-    {"views", "listeners"},
+    {"http", "listeners"},
     {"attachments"},
     {"releases"},
-    {"uploads", "storage", "records"},
-    {"transactions", "default_bucket", "locks", "bodies"},
-    {"settings", "errors", "compression", "digests", "capability", "disposition", "padding"},
+    {"form", "storage", "records"},
+    {"transactions", "locks", "default_bucket"},
+    {"settings", "errors"},
     {"scripts", "playground"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent
@@ -58,7 +58,7 @@ def test_modules_import_only_from_rows_below_their_own():
     assert wrong == []
 
 
-def test_uploads_knows_no_request_and_no_storage():
-    source = (PACKAGE / "uploads.py").read_text()
+def test_form_knows_no_request_and_no_storage():
+    source = (PACKAGE / "form" / "reader.py").read_text()
     assert "request." not in source
     assert "transaction" not in source

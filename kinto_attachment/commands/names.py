@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from kinto_attachment.settings import MAX_RID, CollectionSettings, Settings
+from kinto_attachment.settings.options import MAX_RID, CollectionSettings, Settings
 from kinto_attachment.storage import stored_name
 
 

@@ -43,7 +43,7 @@ from typing import Any
 import transaction
 from pyramid.settings import asbool
 
-from kinto_attachment.settings import MAX_NAME_BYTES, MAX_RID
+from kinto_attachment.settings.options import MAX_NAME_BYTES, MAX_RID
 
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import re
 import string
 from collections.abc import Iterable, Iterator
 
-from kinto_attachment.settings import ID, MAX_NAME_BYTES
+from kinto_attachment.settings.options import ID, MAX_NAME_BYTES
 from kinto_attachment.storage import NUMBERED_IN_ORDER, candidates
 
 

@@ -7,7 +7,7 @@ import zlib
 import playwright.sync_api
 import pytest
 
-from tests.support import ROOT, TryOutServer
+from tests.support.server import ROOT, TryOutServer
 
 
 SCREENSHOTS = ROOT / "var" / "screenshots"

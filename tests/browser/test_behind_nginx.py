@@ -9,8 +9,8 @@ import time
 import pytest
 import requests
 
-from tests.readme import only, replaced
-from tests.support import ATTACHMENT, basic_auth, eventually_answers, free_port
+from tests.support.documentation import only, replaced
+from tests.support.server import ATTACHMENT, basic_auth, eventually_answers, free_port
 
 
 AROUND = """

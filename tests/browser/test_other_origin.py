@@ -7,7 +7,7 @@ import threading
 import pytest
 import requests
 
-from tests.readme import blocks
+from tests.support.documentation import blocks
 
 
 @pytest.fixture

@@ -1,0 +1,113 @@
+"""What uploads cost, and deleting many files at once: counted in queries and calls."""
+
+import contextlib
+
+import pytest
+import sqlalchemy
+import transaction
+
+from kinto_attachment import records
+from tests.support.server import ALICE, App, postgresql_backends
+
+
+PHOTOS = "/buckets/many/collections/photos"
+
+
+@pytest.fixture(scope="module")
+def app(postgresql, tmp_path_factory):
+    return App(tmp_path_factory.mktemp("files"), **postgresql_backends(postgresql()))
+
+
+def fill(app, number):
+    """Create a bucket of so many records with files."""
+    app.create_collection("many", "photos")
+    storage = app.registry.storage
+    for index in range(number):
+        id_, location = f"r{index}", f"{index}.txt"
+        attachment = {"location": location, "size": 1}
+        storage.update("record", PHOTOS, id_, {"attachment": attachment})
+        records.add_link(storage, f"{PHOTOS}/records/{id_}", location, attachment)
+        (app.folder / location).write_text("a")
+    transaction.commit()
+
+
+@contextlib.contextmanager
+def queries(app):
+    """Collect the statements that Kinto sends to the database, with their parameters."""
+    engine = app.registry.storage.client.session_factory().get_bind()
+    statements = []
+
+    def collect(connection, cursor, statement, parameters, *args):
+        statements.append((statement, parameters))
+
+    sqlalchemy.event.listen(engine, "before_cursor_execute", collect)
+    yield statements
+    sqlalchemy.event.remove(engine, "before_cursor_execute", collect)
+    transaction.abort()
+
+
+@pytest.mark.parametrize(
+    ("path", "many", "page_size"),
+    [
+        ("", 2500, 1000),
+        ("/collections/photos", 250, 100),
+        ("/collections/photos/records", 250, 100),
+    ],
+)
+def test_queries_grow_with_the_pages_of_links_and_not_with_the_records(
+    app, path, many, page_size, monkeypatch
+):
+    for name in ("PAGE_SIZE", "LINKS_PAGE_SIZE"):
+        monkeypatch.setattr(records, name, page_size)
+    counted = {}
+    for number in (many // 5, many):
+        fill(app, number)
+        with queries(app) as statements:
+            app.delete(f"/buckets/many{path}", headers=ALICE, status=200)
+        assert (app.files(), app.links(), app.released()) == ({}, [], [])
+        transaction.abort()
+        counted[number] = len(statements)
+    more_pages = 2
+    assert 0 < counted[many] - counted[many // 5] <= 12 * more_pages, counted
+
+
+def plan(app, statement, parameters):
+    """Return how the database would do it where there is too much to read it all."""
+    with app.registry.storage.client.connect(readonly=True) as session:
+        session.execute(sqlalchemy.text("SET LOCAL enable_seqscan = off"))
+        cursor = session.connection().connection.cursor()
+        cursor.execute(f"EXPLAIN {statement}", parameters)
+        return "\n".join(line for (line,) in cursor.fetchall())
+
+
+@pytest.mark.parametrize("change", ["bucket", "collection", "a look for releases"])
+def test_what_others_have_is_not_read(app, change):
+    fill(app, 30)
+    with queries(app) as statements:
+        if change == "a look for releases":
+            records.releases_before(app.registry.storage, 1, 100)
+            records.releases_of(app.registry.storage, "a.txt")
+        else:
+            path = {"bucket": "/buckets/many", "collection": PHOTOS}[change]
+            app.delete(path, headers=ALICE, status=200)
+    of_parents = [one for one in statements if "parent_id LIKE" in one[0]]
+    plans = [plan(app, *one) for one in of_parents if "DELETE" not in one[0]]
+    assert plans and all("(parent_id >= '" in text for text in plans), plans
+    assert not any(one[1]["parent_id"].startswith("_") for one in of_parents)
+    app.delete("/buckets/many", headers=ALICE, status="*")
+
+
+def test_a_small_upload_takes_no_more_queries_than_a_record(app):
+    app.create_collection("many", "photos")
+    counted = []
+    # The first one of each kind also finds out things for those that follow.
+    for id_ in ("first", "second"):
+        record = f"{PHOTOS}/records/{id_}"
+        with queries(app) as for_record:
+            app.put_json(f"{record}-plain", {"data": {"size": 1}}, headers=ALICE, status=201)
+        with queries(app) as for_upload:
+            app.upload(url=f"{record}/attachment", status=201)
+        counted.append((len(for_record), len(for_upload)))
+    # Two more, a lock and the link. But what Kinto asks of a collection twice, it asks once here.
+    plain, upload = counted[-1]
+    assert 0 < upload <= plain, counted

@@ -1,0 +1,98 @@
+"""The options that a bucket or a collection may have of its own, as requests meet them."""
+
+import re
+from datetime import datetime, timezone
+
+import pytest
+
+from tests.support.server import ALICE, file_part
+
+
+OTHER = "/buckets/blog/collections/others/records/first/attachment"
+
+
+@pytest.fixture
+def make_app_with(make_app):
+    """Make a Kinto with two collections, and settings by their full names."""
+
+    def make(**settings):
+        app = make_app(**settings)
+        app.create_collection(collection="others")
+        return app
+
+    return make
+
+
+def test_each_collection_has_its_own_options(make_app_with):
+    app = make_app_with(
+        attachment__resources__blog__folder="bucket",
+        attachment__resources__blog__photos__randomize="false",
+        attachment__resources__blog__photos__extensions="txt",
+        attachment__resources__blog__photos__mimetypes=".txt:text/x-own",
+    )
+    photo = app.upload().json
+    assert photo["location"] == "bucket/story.txt"
+    assert photo["mimetype"] == "text/x-own"
+    other = app.upload(file_part(filename="a.png"), url=OTHER).json
+    assert re.fullmatch(r"bucket/[0-9a-f-]{36}\.png", other["location"])
+    files = app.files()
+    app.upload(file_part(filename="a.png"), status=400)
+    assert app.files() == files
+    assert set(files) == {photo["location"], other["location"]}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "randomize", "expected"),
+    [
+        ("{rid}", "false", r"first\.txt"),
+        ("{filename}", "false", r"story\.txt"),
+        ("{rid}-{filename}", "false", r"first-story\.txt"),
+        ("{filename}_{rid}", "false", r"story_first\.txt"),
+        ("x-{filename}", "true", r"x-[0-9a-f-]{36}\.txt"),
+        ("{rid}", "true", r"first\.txt"),
+        ("..{filename}..", "false", r"story\.txt"),
+        ("nul", "false", r"_nul\.txt"),
+    ],
+)
+def test_the_stored_name_follows_the_pattern_and_keeps_its_extension(
+    make_app, pattern, randomize, expected
+):
+    app = make_app(attachment__filename_pattern=pattern, attachment__randomize=randomize)
+    attachment = app.upload().json
+    assert attachment["filename"] == "story.txt"
+    assert re.fullmatch(expected, attachment["location"])
+    assert list(app.files()) == [attachment["location"]]
+
+
+def test_the_pattern_knows_the_time_in_utc(make_app):
+    app = make_app(attachment__filename_pattern="{datetime}")
+    before = datetime.now(timezone.utc).replace(microsecond=0)
+    location = app.upload().json["location"]
+    stored = datetime.strptime(location, "%Y%m%d%H%M%S.txt").replace(tzinfo=timezone.utc)
+    assert before <= stored <= datetime.now(timezone.utc)
+
+
+@pytest.mark.parametrize("folder", ["{bucket_id}", "{collection_id}", "a/{bucket_id}/b"])
+def test_ids_that_are_no_names_of_folders_are_refused(make_app, folder):
+    app = make_app(attachment__folder=folder)
+    long = "x" * 256
+    app.create_collection(long, long)
+    url = f"/buckets/{long}/collections/{long}/records/first/attachment"
+    answer = app.upload(url=url, status=400).json
+    assert (answer["errno"], answer["message"].endswith("up to 255 bytes")) == (107, True)
+    assert app.files() == {}
+
+
+def test_equal_names_by_a_pattern_get_a_number(make_app):
+    app = make_app(attachment__filename_pattern="photo")
+    url = "/buckets/blog/collections/photos/records/second/attachment"
+    assert app.upload().json["location"] == "photo.txt"
+    assert app.upload(file_part(b"other"), url=url).json["location"] == "photo-1.txt"
+    assert len(app.files()) == 2
+
+
+def test_options_hold_for_a_default_bucket_by_its_real_id(make_app):
+    bucket = make_app().get("/", headers=ALICE).json["user"]["bucket"]
+    app = make_app(**{f"attachment__resources__{bucket}__folder": "mine"})
+    url = "/buckets/default/collections/photos/records/first/attachment"
+    assert app.upload(url=url).json["location"].startswith("mine/")

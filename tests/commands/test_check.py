@@ -1,0 +1,768 @@
+"""What ``kinto-attachment check`` finds, and ``repair`` mends."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import threading
+import time
+import uuid
+from types import SimpleNamespace
+
+import pytest
+import requests
+
+from kinto_attachment import records
+from kinto_attachment.commands import findings, repair
+from kinto_attachment.commands.inventory import Inventory
+from kinto_attachment.storage import StorageError, StoredFile
+from kinto_attachment.storage.pyramid import SpooledStorage
+from kinto_attachment.storage.s3.storage import S3Storage
+from tests.support.commands import COLLECTION, Deployment
+from tests.support.s3 import eventually
+from tests.support.server import ALICE, RECORD, App, postgresql_backends
+
+
+ORPHAN = "5f0c1c1e-6c1f-4b0e-9d5e-6d0b7f3e2a11.txt"
+HEARTBEAT = "heartbeat-5f0c1c1e-6c1f-4b0e-9d5e-6d0b7f3e2a11"
+
+
+def backends(url):
+    return {name.removeprefix("kinto."): value for name, value in postgresql_backends(url).items()}
+
+
+class Folder:
+    """The files of a deployment in a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def settings(self):
+        return {}
+
+    def files(self):
+        return {
+            str(path.relative_to(self.path)): path.read_bytes()
+            for path in self.path.rglob("*")
+            if path.is_file()
+        }
+
+    def put(self, name, content):
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.path / name).write_bytes(content)
+
+    def remove(self, name):
+        (self.path / name).unlink()
+
+
+class S3:
+    """The files of a deployment in a bucket."""
+
+    def __init__(self, bucket):
+        self._bucket = bucket
+        self.settings = bucket.settings
+        self.files = bucket.files
+
+    def put(self, name, content):
+        self._bucket.client.put_object(Bucket=self._bucket.name, Key=name, Body=content)
+
+    def remove(self, name):
+        self._bucket.client.delete_object(Bucket=self._bucket.name, Key=name)
+
+
+@pytest.fixture(scope="module")
+def database(postgresql):
+    """One for all tests here, since every one has connections of its own."""
+    return postgresql()
+
+
+@pytest.fixture
+def make_deployment(make_app, database, tmp_path, capsys):
+    deployments = []
+
+    def make(store=None, **settings):
+        store = store or Folder(tmp_path / "files")
+        app = make_app(**backends(database), **store.settings(), **settings)
+        deployment = Deployment(app, tmp_path, store.files, capsys)
+        deployment.store = store
+        deployments.append(deployment)
+        return deployment
+
+    yield make
+    for deployment in deployments:
+        deployment.close()
+
+
+@pytest.fixture(scope="module")
+def shared_app(database, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared") / "files"
+    return App(folder, **postgresql_backends(database))
+
+
+@pytest.fixture
+def deployment(shared_app, capsys):
+    """A deployment with its files in a folder, all empty, without settings of its own."""
+    shared_app.create_collection()
+    store = Folder(shared_app.folder)
+    deployment = Deployment(shared_app, shared_app.folder.parent, store.files, capsys)
+    deployment.store = store
+    yield deployment
+    deployment.close()
+    for name in store.files():
+        store.remove(name)
+
+
+@pytest.fixture(params=["folder", "S3"])
+def either(request):
+    """A deployment with its files in a folder, or in SeaweedFS."""
+    if request.param == "folder":
+        return request.getfixturevalue("deployment")
+    return request.getfixturevalue("make_deployment")(S3(request.getfixturevalue("bucket")))
+
+
+def location(deployment, record="first"):
+    (link,) = [
+        link
+        for link in deployment.links()
+        if link["record_uri"] == f"{COLLECTION}/records/{record}"
+    ]
+    return link["location"]
+
+
+def lose_link(deployment):
+    lost = deployment.sql(
+        "DELETE FROM objects WHERE resource_name = 'attachments' AND data->>'record_uri' = :uri",
+        uri=RECORD,
+    )
+    assert lost == 1
+
+
+def lose_record(deployment):
+    assert deployment.sql("DELETE FROM objects WHERE id = 'first'") == 1
+
+
+def change_record(deployment, attachment):
+    changed = deployment.sql(
+        "UPDATE objects SET data = data || :attachment WHERE id = 'first'",
+        attachment=json.dumps({"attachment": attachment}),
+    )
+    assert changed == 1
+
+
+def copy_record(deployment):
+    copied = deployment.sql(
+        "INSERT INTO objects (id, parent_id, resource_name, data, deleted) "
+        "SELECT 'copy', parent_id, resource_name, data, FALSE FROM objects WHERE id = 'first'"
+    )
+    assert copied == 1
+
+
+def lose_record_and_file(deployment):
+    deployment.store.remove(location(deployment))
+    lose_record(deployment)
+
+
+def write_release(deployment, hours=2):
+    """Leave behind what a server that was killed after its commit leaves."""
+    storage = deployment.app.registry.storage
+    id_ = str(uuid.uuid4())
+    deployment.store.put(ORPHAN, b"let go")
+    with deployment.committing():
+        storage.update(
+            "attachment-releases", f"__attachments__/releases/{id_}", id_, {"locations": [ORPHAN]}
+        )
+    deployment.sql(
+        "UPDATE objects SET last_modified = last_modified - make_interval(hours => :hours) "
+        "WHERE id = :id",
+        hours=hours,
+        id=id_,
+    )
+
+
+def link_as_earlier_plugins_do(deployment):
+    name = location(deployment)
+    lose_link(deployment)
+    link = {
+        "location": name,
+        "record_uri": RECORD,
+        "collection_uri": COLLECTION,
+        "bucket_uri": "/buckets/blog",
+    }
+    deployment.sql(
+        "INSERT INTO objects (id, parent_id, resource_name, data, deleted) "
+        "VALUES (:id, '__attachments__', 'attachments', :link, FALSE)",
+        id=str(uuid.uuid4()),
+        link=json.dumps(link),
+    )
+
+
+BREAKAGES = {
+    findings.FILE_WITHOUT_LINK: lambda d: d.store.put(ORPHAN, b"nobody's"),
+    findings.HEARTBEAT_LEFT: lambda d: d.store.put(HEARTBEAT, b"beat"),
+    findings.LINK_WITHOUT_RECORD: lose_record,
+    findings.LINK_NOT_IN_RECORD: lambda d: change_record(d, None),
+    findings.LINK_WITHOUT_FILE: lose_record_and_file,
+    findings.RECORD_WITHOUT_LINK: lose_link,
+    findings.LINK_DIFFERS: lambda d: change_record(
+        d, {**d.record()["attachment"], "mimetype": "text/html"}
+    ),
+    findings.RELEASE_OVERDUE: write_release,
+}
+"""What can be mended."""
+
+LOSSES = {
+    findings.RECORD_WITHOUT_FILE: lambda d: d.store.remove(location(d)),
+    findings.WRONG_SIZE: lambda d: d.store.put(location(d), b"once"),
+    findings.WRONG_HASH: lambda d: d.store.put(location(d), b"ONCE upon a time"),
+}
+"""What cannot."""
+
+
+def is_sound(deployment):
+    """Look into everything: each record's file is there and linked, and there is nothing else."""
+    records, links = {}, {}
+    rows, files = deployment.state()
+    for name, parent, id_, data in rows:
+        if name == "record" and data.get("attachment"):
+            records[f"{parent}/records/{id_}"] = data["attachment"]
+        elif name == "attachments":
+            links[data["record_uri"]] = data
+        assert name != "attachment-releases"
+    assert {uri: link["attachment"] for uri, link in links.items()} == records
+    held = {link["location"]: records[uri]["hash"] for uri, link in links.items()}
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} == held
+    return True
+
+
+def test_nothing_is_wrong_on_a_server_that_was_only_used(either):
+    either.upload("first")
+    either.upload("first", b"another")
+    either.copy("first", "copy")
+    either.upload("gone")
+    either.app.delete(f"{COLLECTION}/records/gone", headers=ALICE)
+    before = either.state()
+    assert either.check("--hash") == (0, {})
+    assert either.repair() == (0, {})
+    assert either.state() == before
+    assert is_sound(either)
+
+
+@pytest.mark.parametrize("kind", BREAKAGES)
+def test_what_is_broken_is_told_and_mended(deployment, kind):
+    break_and_mend(deployment, kind)
+
+
+@pytest.mark.parametrize("kind", [findings.FILE_WITHOUT_LINK, findings.RECORD_WITHOUT_LINK])
+def test_what_is_broken_is_told_and_mended_on_s3(make_deployment, bucket, kind):
+    break_and_mend(make_deployment(S3(bucket)), kind)
+
+
+def break_and_mend(deployment, kind):
+    deployment.upload("second", b"another")
+    deployment.upload()
+    BREAKAGES[kind](deployment)
+    code, found = deployment.check("--hash")
+    assert (code, list(found)) == (1, [kind])
+
+    before = deployment.state()
+    assert deployment.repair("--dry-run", "--delete-files") == (1, {"to mend": [kind]})
+    assert deployment.state() == before
+
+    assert deployment.repair("--delete-files") == (0, {"mended": [kind]})
+    assert deployment.check("--hash") == (0, {})
+    assert is_sound(deployment)
+    assert "second" in str(deployment.links())
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_what_is_lost_is_told_and_left(deployment, kind):
+    deployment.upload("second", b"another")
+    deployment.upload()
+    LOSSES[kind](deployment)
+    before = deployment.state()
+    code, found = deployment.check("--hash")
+    assert (code, list(found)) == (1, [kind])
+    if kind != findings.WRONG_HASH:
+        assert deployment.repair("--delete-files") == (1, {"left": [kind]})
+    assert deployment.state() == before
+
+
+def test_bytes_are_read_only_where_that_is_asked_for(deployment):
+    deployment.upload()
+    LOSSES[findings.WRONG_HASH](deployment)
+    assert deployment.check() == (0, {})
+
+
+def test_a_record_copied_behind_kintos_back_is_linked(deployment):
+    deployment.upload()
+    copy_record(deployment)
+    assert deployment.check() == (1, {findings.RECORD_WITHOUT_LINK: [location(deployment)]})
+    assert deployment.repair() == (0, {"mended": [findings.RECORD_WITHOUT_LINK]})
+    assert is_sound(deployment)
+
+
+def test_a_file_stays_with_the_copy_when_the_original_is_lost(deployment):
+    deployment.upload()
+    copy_record(deployment)
+    lose_record(deployment)
+    code, done = deployment.repair()
+    assert code == 0
+    assert set(done["mended"]) == {findings.RECORD_WITHOUT_LINK, findings.LINK_WITHOUT_RECORD}
+    assert list(deployment.files().values()) == [b"once upon a time"]
+    assert is_sound(deployment)
+
+
+def test_a_record_is_not_linked_with_a_file_that_is_not_what_it_says(deployment):
+    deployment.upload()
+    lose_link(deployment)
+    name = deployment.record()["attachment"]["location"]
+    change_record(deployment, {**deployment.record()["attachment"], "hash": "0" * 64})
+    before = deployment.state()
+    assert deployment.check() == (0, {findings.UNMANAGED: [name]})
+    assert deployment.repair() == (0, {})
+    assert deployment.state() == before
+
+
+def test_a_file_that_an_unlinked_record_carries_never_goes(deployment):
+    """Even where the record may not be linked, since it says something else about the file."""
+    deployment.upload()
+    copy_record(deployment)
+    lose_record(deployment)
+    deployment.sql(
+        "UPDATE objects SET data = jsonb_set(data, '{attachment,hash}', '\"0\"') WHERE id = 'copy'"
+    )
+    done = deployment.repair("--delete-files", "--any-name")
+    assert done == (0, {"mended": [findings.LINK_WITHOUT_RECORD]})
+    assert list(deployment.files().values()) == [b"once upon a time"]
+
+
+def test_files_without_link_stay_unless_their_deletion_is_asked_for(deployment):
+    deployment.upload()
+    deployment.store.put(ORPHAN, b"nobody's")
+    assert deployment.repair() == (1, {"left": [findings.FILE_WITHOUT_LINK]})
+    assert ORPHAN in deployment.files()
+
+
+def test_files_that_were_kept_stay_whatever_is_asked_for(make_deployment):
+    deployment = make_deployment(attachment__keep_old_files="true")
+    deployment.upload(content=b"old")
+    deployment.upload(content=b"new")
+    code, found = deployment.check()
+    assert (code, list(found)) == (0, [findings.KEPT_FILE])
+    assert deployment.repair("--delete-files", "--any-name") == (0, {})
+    assert sorted(deployment.files().values()) == [b"new", b"old"]
+
+
+def test_the_file_of_a_lost_record_stays_where_old_files_are_kept(make_deployment):
+    deployment = make_deployment(attachment__keep_old_files="true")
+    deployment.upload()
+    lose_record(deployment)
+    assert deployment.repair() == (0, {"mended": [findings.LINK_WITHOUT_RECORD]})
+    assert list(deployment.files().values()) == [b"once upon a time"]
+    assert deployment.links() == []
+
+
+@pytest.mark.parametrize("name", ["README.txt", f"elsewhere/{ORPHAN}", "cat.jpg"])
+def test_files_of_others_are_told_and_stay(deployment, name):
+    deployment.upload()
+    deployment.store.put(name, b"somebody's")
+    assert deployment.check() == (0, {findings.FOREIGN_FILE: [name]})
+    assert deployment.repair("--delete-files", "--any-name") == (0, {})
+    assert name in deployment.files()
+
+
+def test_names_that_anybody_could_give_take_one_more_word(make_deployment):
+    deployment = make_deployment(attachment__randomize="false")
+    deployment.upload()
+    deployment.store.put("cat.jpg", b"nobody's")
+    assert deployment.check() == (1, {findings.FILE_WITHOUT_LINK: ["cat.jpg"]})
+    assert deployment.repair("--delete-files") == (1, {"left": [findings.FILE_WITHOUT_LINK]})
+    assert deployment.repair("--delete-files", "--any-name")[0] == 0
+    assert list(deployment.files()) == ["story.txt"]
+
+
+def test_nothing_is_deleted_where_the_database_may_be_the_wrong_one(deployment):
+    deployment.store.put(ORPHAN, b"somebody's?")
+    code, done = deployment.repair("--delete-files")
+    assert (code, done) == (1, {"left": [findings.FILE_WITHOUT_LINK]})
+    assert ORPHAN in deployment.files()
+
+
+def test_folders_and_patterns_of_the_settings_make_names_ours(make_deployment):
+    deployment = make_deployment(
+        attachment__folder="f/{bucket_id}/{collection_id}",
+        attachment__filename_pattern="{datetime}-{filename}",
+    )
+    deployment.upload()
+    ours = f"f/blog/photos/20261231235959-{ORPHAN}"
+    deployment.store.put(ours, b"nobody's")
+    deployment.store.put(f"f/{ORPHAN}", b"somebody's")
+    assert deployment.check() == (
+        1,
+        {findings.FILE_WITHOUT_LINK: [ours], findings.FOREIGN_FILE: [f"f/{ORPHAN}"]},
+    )
+    assert deployment.repair("--delete-files")[0] == 0
+    assert ours not in deployment.files()
+    assert len(deployment.files()) == 2
+
+
+def test_links_of_earlier_plugins_are_told_and_completed(deployment):
+    deployment.upload()
+    name = location(deployment)
+    link_as_earlier_plugins_do(deployment)
+    assert deployment.check("--hash") == (0, {findings.OLD_LINK: [name]})
+    assert deployment.repair() == (0, {"mended": [findings.OLD_LINK]})
+    assert is_sound(deployment)
+    assert deployment.check() == (0, {})
+
+
+def test_an_old_link_stays_where_the_file_is_not_what_the_record_says(deployment):
+    deployment.upload()
+    name = location(deployment)
+    link_as_earlier_plugins_do(deployment)
+    deployment.store.put(name, b"short")
+    code, done = deployment.repair()
+    assert (code, sorted(done["left"])) == (1, [findings.OLD_LINK, findings.WRONG_SIZE])
+    assert [link.get("attachment") for link in deployment.links()] == [None]
+
+
+def test_a_release_that_is_young_is_told_and_left(deployment):
+    deployment.upload()
+    write_release(deployment, hours=0)
+    code, told = deployment.run("check")
+    assert (code, told[0]["what"], told[0]["wrong"]) == (0, findings.RELEASE_PENDING, False)
+    code, told = deployment.run("repair")
+    assert (code, len(told)) == (0, 1)
+    assert ORPHAN in deployment.files()
+
+
+def test_an_upload_that_goes_on_is_told_and_left(either):
+    storage = either.app.registry.attachment_storage
+    staged = storage.stage(ORPHAN, "text/plain", unique=True)
+    staged.write(b"x" * 11 * 1024**2)
+    code, found = either.check()
+    assert (code, list(found)) == (0, [findings.UNFINISHED])
+    assert either.repair("--delete-files")[0] == 0
+    assert staged.publish() == ORPHAN
+    assert either.files()[ORPHAN] == b"x" * 11 * 1024**2
+    either.store.remove(ORPHAN)
+
+
+def test_a_store_that_lists_no_unfinished_uploads_is_told_and_no_fault(deployment, monkeypatch):
+    deployment.upload()
+    lose_link(deployment)
+    storage = deployment._open_once(deployment.ini).files
+
+    def unfinished():
+        yield StoredFile(".staging/a", 1, 0.0)
+        raise StorageError("not implemented")
+
+    monkeypatch.setattr(storage, "unfinished", unfinished)
+    code, told = deployment.run("check", "--grace", "0")
+    assert (code, [one["what"] for one in told]) == (
+        1,
+        [
+            findings.RECORD_WITHOUT_LINK,
+            findings.UNFINISHED,
+            findings.UNFINISHED_UNKNOWN,
+            "summary",
+        ],
+    )
+    assert told[2]["because"] == "not implemented"
+    assert deployment.repair() == (0, {"mended": [findings.RECORD_WITHOUT_LINK]})
+    assert list(deployment.check()[1]) == [findings.UNFINISHED, findings.UNFINISHED_UNKNOWN]
+
+
+@pytest.mark.parametrize("command", ["repair", "relocate", "check"])
+def test_a_database_that_goes_away_is_told_in_a_line(
+    postgresql, tmp_path, capsys, monkeypatch, command
+):
+    app = App(tmp_path / "files", **postgresql_backends(postgresql()))
+    app.create_collection()
+    deployment = Deployment(app, tmp_path, app.files, capsys)
+    deployment.upload()
+    deployment._open_once(deployment.ini)
+    arguments = {"repair": ["--grace", "0"], "relocate": ["--base-url", "", NOWHERE]}
+    if command == "repair":
+        lose_link(deployment)
+    name = {"check": "possible_locations"}.get(command, "add_link")
+    original = getattr(records, name)
+
+    def then_lost(*args):
+        result = original(*args)
+        deployment.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid != pg_backend_pid()"
+        )
+        return result
+
+    monkeypatch.setattr(records, name, then_lost)
+    code, told = deployment.run(command, *arguments.get(command, []))
+    assert (code, told[-1]["what"]) == (1, "summary" if command == "relocate" else "failure")
+    message = told[0]["reason"] if command == "relocate" else told[-1]["message"]
+    assert "connection" in message
+    assert len(message.splitlines()) == 1
+
+
+NOWHERE = "https://new.example.org/"
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_the_age_of_a_file_counts_from_publishing(deployment, size):
+    """The last byte of an upload may come long before its form ends."""
+    deployment.upload()
+    staged = deployment.app.registry.attachment_storage.stage(ORPHAN, "text/plain", unique=True)
+    staged.write(b"x" * size)
+    (path,) = (deployment.app.folder / ".staging").iterdir()
+    os.utime(path, (0, 0))
+    staged.publish()
+    assert deployment.run("repair", "--delete-files")[0] == 0
+    assert ORPHAN in deployment.files()
+
+
+LARGE = b"x" * 11 * 1024**2
+
+
+@pytest.fixture
+def amazon(make_deployment, bucket, monkeypatch):
+    """A deployment on S3 that dates a multipart upload by its beginning, three hours ago."""
+    objects = S3Storage._objects
+
+    def dated_as_by_amazon(storage, **options):
+        for stored in objects(storage, **options):
+            is_multipart = stored.name == ORPHAN
+            assert stored.is_dated is not is_multipart
+            age = 3 * 3600 if is_multipart else 0
+            yield dataclasses.replace(stored, modified=stored.modified - age)
+
+    monkeypatch.setattr(S3Storage, "_objects", dated_as_by_amazon)
+    deployment = make_deployment(S3(bucket))
+    deployment.upload()
+    staged = deployment.app.registry.attachment_storage.stage(ORPHAN, "text/plain", unique=True)
+    staged.write(LARGE)
+    staged.publish()
+    return deployment
+
+
+def test_a_file_of_unknown_age_stays_where_its_transaction_ends_within_the_grace_period(
+    amazon, monkeypatch
+):
+    waited = []
+    begun = time.monotonic()
+
+    def commit(old_at):
+        waited.append(old_at - begun)
+        with amazon.committing():
+            uri = f"{COLLECTION}/records/late"
+            records.add_link(amazon.app.registry.storage, uri, ORPHAN, {"location": ORPHAN})
+
+    monkeypatch.setattr(repair, "_sleep_until", commit)
+    code, told = amazon.run("repair", "--delete-files")
+    assert (code, [one["what"] for one in told]) == (0, ["waiting", "summary"])
+    assert 3600 <= waited[0] < 3660
+    assert amazon.files()[ORPHAN] == LARGE
+
+
+def test_a_file_of_unknown_age_goes_when_it_was_seen_for_the_grace_period(amazon, monkeypatch):
+    monkeypatch.setattr(repair, "_sleep_until", lambda old_at: None)
+    code, told = amazon.run("repair", "--delete-files")
+    assert (code, [one["what"] for one in told]) == (0, ["waiting", "mended", "summary"])
+    assert list(amazon.files().values()) == [b"once upon a time"]
+
+
+def test_nobody_waits_who_deletes_nothing(amazon, monkeypatch):
+    monkeypatch.setattr(repair, "_sleep_until", lambda old_at: pytest.fail("it waits"))
+    assert amazon.run("repair")[0] == 1
+    assert amazon.run("repair", "--delete-files", "--dry-run")[0] == 1
+    assert ORPHAN in amazon.files()
+
+
+def test_the_dates_of_an_unknown_backend_prove_nothing():
+    listed = StoredFile(ORPHAN, 3, 0.0)
+    backend = SimpleNamespace(files=lambda: [listed])
+    (stored,) = SpooledStorage(backend).files()
+    assert stored == dataclasses.replace(listed, is_dated=False)
+
+
+YOUNG = [kind for kind in [*BREAKAGES, *LOSSES] if kind != findings.RELEASE_OVERDUE]
+
+
+@pytest.mark.parametrize("kind", YOUNG)
+def test_what_is_young_is_left_alone(deployment, kind):
+    deployment.upload()
+    (BREAKAGES | LOSSES)[kind](deployment)
+    before = deployment.state()
+    code, told = deployment.run("check", "--hash")
+    assert (code, [one["what"] for one in told]) == (0, ["summary"])
+    assert deployment.run("repair", "--delete-files")[0] == 0
+    assert deployment.state() == before
+
+
+def test_attachments_that_are_not_in_this_storage_are_counted(deployment):
+    url = f"{COLLECTION}/records/foreign"
+    elsewhere = {"location": "https://example.org/cat.jpg", "hash": "0" * 64, "size": 1}
+    deployment.app.put_json(url, {"data": {"attachment": elsewhere}}, headers=ALICE)
+    deployment.app.put_json(f"{url}2", {"data": {"attachment": "text"}}, headers=ALICE)
+    code, told = deployment.run("check", "--grace", "0")
+    assert code == 0
+    assert [one["what"] for one in told] == ["summary"]
+    assert told[0]["unlocated"] == 2
+
+
+def test_a_record_under_the_base_url_whose_file_and_link_are_gone_may_be_made_up(make_deployment):
+    deployment = make_deployment(attachment__base_url="https://example.org/")
+    deployment.upload()
+    name = location(deployment)
+    deployment.store.remove(name)
+    lose_link(deployment)
+    assert deployment.check() == (0, {findings.UNMANAGED: [name]})
+
+
+def test_all_pages_are_looked_at(deployment, monkeypatch):
+    monkeypatch.setattr("kinto_attachment.records.PAGE_SIZE", 3)
+    for number in range(8):
+        deployment.upload(f"r{number}")
+    link_as_earlier_plugins_do_all = "UPDATE objects SET resource_name = '' WHERE id IN "
+    deployment.sql(
+        link_as_earlier_plugins_do_all
+        + "(SELECT id FROM objects WHERE resource_name = 'attachments' ORDER BY id LIMIT 4)"
+    )
+    code, told = deployment.run("check", "--grace", "0")
+    assert told[-1] | {"links": 8, "records": 8, "files": 8} == told[-1]
+
+
+def test_links_on_one_file_are_all_seen(deployment, monkeypatch):
+    """They have one id, and must not be cut off at the end of a page."""
+    monkeypatch.setattr("kinto_attachment.records.PAGE_SIZE", 3)
+    deployment.upload()
+    for number in range(7):
+        deployment.copy("first", f"copy{number}")
+    code, told = deployment.run("check", "--grace", "0")
+    assert (code, told[-1]["links"], told[-1]["records"]) == (0, 8, 8)
+
+
+def test_all_is_found_where_kinto_gives_less_at_once(make_deployment):
+    """Whatever is listed, with links of any age, has more pages than that."""
+    old, new = "https://old.example.org/", "https://new.example.org/"
+    deployment = make_deployment(storage_max_fetch_size="10", attachment__base_url=old)
+    uris = [f"{COLLECTION}/records/r{number}" for number in range(26)]
+    for uri in uris:
+        deployment.upload(uri.rpartition("/")[2])
+    deployment.sql(
+        "UPDATE objects SET parent_id = '__attachments__', data = data - 'attachment' - 'origin' "
+        "WHERE resource_name = 'attachments'"
+    )
+    code, told = deployment.run("relocate", "--base-url", old, new)
+    assert (code, told[-1]["counts"]) == (0, {"relocated": 26})
+    code, found = deployment.check("--hash")
+    assert (code, {kind: len(names) for kind, names in found.items()}) == (
+        0,
+        {findings.OLD_LINK: 26},
+    )
+    assert deployment.repair() == (0, {"mended": [findings.OLD_LINK] * 26})
+    assert deployment.sql("DELETE FROM objects WHERE resource_name = 'attachments'") == 26
+    code, done = deployment.repair()
+    assert (code, done) == (0, {"mended": [findings.RECORD_WITHOUT_LINK] * 26})
+    assert deployment.sql("DELETE FROM objects WHERE resource_name = 'record'") == 26
+    code, done = deployment.repair()
+    assert (code, done) == (0, {"mended": [findings.LINK_WITHOUT_RECORD] * 26})
+    assert (deployment.files(), deployment.check()) == ({}, (0, {}))
+
+
+def test_every_link_of_a_record_is_looked_at(make_deployment):
+    """An earlier plugin may have left many that it should have removed."""
+    deployment = make_deployment(storage_max_fetch_size="2")
+    deployment.upload()
+    for number in range(5):
+        deployment.sql(
+            "INSERT INTO objects (id, parent_id, resource_name, data, deleted) "
+            "SELECT :id, '__attachments__', 'attachments', data - 'attachment' - 'origin' "
+            "|| jsonb_build_object('location', :id), FALSE FROM objects "
+            "WHERE resource_name = 'attachments' AND parent_id != '__attachments__'",
+            id=f"old{number}.txt",
+        )
+    code, found = deployment.check()
+    assert (code, len(found[findings.LINK_WITHOUT_FILE])) == (1, 5)
+    assert deployment.repair() == (0, {"mended": [findings.LINK_WITHOUT_FILE] * 5})
+    assert is_sound(deployment)
+
+
+def test_a_check_beside_running_changes_finds_nothing(serve, database, tmp_path, capsys):
+    """Files come and go all the time, many of them older than the grace period."""
+    server = serve("granian", **backends(database))
+    app = SimpleNamespace(settings=postgresql_backends(database))
+    deployment = Deployment(app, tmp_path, Folder(tmp_path / "files").files, capsys)
+    deployment.ini = str(server.ini)
+    url = f"{server.url}{COLLECTION}"
+    auth = ("alice", "secret")
+    requests.put(f"{server.url}/buckets/blog", auth=auth, timeout=30).raise_for_status()
+    requests.put(url, auth=auth, timeout=30).raise_for_status()
+    stop = threading.Event()
+    done, deleted = [], []
+
+    def work(number):
+        with requests.Session() as session:
+            session.auth = auth
+            while not stop.is_set():
+                # Rarely the same one, so that what goes is old enough to be looked at.
+                at = f"{url}/records/{number}-{random.randrange(40)}"
+                files = {"attachment": ("a.txt", os.urandom(100), "text/plain")}
+                done.append(session.post(f"{at}/attachment", files=files, timeout=30).status_code)
+                done.append(session.get(at, timeout=30).status_code)
+                if len(done) % 3 == 0:
+                    deleted.append(session.delete(at, timeout=30).status_code)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        eventually(lambda: len(done) > 100)
+        looked_at = 0
+        for _ in range(3):
+            seen = len(done)
+            code, told = deployment.run("check", "--grace", "1s", "--hash")
+            assert code == 0
+            # What a commit has let go a moment ago is told, and no fault.
+            assert {one["what"] for one in told} <= {findings.RELEASE_PENDING, "summary"}
+            looked_at += told[-1]["files"]
+            eventually(lambda: len(done) > seen + 10)  # noqa: B023
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert set(done) <= {200, 201}
+        # Kinto itself answers 409 where two changes of a collection get the same time.
+        assert set(deleted) <= {200, 409}
+        assert looked_at > 30
+        assert deployment.check("--hash") == (0, {})
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        deployment.close()
+
+
+def test_what_changes_while_an_inventory_is_taken_is_looked_at_once_more(deployment, monkeypatch):
+    """Whatever was read before the change does not fit what is read after it."""
+    for record in ("replaced", "deleted", "replaced-later", "deleted-later"):
+        deployment.upload(record)
+
+    def change_before(method, suffix):
+        original = getattr(Inventory, method)
+
+        def changed(inventory):
+            thread = threading.Thread(target=change, args=[suffix])
+            thread.start()
+            thread.join()
+            return original(inventory)
+
+        monkeypatch.setattr(Inventory, method, changed)
+
+    def change(suffix):
+        deployment.upload(f"replaced{suffix}", b"another")
+        deployment.app.delete(f"{COLLECTION}/records/deleted{suffix}", headers=ALICE)
+
+    change_before("_links", "")
+    change_before("_records", "-later")
+    assert deployment.check("--hash") == (0, {})
+    assert is_sound(deployment)

@@ -1,0 +1,185 @@
+"""The README's guide to production, as it is printed."""
+
+import json
+import os
+import re
+import subprocess
+
+import boto3
+import pytest
+import requests
+from botocore.config import Config
+
+from tests.support.documentation import only, readme
+from tests.support.server import (
+    ALICE,
+    ATTACHMENT,
+    SCRIPTS,
+    basic_auth,
+    eventually_answers,
+    file_part,
+    free_port,
+)
+
+
+MIB = 1024 * 1024
+
+
+def documents(bucket_name):
+    """Return the JSON documents for S3 by their names."""
+    names = {
+        "policy": "s3:PutObject",
+        "public-read": "EverybodyReadsFiles",
+        "cors": "CORSRules",
+        "lifecycle": "AbortIncompleteMultipartUpload",
+    }
+    return {
+        name: json.loads(only("json", text).replace("BUCKET", bucket_name))
+        for name, text in names.items()
+    }
+
+
+def admin(server, method, path, **kwargs):
+    headers = {"Authorization": basic_auth("admin")}
+    answer = requests.request(method, server.url + path, headers=headers, timeout=20, **kwargs)
+    assert answer.ok, answer.text
+    return answer
+
+
+def test_the_production_server_attaches_and_tells_the_metrics_of_the_readme(production):
+    admin(production, "PUT", "/buckets/blog")
+    admin(production, "PUT", "/buckets/blog/collections/photos")
+    attachment = admin(
+        production, "POST", ATTACHMENT, files={"attachment": ("a.txt", b"x" * 1234)}
+    ).json()
+    name = attachment["location"].removeprefix("https://files.example.com/")
+    assert (production.files / name).read_bytes() == b"x" * 1234
+    assert requests.get(f"{production.url}/__heartbeat__", timeout=20).json()["attachments"] is True
+
+    metrics = requests.get(f"{production.url}/__metrics__", timeout=20).text
+    assert "kinto_attachments_uploads_total 1.0" in metrics
+    assert "kinto_attachments_bytes_total 1234.0" in metrics
+    attached = [
+        line
+        for line in metrics.splitlines()
+        if line.startswith("kinto_request_summary_total{") and 'endpoint="attachment"' in line
+    ]
+    assert len(attached) == 1
+    assert 'method="post"' in attached[0]
+    assert 'status="201"' in attached[0]
+    guide = readme().split("What to watch\n", 1)[1].split("Backup\n", 1)[0]
+    named = set(re.findall(r"kinto_[a-z0-9_]+", guide)) - {"kinto_backend_s3storage_seconds"}
+    assert len(named) == 5
+    assert [name for name in named if name not in metrics] == []
+
+
+@pytest.mark.parametrize("kind", ["real", "fake"])
+def test_a_bucket_takes_the_documents_of_the_readme(kind, request):
+    bucket = request.getfixturevalue("bucket" if kind == "real" else "fake_bucket")
+    s3, name = bucket.client, {"Bucket": bucket.name}
+    found = documents(bucket.name)
+
+    s3.put_bucket_policy(**name, Policy=json.dumps(found["public-read"]))
+    s3.put_bucket_cors(**name, CORSConfiguration=found["cors"])
+    s3.put_bucket_lifecycle_configuration(**name, LifecycleConfiguration=found["lifecycle"])
+
+    assert s3.get_bucket_cors(**name)["CORSRules"] == found["cors"]["CORSRules"]
+    assert json.loads(s3.get_bucket_policy(**name)["Policy"]) == found["public-read"]
+    rules = s3.get_bucket_lifecycle_configuration(**name)["Rules"]
+    assert [rule["ID"] for rule in rules] == ["abandoned uploads", "abandoned staging"]
+
+
+class CheckingS3:
+    """A fake S3 that asks for permissions, and a user who has those of the README.
+
+    :ivar without: an action that the policy lacks.
+    """
+
+    SET_UP_REQUESTS = 4
+
+    def __init__(self, folder, without=None):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        log = (folder / "moto.log").open("ab")
+        self.process = subprocess.Popen(
+            [SCRIPTS / "moto_server", "-H", "127.0.0.1", "-p", str(self.port)],
+            env={**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": str(self.SET_UP_REQUESTS)},
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+        # Not one of the requests that are counted.
+        eventually_answers(f"{self.url}/moto-api/")
+        policy = documents("attachments")["policy"]
+        for statement in policy["Statement"]:
+            statement["Action"] = [a for a in statement["Action"] if a != without]
+        iam = self.client("iam", "root", "root")
+        iam.create_user(UserName="kinto")
+        iam.put_user_policy(
+            UserName="kinto",
+            PolicyName="attachments",
+            PolicyDocument=json.dumps(policy),
+        )
+        key = iam.create_access_key(UserName="kinto")["AccessKey"]
+        self.keys = key["AccessKeyId"], key["SecretAccessKey"]
+        self.client("s3", "root", "root").create_bucket(Bucket="attachments")
+
+    def client(self, service, access_key, secret_key):
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
+            config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+        )
+
+    def settings(self):
+        access_key, secret_key = self.keys
+        return {
+            "attachment__base_path": "",
+            "attachment__aws__bucket_name": "attachments",
+            "attachment__aws__endpoint_url": self.url,
+            "attachment__aws__access_key": access_key,
+            "attachment__aws__secret_key": secret_key,
+            "attachment__aws__acl": "",
+            "attachment__aws__part_size_bytes": str(5 * MIB),
+        }
+
+    def keys_stored(self):
+        listed = self.client("s3", *self.keys).list_objects_v2(Bucket="attachments")
+        return [stored["Key"] for stored in listed.get("Contents", ())]
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture
+def checking_s3(tmp_path):
+    servers = []
+
+    def start(**kwargs):
+        servers.append(CheckingS3(tmp_path, **kwargs))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.mark.parametrize("randomize", ["true", "false"])
+def test_the_iam_policy_of_the_readme_is_enough(make_app, checking_s3, randomize):
+    s3 = checking_s3()
+    app = make_app(**s3.settings(), attachment__randomize=randomize)
+    app.upload(file_part(b"small"), status=201)
+    app.upload(file_part(b"large" * 2 * MIB), status=200)
+    assert len(s3.keys_stored()) == 1
+    assert app.get("/__heartbeat__", status=200).json["attachments"] is True
+    app.delete(ATTACHMENT, headers=ALICE, status=204)
+    assert s3.keys_stored() == []
+
+
+def test_the_fake_s3_does_ask_for_the_permissions(make_app, checking_s3):
+    app = make_app(**checking_s3(without="s3:PutObject").settings())
+    app.upload(file_part(b"small"), status=503)

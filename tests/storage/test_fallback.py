@@ -1,0 +1,160 @@
+"""Files in any backend of pyramid_storage."""
+
+import pytest
+from pyramid.exceptions import ConfigurationError
+from pyramid_storage.interfaces import IFileStorage
+from pyramid_storage.local import LocalFileStorage
+
+from kinto_attachment.storage import StorageError
+from kinto_attachment.storage.pyramid import IN_MEMORY_BYTES, SpooledStorage
+from tests.support.server import ALICE, ATTACHMENT, file_part, part
+from tests.support.storage_contract import read, store
+
+
+@pytest.fixture
+def app(make_app, tmp_path):
+    return make_with(make_app, tmp_path, "pyramid_storage.local")
+
+
+def make_with(make_app, tmp_path, backend, **settings):
+    # pyramid_storage reads names without the prefix of Kinto.
+    return make_app(
+        attachment__base_path="",
+        attachment__backend=backend,
+        storage__base_path=str(tmp_path / "files"),
+        **settings,
+    )
+
+
+def test_files_are_kept_by_pyramid_storages_own_local_backend(app):
+    attachment = app.upload(file_part(b"once upon a time", "story.txt")).json
+    assert isinstance(app.registry.getUtility(IFileStorage), LocalFileStorage)
+    assert app.files() == {attachment["location"]: b"once upon a time"}
+
+
+def test_previous_and_detached_files_go(app):
+    app.upload(file_part(b"old"))
+    app.upload(file_part(b"new"))
+    assert list(app.files().values()) == [b"new"]
+    app.delete(ATTACHMENT, headers=ALICE)
+    assert app.files() == {}
+
+
+def test_nothing_is_left_of_a_file_whose_form_is_refused(app):
+    app.upload(file_part(), part("data", "{not JSON"), status=400)
+    assert app.files() == {}
+
+
+def test_extensions_are_those_of_the_plugin_and_not_of_the_backend(make_app, tmp_path):
+    app = make_with(make_app, tmp_path, "pyramid_storage.local", attachment__extensions="any")
+    app.upload(file_part(b"1", "a.exe"))
+    app.upload(file_part(b"2", "no-extension"))
+    assert list(app.files().values()) == [b"2"]
+
+
+def test_locations_have_the_base_url_of_the_plugin_or_that_of_the_backend(tmp_path):
+    backend = LocalFileStorage(str(tmp_path), "https://backend.example.org/")
+    assert SpooledStorage(backend).url("a.txt") == "https://backend.example.org/a.txt"
+    ours = SpooledStorage(backend, "https://cdn.example.org/")
+    assert ours.url("a b.txt") == "https://cdn.example.org/a%20b.txt"
+
+
+def test_the_heartbeat_works(app):
+    assert app.get("/__heartbeat__").json["attachments"] is True
+    assert app.files() == {}
+
+
+class WriteOnly:
+    """A backend like that of Google Cloud: nothing but the interface, and equal names are lost."""
+
+    def __init__(self):
+        self.files = {}
+        self.headers = {}
+
+    def exists(self, name):
+        return name in self.files
+
+    def delete(self, name):
+        del self.files[name]
+
+    def save_file(self, file, filename, folder=None, extensions=None, headers=None):
+        name = f"{folder}/{filename}" if folder else filename
+        if name not in self.files:
+            file.seek(0)
+            self.files[name] = file.read()
+            self.headers[name] = headers
+        return name
+
+
+def test_the_heartbeat_works_where_files_cannot_be_opened(app):
+    backend = WriteOnly()
+    heartbeat = app.registry.heartbeats["attachments"]
+    heartbeat._storage = SpooledStorage(backend)
+    assert app.get("/__heartbeat__").json["attachments"] is True
+    assert backend.files == {}
+
+
+def test_equal_names_are_kept_apart_where_the_backend_would_lose_one():
+    backend = WriteOnly()
+    storage = SpooledStorage(backend)
+    names = [store(storage, content) for content in (b"1", b"2")]
+    assert backend.files == dict(zip(names, (b"1", b"2"), strict=True))
+
+
+def test_the_backend_learns_the_mimetype():
+    backend = WriteOnly()
+    name = store(SpooledStorage(backend))
+    assert backend.headers[name] == {"Content-Type": "text/plain"}
+
+
+def test_a_large_file_is_spooled(tmp_path):
+    storage = SpooledStorage(LocalFileStorage(str(tmp_path)))
+    content = b"x" * (3 * IN_MEMORY_BYTES)
+    assert read(storage, store(storage, content)) == content
+
+
+def test_whatever_a_backend_raises_is_a_failure_of_the_storage(tmp_path):
+    class Broken(WriteOnly):
+        def save_file(self, *args, **kwargs):
+            raise RuntimeError("no such bucket")
+
+        def delete(self, name):
+            raise RuntimeError("no such bucket")
+
+    backend = Broken()
+    storage = SpooledStorage(backend)
+    with pytest.raises(StorageError, match="no such bucket"):
+        store(storage)
+    backend.files["a.txt"] = b""
+    assert list(storage.delete_many(["gone.txt", "a.txt"])) == ["a.txt"]
+
+
+class FillingUp(WriteOnly):
+    """A backend that is full before the end of a file, and keeps what it has got."""
+
+    def save_file(self, file, filename, folder=None, extensions=None, headers=None):
+        self.files[filename] = b"once "
+        raise OSError("No space left on device")
+
+
+@pytest.mark.parametrize(("unique", "left"), [(True, {}), (False, {"story.txt": b"once "})])
+def test_a_part_of_a_file_is_deleted_where_its_name_is_nobody_elses(unique, left):
+    backend = FillingUp()
+    with pytest.raises(StorageError, match="No space left"):
+        store(SpooledStorage(backend), unique=unique)
+    assert backend.files == left
+
+
+def test_a_part_of_a_file_does_not_stand_for_the_one_that_it_replaces():
+    backend = FillingUp()
+    backend.files["story.txt"] = b"previous"
+    staged = SpooledStorage(backend).replace("story.txt", "text/plain")
+    with pytest.raises(StorageError, match="No space left"):
+        staged.publish()
+    assert backend.files == {}
+
+
+@pytest.mark.parametrize("backend", ["no.such.module", "tests.support.backend_without_storage"])
+def test_a_backend_that_is_none_stops_the_server(make_app, tmp_path, backend):
+    with pytest.raises(ConfigurationError, match=r"kinto\.attachment\.backend"):
+        make_with(make_app, tmp_path, backend)

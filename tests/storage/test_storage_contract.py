@@ -1,0 +1,51 @@
+"""The contract of storages, on every one of them."""
+
+import pytest
+from pyramid_storage.local import LocalFileStorage
+
+from kinto_attachment.storage.local import LocalStorage
+from kinto_attachment.storage.pyramid import SpooledStorage
+from kinto_attachment.storage.s3.storage import S3Storage
+from tests.support.storage_contract import AtomicNames, StorageContract, ToldWhileStaged
+
+
+class FolderContract(StorageContract):
+    @pytest.fixture
+    def inside(self, tmp_path):
+        return lambda: sorted(
+            str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()
+        )
+
+
+class BucketContract(StorageContract):
+    @pytest.fixture
+    def storage(self, bucket):
+        return S3Storage.from_settings(bucket.options, "")
+
+    @pytest.fixture
+    def inside(self, bucket):
+        return lambda: bucket.keys() + bucket.uploads()
+
+
+class TestLocalFiles(FolderContract, AtomicNames, ToldWhileStaged):
+    @pytest.fixture
+    def storage(self, tmp_path):
+        storage = LocalStorage(str(tmp_path), "https://example.org/")
+        storage.prepare()
+        return storage
+
+
+class TestRealS3(BucketContract, AtomicNames, ToldWhileStaged):
+    pass
+
+
+class TestFakeS3(BucketContract):
+    @pytest.fixture
+    def bucket(self, fake_bucket):
+        return fake_bucket
+
+
+class TestFallback(FolderContract):
+    @pytest.fixture
+    def storage(self, tmp_path):
+        return SpooledStorage(LocalFileStorage(str(tmp_path), "https://example.org/"))

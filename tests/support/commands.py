@@ -1,0 +1,119 @@
+"""What the tests of the command share: a server, its settings file, and ways to break things."""
+
+import configparser
+import contextlib
+import json
+import logging
+import uuid
+from unittest import mock
+
+import sqlalchemy
+import transaction
+
+from kinto_attachment.commands import main as command
+from kinto_attachment.commands import server
+from tests.support.server import ALICE, RECORD, file_part
+
+
+COLLECTION = RECORD.rpartition("/records/")[0]
+
+
+class Deployment:
+    """A Kinto with its records in PostgreSQL, and the command beside it.
+
+    :ivar app: the server.
+    :ivar files: what looks into the storage, ``{name: content}``.
+    """
+
+    def __init__(self, app, folder, files, capsys):
+        self.app = app
+        self.ini = str(folder / f"kinto-{uuid.uuid4()}.ini")
+        self.files = files
+        self._capsys = capsys
+        self._engine = sqlalchemy.create_engine(app.settings["kinto.storage_url"])
+        write_ini(self.ini, app.settings)
+
+    def run(self, *arguments):
+        """Return the exit code of the command, and what it tells, as objects."""
+        self._capsys.readouterr()
+        with mock.patch.object(command, "open_server", self._open_once):
+            code = command.main([arguments[0], "--ini", self.ini, "--json", *arguments[1:]])
+        return code, [json.loads(line) for line in self._capsys.readouterr().out.splitlines()]
+
+    def _open_once(self, ini):
+        # What takes most of the time of a small check. (Kept with the server, for the next test.)
+        if not hasattr(self.app, "opened"):
+            logger = logging.getLogger("kinto")
+            level = logger.level
+            self.app.opened = server.open_server(ini)
+            logger.setLevel(level)
+        return self.app.opened
+
+    def check(self, *arguments):
+        """Return the exit code of a check of all there is, and ``{what: locations}``."""
+        code, told = self.run("check", "--grace", "0", *arguments)
+        found = {}
+        for one in told[:-1]:
+            found.setdefault(one["what"], []).append(one["location"])
+        return code, found
+
+    def repair(self, *arguments):
+        """Return the exit code of a repair, and ``{what: kinds of findings}``."""
+        code, told = self.run("repair", "--grace", "0", *arguments)
+        done = {}
+        for one in told[:-1]:
+            done.setdefault(one["what"], []).append(one["finding"])
+        return code, done
+
+    def sql(self, query, **values):
+        """Change the database behind Kinto's back."""
+        with self._engine.begin() as connection:
+            return connection.execute(sqlalchemy.text(query), values).rowcount
+
+    @contextlib.contextmanager
+    def committing(self):
+        """Commit what is done with Kinto's storage inside."""
+        with transaction.manager:
+            yield
+
+    def state(self):
+        """Return all there is: records, links, releases and files."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sqlalchemy.text(
+                    "SELECT resource_name, parent_id, id, data FROM objects WHERE NOT deleted "
+                    "ORDER BY resource_name, parent_id, id"
+                )
+            ).all()
+        return rows, self.files()
+
+    def upload(self, record="first", content=b"once upon a time", filename="story.txt"):
+        """Return the attachment of a record that has a new file."""
+        url = f"{COLLECTION}/records/{record}/attachment"
+        return self.app.upload(file_part(content, filename), url=url).json
+
+    def record(self, record="first"):
+        return self.app.get(f"{COLLECTION}/records/{record}", headers=ALICE).json["data"]
+
+    def copy(self, source, target):
+        """Write a record with the attachment of another one, as clients do."""
+        body = {"data": {"attachment": self.record(source)["attachment"]}}
+        self.app.put_json(f"{COLLECTION}/records/{target}", body, headers=ALICE)
+
+    def links(self):
+        with self.committing():
+            return self.app.registry.storage.list_all("attachments", "__attachments__*")
+
+    def close(self):
+        """Leave an empty database."""
+        transaction.abort()
+        for table in ("objects", "timestamps", "user_principals", "access_control_entries"):
+            self.sql(f"DELETE FROM {table}")
+        self._engine.dispose()
+
+
+def write_ini(path, settings):
+    ini = configparser.RawConfigParser()
+    ini["app:main"] = {"use": "egg:kinto", **settings}
+    with open(path, "w") as file:
+        ini.write(file)

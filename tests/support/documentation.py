@@ -1,0 +1,75 @@
+"""The README's examples, as they are printed."""
+
+import os
+import re
+import textwrap
+
+from tests.support.server import ROOT, SCRIPTS, Server, free_port
+
+
+CODE_BLOCK = re.compile(
+    r"^\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?:(?: {4}.*)?\n)+)", re.MULTILINE
+)
+
+
+def readme():
+    return (ROOT / "README.rst").read_text()
+
+
+def blocks(language):
+    """Return the code blocks of a language, in their order."""
+    return [
+        textwrap.dedent(block["code"]).strip()
+        for block in CODE_BLOCK.finditer(readme())
+        if block["language"] == language
+    ]
+
+
+def only(language, text):
+    """Return the one code block of a language that holds this text."""
+    (found,) = [block for block in blocks(language) if text in block]
+    return found
+
+
+class ProductionServer(Server):
+    """The Kinto of the guide to production, with its commands, on other ports and folders.
+
+    :ivar files: the folder of its files.
+    """
+
+    def __init__(self, folder, database_url):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.log = folder / "server.log"
+        self.files = folder / "files"
+        ini = folder / "production.ini"
+        printed = only("ini", "kinto.plugins.prometheus")
+        printed = printed.replace("/srv/kinto/files", str(self.files))
+        ini.write_text(re.sub(r"postgresql\+psycopg2://kinto:\S+", database_url, printed))
+        commands = replaced(
+            only("shell", "kinto migrate"),
+            {
+                "/etc/kinto/production.ini": str(ini),
+                "/run/kinto-metrics": str(folder / "metrics"),
+                "--port 8888": f"--port {self.port}",
+                # It would ask for the password.
+                "--username admin": "--username admin --password secret",
+                # The shell is there already.
+                "cd config\n": "",
+            },
+        )
+        *first, last = commands.replace("\\\n", "").splitlines()
+        # The signal that stops the server has to reach it, and not the shell.
+        commands = "\n".join([*first, f"exec env {last}"])
+        path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
+        self._command = ["bash", "-e", "-c", commands]
+        self._environment = {**os.environ, "PATH": path}
+        self.start()
+
+
+def replaced(text, replacements):
+    """Return a text in which all of these are replaced, each of which it has to have."""
+    for old, new in replacements.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    return text

@@ -1,0 +1,67 @@
+"""Forms without a server: bodies in pieces of any size, and files staged in memory."""
+
+import io
+
+from kinto_attachment.form import reader as uploads
+from tests.support.server import BOUNDARY
+
+
+class Staged:
+    """A staged file, in memory.
+
+    :ivar name: the filename and the mimetype that it was staged for.
+    """
+
+    def __init__(self, *name):
+        self.name = name
+        self.content = b""
+        self.discarded = False
+
+    def write(self, chunk):
+        assert not self.discarded, "something is written after it was discarded"
+        self.content += chunk
+
+    def discard(self):
+        self.discarded = True
+
+
+class Pieces(io.RawIOBase):
+    """A body that comes in pieces of these sizes, one after the other and from the start again."""
+
+    def __init__(self, body, sizes):
+        self._body = io.BytesIO(body)
+        self._sizes = sizes
+        self._reads = 0
+
+    def read(self, size=-1):
+        piece = self._sizes[self._reads % len(self._sizes)]
+        self._reads += 1
+        return self._body.read(min(size, piece))
+
+
+def read_form(body, sizes=(1 << 20,), boundary=BOUNDARY, length=None, **options):
+    """Return the form of a body and what is staged of it.
+
+    A staged file is discarded if, and only if, there is no form.
+
+    :raises HTTPException: the form is refused.
+    """
+    staged = []
+
+    def stage(*name):
+        staged.append(Staged(*name))
+        return staged[-1]
+
+    settings = {"max_field_bytes": 1 << 20, "max_file_bytes": 0, "mimetype_by_extension": {}}
+    content_type = f'multipart/form-data; boundary="{boundary}"'
+    try:
+        form = uploads.read_form(
+            Pieces(body, sizes).read, content_type, length, stage, **settings | options
+        )
+    except BaseException:
+        assert all(file.discarded for file in staged)
+        raise
+    (file,) = staged
+    assert not file.discarded
+    assert form.upload.staged is file
+    return form, file
