@@ -96,8 +96,8 @@ races: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m readme_renderer README.rst -o /dev/null
-	$(BIN)/python -m readme_renderer CHANGELOG.rst -o /dev/null
+	$(BIN)/mypy
+	for page in *.rst; do $(BIN)/python -m readme_renderer $$page -o /dev/null || exit 1; done
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
