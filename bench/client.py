@@ -7,7 +7,7 @@ import random
 import socket
 from typing import NamedTuple
 
-from tests.support.server import basic_auth
+from tests.support.users import basic_auth
 
 
 MIB = 1024 * 1024

@@ -8,16 +8,11 @@ from typing import NamedTuple
 import sqlalchemy
 
 from bench.client import MIB, Body, Client, json_body
+from tests.support.paths import ROOT, SCRIPTS
+from tests.support.postgresql import create_database, postgresql_backends, postgresql_server
 from tests.support.s3 import Bucket, SeaweedFS
-from tests.support.server import (
-    ROOT,
-    SCRIPTS,
-    Server,
-    base_settings,
-    create_database,
-    postgresql_backends,
-    postgresql_server,
-)
+from tests.support.servers import Server
+from tests.support.settings import base_settings
 
 
 COLLECTION = "/v1/buckets/plain/collections/files"

@@ -1,5 +1,5 @@
 import pytest
 
 
-# Their assertions tell what they compared, as those of test modules do.
-pytest.register_assert_rewrite("tests.support.storage_contract", "tests.support.server")
+# Their failed assertions show the compared values, as those of test modules do.
+pytest.register_assert_rewrite("tests.support")

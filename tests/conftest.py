@@ -5,17 +5,14 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from kinto.core.cornice.service import SERVICES
 from moto.server import ThreadedMotoServer
 
+from tests.support.app import App
 from tests.support.documentation import ProductionServer
+from tests.support.paths import ROOT
+from tests.support.postgresql import create_database, postgresql_server
 from tests.support.s3 import Bucket, Proxy, SeaweedFS, Silence
 from tests.support.scripts import FakeKinto, download_from, script_storage, start_server
-from tests.support.server import (
-    ROOT,
-    App,
-    Server,
-    base_settings,
-    create_database,
-    postgresql_server,
-)
+from tests.support.servers import Server
+from tests.support.settings import base_settings
 
 
 # Beside what else is written here, and not in a folder of its own.

@@ -6,15 +6,9 @@ import json
 
 import pytest
 
-from tests.support.server import (
-    ALICE,
-    ATTACHMENT,
-    BOB,
-    RECORD,
-    file_part,
-    multipart,
-    part,
-)
+from tests.support.app import ATTACHMENT, RECORD
+from tests.support.forms import file_part, multipart, part
+from tests.support.users import ALICE, BOB
 
 
 CONTENT = b"once upon a time"

@@ -2,7 +2,11 @@
 
 import pytest
 
-from tests.support.server import ALICE, BOB, RECORD, App, file_part, postgresql_backends, unprefixed
+from tests.support.app import RECORD, App
+from tests.support.forms import file_part
+from tests.support.postgresql import postgresql_backends
+from tests.support.settings import unprefixed
+from tests.support.users import ALICE, BOB
 
 
 COPY = "/buckets/bob/collections/photos/records/copy"

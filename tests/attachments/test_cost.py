@@ -7,7 +7,9 @@ import sqlalchemy
 import transaction
 
 from kinto_attachment import records
-from tests.support.server import ALICE, App, postgresql_backends
+from tests.support.app import App
+from tests.support.postgresql import postgresql_backends
+from tests.support.users import ALICE
 
 
 PHOTOS = "/buckets/many/collections/photos"

@@ -8,20 +8,14 @@ import requests
 import transaction
 
 from kinto_attachment.releases import Releases
+from tests.support.app import RECORD, App
+from tests.support.forms import file_part, multipart
+from tests.support.paths import ROOT
+from tests.support.postgresql import create_database, postgresql_backends, postgresql_server
 from tests.support.s3 import Bucket, eventually
-from tests.support.server import (
-    ALICE,
-    RECORD,
-    ROOT,
-    App,
-    Server,
-    base_settings,
-    create_database,
-    file_part,
-    multipart,
-    postgresql_backends,
-    postgresql_server,
-)
+from tests.support.servers import Server
+from tests.support.settings import base_settings
+from tests.support.users import ALICE
 
 
 AUTH = ("alice", "secret")

@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.support.server import ALICE, ATTACHMENT, BOB, RECORD, file_part, part
+from tests.support.app import ATTACHMENT, RECORD
+from tests.support.forms import file_part, part
+from tests.support.users import ALICE, BOB
 
 
 @pytest.fixture

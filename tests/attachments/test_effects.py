@@ -10,8 +10,11 @@ import sqlalchemy
 from kinto.core.events import ResourceChanged
 
 from kinto_attachment.storage import StorageError
+from tests.support.app import App
+from tests.support.forms import file_part
+from tests.support.postgresql import postgresql_backends
 from tests.support.s3 import Bucket
-from tests.support.server import ALICE, App, file_part, postgresql_backends
+from tests.support.users import ALICE
 
 
 PHOTOS = "/collections/photos"

@@ -4,7 +4,9 @@ import pytest
 from pyramid.events import NewRequest
 
 from kinto_attachment import records
-from tests.support.server import ALICE, ATTACHMENT, RECORD, file_part, part
+from tests.support.app import ATTACHMENT, RECORD
+from tests.support.forms import file_part, part
+from tests.support.users import ALICE
 
 
 SECOND = "/buckets/blog/collections/photos/records/second"

@@ -6,7 +6,9 @@ from kinto.core.utils import build_request
 from pyramid.events import NewRequest
 from pyramid.request import Request
 
-from tests.support.server import ALICE, RECORD, file_part
+from tests.support.app import RECORD
+from tests.support.forms import file_part
+from tests.support.users import ALICE
 
 
 SECOND = "/buckets/blog/collections/photos/records/second"

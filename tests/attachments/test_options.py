@@ -5,7 +5,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from tests.support.server import ALICE, file_part
+from tests.support.forms import file_part
+from tests.support.users import ALICE
 
 
 OTHER = "/buckets/blog/collections/others/records/first/attachment"

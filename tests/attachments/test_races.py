@@ -9,9 +9,11 @@ from functools import partial
 
 import pytest
 
+from tests.support.postgresql import postgresql_backends
 from tests.support.race_changes import CONTAINERS, DELETING, EFFECTS, Round, outcomes
 from tests.support.races import Cluster
-from tests.support.server import Server, base_settings, postgresql_backends
+from tests.support.servers import Server
+from tests.support.settings import base_settings
 
 
 SERVERS = 3

@@ -11,7 +11,10 @@ from kinto.core.events import ResourceChanged
 from kinto_attachment import locks, records
 from kinto_attachment.releases import Releases
 from kinto_attachment.storage import StorageError, in_background
-from tests.support.server import ALICE, RECORD, App, file_part, postgresql_backends
+from tests.support.app import RECORD, App
+from tests.support.forms import file_part
+from tests.support.postgresql import postgresql_backends
+from tests.support.users import ALICE
 
 
 # Each in a collection of its own: Kinto's changes of one collection wait for one another.

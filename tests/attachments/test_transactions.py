@@ -16,17 +16,11 @@ from pyramid.events import NewRequest
 
 from kinto_attachment import listeners
 from kinto_attachment.storage import in_background
-from tests.support.server import (
-    ALICE,
-    ATTACHMENT,
-    BOUNDARY,
-    RECORD,
-    basic_auth,
-    file_part,
-    multipart,
-    postgresql_backends,
-    unprefixed,
-)
+from tests.support.app import ATTACHMENT, RECORD
+from tests.support.forms import BOUNDARY, file_part, multipart
+from tests.support.postgresql import postgresql_backends
+from tests.support.settings import unprefixed
+from tests.support.users import ALICE, basic_auth
 
 
 AUTH = ("alice", "secret")

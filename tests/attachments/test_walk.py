@@ -18,7 +18,10 @@ from hypothesis.stateful import (
 )
 from kinto.core.events import ResourceChanged
 
-from tests.support.server import ALICE, App, file_part, postgresql_backends
+from tests.support.app import App
+from tests.support.forms import file_part
+from tests.support.postgresql import postgresql_backends
+from tests.support.users import ALICE
 
 
 WALKS = int(os.environ.get("WALKS", "5"))

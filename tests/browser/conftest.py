@@ -7,7 +7,8 @@ import zlib
 import playwright.sync_api
 import pytest
 
-from tests.support.server import ROOT, TryOutServer
+from tests.support.paths import ROOT
+from tests.support.servers import TryOutServer
 
 
 SCREENSHOTS = ROOT / "var" / "screenshots"

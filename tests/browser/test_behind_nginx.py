@@ -9,8 +9,10 @@ import time
 import pytest
 import requests
 
+from tests.support.app import ATTACHMENT
 from tests.support.documentation import only, replaced
-from tests.support.server import ATTACHMENT, basic_auth, eventually_answers, free_port
+from tests.support.servers import eventually_answers, free_port
+from tests.support.users import basic_auth
 
 
 AROUND = """

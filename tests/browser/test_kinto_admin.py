@@ -8,7 +8,7 @@ import kinto_http
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.server import base_settings
+from tests.support.settings import base_settings
 
 
 KINTO_WITH_ADMIN = "kinto==25.0.0"

@@ -8,7 +8,7 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-from tests.support.server import basic_auth
+from tests.support.users import basic_auth
 
 
 COLLECTIONS = (f"photos{number}" for number in itertools.count())

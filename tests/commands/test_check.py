@@ -19,9 +19,11 @@ from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.storage import StorageError, StoredFile
 from kinto_attachment.storage.pyramid import SpooledStorage
 from kinto_attachment.storage.s3.storage import S3Storage
+from tests.support.app import RECORD, App
 from tests.support.commands import COLLECTION, Deployment
+from tests.support.postgresql import postgresql_backends
 from tests.support.s3 import eventually
-from tests.support.server import ALICE, RECORD, App, postgresql_backends
+from tests.support.users import ALICE
 
 
 ORPHAN = "5f0c1c1e-6c1f-4b0e-9d5e-6d0b7f3e2a11.txt"

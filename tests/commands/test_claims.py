@@ -7,8 +7,10 @@ import pytest
 
 from kinto_attachment.commands import contents, findings
 from kinto_attachment.storage.local import LocalStorage
+from tests.support.app import App
 from tests.support.commands import COLLECTION, Deployment, write_ini
-from tests.support.server import ALICE, BOB, App, postgresql_backends
+from tests.support.postgresql import postgresql_backends
+from tests.support.users import ALICE, BOB
 
 
 BASE = "https://files.example.org/"

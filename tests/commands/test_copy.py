@@ -5,9 +5,11 @@ import os
 import pytest
 
 from kinto_attachment.storage.local import LocalStorage
+from tests.support.app import App
 from tests.support.commands import COLLECTION, Deployment, write_ini
+from tests.support.postgresql import postgresql_backends
 from tests.support.s3 import MIB
-from tests.support.server import ALICE, App, postgresql_backends
+from tests.support.users import ALICE
 
 
 @pytest.fixture(scope="module")

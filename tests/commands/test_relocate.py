@@ -6,8 +6,10 @@ import pytest
 import transaction
 
 from kinto_attachment.commands import relocate
+from tests.support.app import App
 from tests.support.commands import COLLECTION, Deployment
-from tests.support.server import ALICE, App, postgresql_backends
+from tests.support.postgresql import postgresql_backends
+from tests.support.users import ALICE
 
 
 OLD = "https://old.example.org/files/"

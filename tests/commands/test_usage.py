@@ -12,8 +12,10 @@ import pytest
 from pyramid_storage.local import LocalFileStorage
 
 from kinto_attachment.commands.main import main
+from tests.support.app import App
 from tests.support.commands import write_ini
-from tests.support.server import SCRIPTS, App, postgresql_backends
+from tests.support.paths import SCRIPTS
+from tests.support.postgresql import postgresql_backends
 
 
 COMMAND = SCRIPTS / "kinto-attachment"

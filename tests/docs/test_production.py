@@ -10,16 +10,12 @@ import pytest
 import requests
 from botocore.config import Config
 
+from tests.support.app import ATTACHMENT
 from tests.support.documentation import only, readme
-from tests.support.server import (
-    ALICE,
-    ATTACHMENT,
-    SCRIPTS,
-    basic_auth,
-    eventually_answers,
-    file_part,
-    free_port,
-)
+from tests.support.forms import file_part
+from tests.support.paths import SCRIPTS
+from tests.support.servers import eventually_answers, free_port
+from tests.support.users import ALICE, basic_auth
 
 
 MIB = 1024 * 1024

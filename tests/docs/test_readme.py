@@ -12,7 +12,8 @@ from pyramid_storage.extensions import GROUPS
 
 from kinto_attachment.settings.options import OPTIONS, PER_COLLECTION
 from tests.support.documentation import only, readme
-from tests.support.server import SCRIPTS, TryOutServer
+from tests.support.paths import SCRIPTS
+from tests.support.servers import TryOutServer
 
 
 RECORD = "/buckets/default/collections/photos/records/first"

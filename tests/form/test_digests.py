@@ -9,16 +9,9 @@ import pytest
 
 from kinto_attachment.form import digests
 from kinto_attachment.form.digests import DigestError, Hashes
-from tests.support.server import (
-    ALICE,
-    ATTACHMENT,
-    BOUNDARY,
-    RECORD,
-    App,
-    file_part,
-    multipart,
-    part,
-)
+from tests.support.app import ATTACHMENT, RECORD, App
+from tests.support.forms import BOUNDARY, file_part, multipart, part
+from tests.support.users import ALICE
 
 
 CONTENT = b"once upon a time"

@@ -11,7 +11,8 @@ import pytest
 from kinto_attachment.form.gzip import GzipWriter
 from kinto_attachment.storage import StorageError
 from kinto_attachment.storage.local import LocalStagedFile
-from tests.support.server import ALICE, BOB, file_part, multipart, part
+from tests.support.forms import file_part, multipart, part
+from tests.support.users import ALICE, BOB
 
 
 CONTENT = b"once upon a time " * 100_000

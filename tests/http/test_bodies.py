@@ -9,7 +9,9 @@ import pytest
 import requests
 
 from kinto_attachment.http.bodies import Body, ReadingThreads
-from tests.support.server import ALICE, ATTACHMENT, basic_auth, file_part, multipart
+from tests.support.app import ATTACHMENT
+from tests.support.forms import file_part, multipart
+from tests.support.users import ALICE, basic_auth
 
 
 AUTH = ("alice", "secret")

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from kinto_attachment.scripts import download
-from tests.support.server import ROOT, SCRIPTS
+from tests.support.paths import ROOT, SCRIPTS
 
 
 @pytest.fixture

@@ -7,15 +7,10 @@ from kinto.core.testing import get_user_headers
 from kinto.views.collections import Collection
 
 from kinto_attachment import default_bucket
-from tests.support.server import (
-    ALICE,
-    BOB,
-    BOUNDARY,
-    App,
-    file_part,
-    multipart,
-    postgresql_backends,
-)
+from tests.support.app import App
+from tests.support.forms import BOUNDARY, file_part, multipart
+from tests.support.postgresql import postgresql_backends
+from tests.support.users import ALICE, BOB
 
 
 PATH = "/buckets/default/collections/photos/records/first"

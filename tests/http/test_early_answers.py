@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.support.server import BOUNDARY, basic_auth, file_part, multipart
+from tests.support.forms import BOUNDARY, file_part, multipart
+from tests.support.users import basic_auth
 
 
 BYTES = 50_000_000

@@ -6,7 +6,7 @@ import socket
 
 import requests
 
-from tests.support.server import ROOT
+from tests.support.paths import ROOT
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

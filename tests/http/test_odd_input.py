@@ -11,18 +11,10 @@ import webtest
 from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment.form.disposition import DispositionError, parse
-from tests.support.forms import read_form
-from tests.support.server import (
-    ALICE,
-    ATTACHMENT,
-    BOUNDARY,
-    RECORD,
-    App,
-    file_part,
-    multipart,
-    part,
-    postgresql_backends,
-)
+from tests.support.app import ATTACHMENT, RECORD, App
+from tests.support.forms import BOUNDARY, file_part, multipart, part, read_form
+from tests.support.postgresql import postgresql_backends
+from tests.support.users import ALICE
 
 
 CONTENT = b"once upon a time"

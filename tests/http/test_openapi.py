@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.support.server import ALICE, BOB
+from tests.support.users import ALICE, BOB
 
 
 ATTACHMENT_PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"

@@ -3,7 +3,7 @@
 import pytest
 from pyramid.exceptions import ConfigurationError
 
-from tests.support.server import base_settings
+from tests.support.settings import base_settings
 
 
 PAGE = "/__playground__/"

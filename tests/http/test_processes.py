@@ -7,7 +7,9 @@ import time
 import pytest
 import requests
 
-from tests.support.server import ALICE, ATTACHMENT, basic_auth, postgresql_backends
+from tests.support.app import ATTACHMENT
+from tests.support.postgresql import postgresql_backends
+from tests.support.users import ALICE, basic_auth
 
 
 MIB = 1024 * 1024

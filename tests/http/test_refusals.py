@@ -9,16 +9,9 @@ import pytest
 import transaction
 
 from kinto_attachment.storage import local
-from tests.support.server import (
-    ALICE,
-    ATTACHMENT,
-    BOB,
-    BOUNDARY,
-    RECORD,
-    file_part,
-    multipart,
-    part,
-)
+from tests.support.app import ATTACHMENT, RECORD
+from tests.support.forms import BOUNDARY, file_part, multipart, part
+from tests.support.users import ALICE, BOB
 
 
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"

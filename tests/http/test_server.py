@@ -13,7 +13,9 @@ from kinto.core.metrics import IMetricsService, NoOpMetricsService
 from webob.static import FileApp
 
 from kinto_attachment import __version__
-from tests.support.server import ALICE, ATTACHMENT, App, file_part
+from tests.support.app import ATTACHMENT, App
+from tests.support.forms import file_part
+from tests.support.users import ALICE
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import uuid
 import pytest
 import requests
 
+from tests.support.paths import SCRIPTS
+from tests.support.postgresql import postgresql_backends
 from tests.support.scripts import (
     Scripts,
     actions,
@@ -14,7 +16,6 @@ from tests.support.scripts import (
     make_folder,
     tree,
 )
-from tests.support.server import SCRIPTS, postgresql_backends
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import requests
 
 from kinto_attachment.scripts import upload
 from kinto_attachment.scripts.common import Failure
+from tests.support.paths import SCRIPTS
 from tests.support.scripts import (
     FakeKinto,
     FlakyProxy,
@@ -31,7 +32,6 @@ from tests.support.scripts import (
     tree,
     without_modules,
 )
-from tests.support.server import SCRIPTS
 
 
 MIB = 1 << 20

@@ -7,8 +7,10 @@ from pyramid_storage.local import LocalFileStorage
 
 from kinto_attachment.storage import StorageError
 from kinto_attachment.storage.pyramid import IN_MEMORY_BYTES, SpooledStorage
-from tests.support.server import ALICE, ATTACHMENT, file_part, part
+from tests.support.app import ATTACHMENT
+from tests.support.forms import file_part, part
 from tests.support.storage_contract import read, store
+from tests.support.users import ALICE
 
 
 @pytest.fixture

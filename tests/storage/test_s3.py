@@ -14,9 +14,11 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from kinto_attachment.storage import Heartbeat, StorageError
 from kinto_attachment.storage.s3.storage import MAX_DELETED_AT_ONCE, S3Error, S3Storage
+from tests.support.app import ATTACHMENT, RECORD
+from tests.support.forms import file_part, part
 from tests.support.s3 import MIB, PART_BYTES, Proxy, SlowLine, eventually, is_signed_for, through
-from tests.support.server import ALICE, ATTACHMENT, RECORD, file_part, part
 from tests.support.storage_contract import read, stage, store
+from tests.support.users import ALICE
 
 
 @pytest.fixture

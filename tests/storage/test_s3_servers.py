@@ -14,9 +14,11 @@ import pytest
 import requests
 
 from kinto_attachment.storage.s3.storage import S3Storage
+from tests.support.forms import BOUNDARY, file_part, multipart
+from tests.support.postgresql import postgresql_backends
 from tests.support.s3 import MIB, PART_BYTES, eventually
-from tests.support.server import BOUNDARY, basic_auth, file_part, multipart, postgresql_backends
 from tests.support.storage_contract import stage
+from tests.support.users import basic_auth
 
 
 ALICE = ("alice", "secret")

@@ -14,7 +14,7 @@ import pytest
 from kinto_attachment.storage import StorageError, in_background
 from kinto_attachment.storage.local import LocalStorage
 from tests.storage.test_storage import listing, store
-from tests.support.server import file_part
+from tests.support.forms import file_part
 
 
 HOUR = 3600

@@ -11,7 +11,8 @@ from kinto_attachment.settings.options import read_settings
 from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import LocalStorage
 from tests.storage.test_storage import listing, store
-from tests.support.server import ALICE, BOB, file_part
+from tests.support.forms import file_part
+from tests.support.users import ALICE, BOB
 
 
 PICTURES = "/buckets/pictures/collections/all/records/first/attachment"

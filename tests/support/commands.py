@@ -12,7 +12,9 @@ import transaction
 
 from kinto_attachment.commands import main as command
 from kinto_attachment.commands import server
-from tests.support.server import ALICE, RECORD, file_part
+from tests.support.app import RECORD
+from tests.support.forms import file_part
+from tests.support.users import ALICE
 
 
 COLLECTION = RECORD.rpartition("/records/")[0]

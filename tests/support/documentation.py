@@ -4,7 +4,8 @@ import os
 import re
 import textwrap
 
-from tests.support.server import ROOT, SCRIPTS, Server, free_port
+from tests.support.paths import ROOT, SCRIPTS
+from tests.support.servers import Server, free_port
 
 
 CODE_BLOCK = re.compile(

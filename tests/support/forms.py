@@ -1,9 +1,33 @@
-"""Forms without a server: bodies in pieces of any size, and files staged in memory."""
+"""Forms: their bodies, and what is read of them without a server."""
 
 import io
 
 from kinto_attachment.form import reader as uploads
-from tests.support.server import BOUNDARY
+
+
+BOUNDARY = "------------------------d74496d66958873e"
+
+
+def part(name, content, filename=None, content_type=None):
+    """Return one part of a multipart body."""
+    disposition = f'form-data; name="{name}"'
+    if filename is not None:
+        disposition += f'; filename="{filename}"'
+    headers = f"Content-Disposition: {disposition}\r\n"
+    if content_type is not None:
+        headers += f"Content-Type: {content_type}\r\n"
+    content = content.encode() if isinstance(content, str) else content
+    return f"{headers}\r\n".encode() + content
+
+
+def file_part(content=b"once upon a time", filename="story.txt", content_type="text/plain"):
+    return part("attachment", content, filename, content_type)
+
+
+def multipart(*parts, boundary=BOUNDARY):
+    """Return a multipart body as bytes."""
+    delimiter = f"--{boundary}".encode()
+    return b"".join(delimiter + b"\r\n" + p + b"\r\n" for p in parts) + delimiter + b"--\r\n"
 
 
 class Staged:

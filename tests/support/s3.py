@@ -18,7 +18,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from tests.support.server import ROOT, SCRIPTS, free_port
+from tests.support.paths import ROOT, SCRIPTS
+from tests.support.servers import free_port
 
 
 ACCESS_KEY = "kinto"

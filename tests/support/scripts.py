@@ -17,8 +17,10 @@ from pathlib import Path
 import requests
 
 from kinto_attachment.scripts import download
+from tests.support.paths import ROOT
 from tests.support.s3 import Bucket
-from tests.support.server import ROOT, Server, base_settings
+from tests.support.servers import Server
+from tests.support.settings import base_settings
 
 
 MEASURED = """
