@@ -8,12 +8,13 @@ echo "Kinto with attachments: http://localhost:$(PORT)/v1/ (Ctrl-C stops it)"; \
 echo "A page to try it:       http://localhost:$(PORT)/v1/__playground__/"
 endef
 
-.PHONY: help serve serve-s3 moto tests browser-tests fuzz walk races bench bench-quick lint format package clean
+.PHONY: help serve serve-s3 moto quick tests browser-tests fuzz walk races bench bench-quick lint format package clean
 
 help:
 	@echo "make serve    run a Kinto with the plugin, for trying things out"
 	@echo "make serve-s3 the same with its files in an S3 server on this machine"
 	@echo "make moto     run a fake S3 in memory"
+	@echo "make quick    run the tests that need no server, within a minute"
 	@echo "make tests    run the whole suite"
 	@echo "make browser-tests  run what needs Chromium and nginx, installed by apt-get"
 	@echo "make bench    measure how fast it is, into var/bench (make bench-quick: in a minute)"
@@ -62,6 +63,10 @@ moto: $(VENV)/installed
 
 tests: $(VENV)/installed
 	$(BIN)/pytest --numprocesses auto --dist worksteal
+
+# The tests that need no server and start no program.
+quick: $(VENV)/installed
+	$(BIN)/pytest --numprocesses auto --dist worksteal -m "not external"
 
 # What needs Debian's Chromium and nginx. Screenshots go to var/screenshots.
 browser-tests: $(VENV)/installed-browser

@@ -1,3 +1,5 @@
+import gc
+import sys
 import uuid
 
 import pytest
@@ -12,17 +14,67 @@ from tests.support.postgresql import create_database, postgresql_server
 from tests.support.s3 import Bucket, Proxy, SeaweedFS, Silence
 from tests.support.scripts import FakeKinto, download_from, script_storage, start_server
 from tests.support.servers import Server
-from tests.support.settings import base_settings
+from tests.support.settings import base_settings, prefixed
 
 
 # Beside what else is written here, and not in a folder of its own.
 set_hypothesis_home_dir(ROOT / "var" / "hypothesis")
+
+PROGRAM_STARTS = {"os.posix_spawn", "os.system", "subprocess.Popen"}
+"""Audit events of Python."""
+
+quick_test = None
+"""The test that runs, if it may start no other program."""
+
+
+def refuse_programs(event, args):
+    if event in PROGRAM_STARTS and quick_test:
+        raise AssertionError(
+            f'{quick_test.nodeid} starts {args[0]}: it needs the marker "external"'
+        )
+
+
+sys.addaudithook(refuse_programs)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark all tests that use the fixture ``external``, directly or through others."""
+    for item in items:
+        if "external" in item.fixturenames:
+            item.add_marker("external")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    global quick_test
+    quick_test = None if item.get_closest_marker("external") else item
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown():
+    # Servers of a wider scope stop with the last test, whichever that is.
+    global quick_test
+    quick_test = None
+    return (yield)
+
+
+@pytest.fixture(scope="session")
+def external():
+    """Mark the tests of a fixture that starts a server as "external": ``make quick`` omits them."""
+
+
+def freeze():
+    """Hide what is there to stay from the garbage collector, which would take a quarter longer."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def first_services(tmp_path_factory):
     """The services of a first Kinto, and those that are made when its modules are imported."""
     App(tmp_path_factory.mktemp("first") / "files")
+    freeze()
     return list(SERVICES)
 
 
@@ -35,40 +87,71 @@ def forget_services(first_services):
 
 @pytest.fixture
 def make_app(tmp_path):
-    """Make a Kinto inside of this process, with settings over the usual ones."""
+    """Make a Kinto inside this process, with settings over the usual ones."""
 
     def make(**settings):
-        prefixed = {f"kinto.{name.replace('__', '.')}": value for name, value in settings.items()}
-        app = App(tmp_path / "files", **prefixed)
+        app = App(tmp_path / "files", **prefixed(settings))
         app.create_collection()
         return app
 
     return make
 
 
+@pytest.fixture(scope="session")
+def shared_apps():
+    """The Kintos that tests share, by their settings."""
+    return {}
+
+
 @pytest.fixture
-def app(make_app):
-    return make_app()
+def share_app(shared_apps, tmp_path_factory):
+    """Return the Kinto with these settings, empty: for tests that change nothing of it but data.
+
+    (Making one takes most of the time of a small test.)
+    """
+    used = []
+
+    def share(**settings):
+        key = tuple(sorted(settings.items()))
+        if key not in shared_apps:
+            folder = tmp_path_factory.mktemp("shared") / "files"
+            shared_apps[key] = App(folder, **prefixed(settings))
+            freeze()
+        app = shared_apps[key]
+        app.create_collection()
+        used.append(app)
+        return app
+
+    yield share
+    for app in used:
+        app.reset()
+
+
+@pytest.fixture
+def app(share_app):
+    return share_app()
 
 
 @pytest.fixture(scope="session")
-def postgresql():
+def postgresql(external):
     """A real PostgreSQL, as a function that makes an empty database and returns its URL."""
     with postgresql_server() as server:
         yield lambda: create_database(server)
 
 
 @pytest.fixture
-def serve(tmp_path):
+def serve(external, tmp_path):
     """Start real servers, and stop them when the test ends."""
     servers = []
 
     def start(kind="granian", environment=None, **settings):
-        prefixed = {f"kinto.{name.replace('__', '.')}": value for name, value in settings.items()}
         files = {"kinto.attachment.base_path": str(tmp_path / "files")}
         number = len(servers)
         server = Server(
-            kind, tmp_path / f"server{number}", base_settings() | files | prefixed, environment
+            kind,
+            tmp_path / f"server{number}",
+            base_settings() | files | prefixed(settings),
+            environment,
         )
         servers.append(server)
         return server.wait_until_ready()
@@ -79,7 +162,7 @@ def serve(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def seaweedfs(tmp_path_factory):
+def seaweedfs(external, tmp_path_factory):
     """A real S3 server, the same for all tests."""
     server = SeaweedFS(tmp_path_factory.mktemp("seaweedfs"))
     yield server.wait_until_ready()
@@ -87,7 +170,7 @@ def seaweedfs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def fake_s3():
+def fake_s3(external):
     """The endpoint of moto's fake S3 server, the same for all tests."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -147,7 +230,7 @@ def get(kinto, folder, capsys):
 
 
 @pytest.fixture(scope="session", params=["local", "s3"])
-def server(request, tmp_path_factory):
+def server(external, request, tmp_path_factory):
     """A real server for the scripts, with its files in a local folder or on S3."""
     with script_storage(request) as storage:
         server = start_server(tmp_path_factory.mktemp("server"), storage)

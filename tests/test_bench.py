@@ -11,6 +11,7 @@ from bench.measure import Bar, Figure, Outcome
 from bench.scenarios import SMALLEST
 
 
+@pytest.mark.external
 def test_the_smallest_scenario_measures_every_contestant(tmp_path):
     with Ground(tmp_path) as ground:
         outcomes = [scenario.run(ground) for scenario in SMALLEST]

@@ -111,8 +111,8 @@ def test_whoever_creates_the_record_may_write_it_and_nobody_else(app):
     assert permissions == {"write": [user]}
 
 
-def test_a_record_that_is_sent_back_whole_is_accepted(make_app):
-    app = make_app(experimental_collection_schema_validation="true")
+def test_a_record_that_is_sent_back_whole_is_accepted(share_app):
+    app = share_app(experimental_collection_schema_validation="true")
     app.create_collection(schema={"type": "object", "properties": {"title": {"type": "string"}}})
     previous = app.upload(file_part(), part("data", '{"title": "Spring"}')).json
     record = app.record()
@@ -148,8 +148,8 @@ def test_a_body_without_content_length_is_read_to_its_end(app):
         ("places.db", "text/plain", "application/vnd.sqlite3"),
     ],
 )
-def test_the_mimetype_is_configured_or_sent_or_guessed(make_app, filename, sent, mimetype):
-    app = make_app(
+def test_the_mimetype_is_configured_or_sent_or_guessed(share_app, filename, sent, mimetype):
+    app = share_app(
         attachment__extensions="any",
         attachment__mimetypes=".ftl:application/vnd.fluent;.db:application/vnd.sqlite3",
     )
@@ -190,9 +190,9 @@ def test_the_mimetype_is_configured_or_sent_or_guessed(make_app, filename, sent,
     ],
 )
 def test_a_type_that_browsers_run_is_not_taken_for_another_extension(
-    make_app, filename, active, stored
+    share_app, filename, active, stored
 ):
-    app = make_app(attachment__extensions="any")
+    app = share_app(attachment__extensions="any")
     assert app.upload(file_part(CONTENT, filename, active)).json["mimetype"] == stored
 
 
@@ -201,9 +201,9 @@ def test_a_type_that_browsers_run_is_not_taken_for_another_extension(
     [("page.html", "text/html"), ("PAGE.HTM", "text/html"), ("drawing.svg", "image/svg+xml")],
 )
 def test_a_type_that_browsers_run_is_taken_where_the_extension_says_the_same(
-    make_app, filename, active
+    share_app, filename, active
 ):
-    app = make_app(attachment__extensions="any")
+    app = share_app(attachment__extensions="any")
     assert app.upload(file_part(CONTENT, filename, active)).json["mimetype"] == active
 
 

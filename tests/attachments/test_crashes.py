@@ -180,7 +180,7 @@ def test_a_worker_is_killed_before_it_deletes_the_files_of_a_bucket(crashing, pr
 class TestDatabaseThatStops:
     @pytest.fixture(scope="class")
     @classmethod
-    def database(cls):
+    def database(cls, external):
         with postgresql_server() as server:
             yield server
 

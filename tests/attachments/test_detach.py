@@ -121,8 +121,8 @@ def test_if_match_holds_where_there_is_nothing_to_detach(app):
     app.delete(ATTACHMENT, headers={**ALICE, "If-Match": '"123"'}, status=412)
 
 
-def test_the_attribute_goes_where_the_schema_does_not_take_null(make_app):
-    app = make_app(experimental_collection_schema_validation="true")
+def test_the_attribute_goes_where_the_schema_does_not_take_null(share_app):
+    app = share_app(experimental_collection_schema_validation="true")
     app.create_collection(schema={"properties": {"attachment": {"type": "object"}}})
     app.upload()
     app.delete(ATTACHMENT, headers=ALICE, status=204)
@@ -130,8 +130,8 @@ def test_the_attribute_goes_where_the_schema_does_not_take_null(make_app):
     assert app.files() == {}
 
 
-def test_the_file_stays_where_the_schema_requires_one(make_app):
-    app = make_app(experimental_collection_schema_validation="true")
+def test_the_file_stays_where_the_schema_requires_one(share_app):
+    app = share_app(experimental_collection_schema_validation="true")
     schema = {"properties": {"attachment": {"type": "object"}}, "required": ["attachment"]}
     app.create_collection(schema=schema)
     app.upload()

@@ -116,7 +116,7 @@ def deployment(shared_app, capsys):
 
 
 @pytest.fixture(params=["folder", "S3"])
-def either(request):
+def either(request, external):
     """A deployment with its files in a folder, or in SeaweedFS."""
     if request.param == "folder":
         return request.getfixturevalue("deployment")

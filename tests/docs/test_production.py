@@ -69,6 +69,7 @@ def test_the_production_server_attaches_and_tells_the_metrics_of_the_readme(prod
     assert [name for name in named if name not in metrics] == []
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("kind", ["real", "fake"])
 def test_a_bucket_takes_the_documents_of_the_readme(kind, request):
     bucket = request.getfixturevalue("bucket" if kind == "real" else "fake_bucket")
@@ -152,7 +153,7 @@ class CheckingS3:
 
 
 @pytest.fixture
-def checking_s3(tmp_path):
+def checking_s3(external, tmp_path):
     servers = []
 
     def start(**kwargs):

@@ -22,7 +22,7 @@ PHOTO = bytes(range(256)) * 1000
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(external, tmp_path_factory):
     server = TryOutServer(tmp_path_factory.mktemp("readme"))
     yield server.wait_until_ready()
     server.stop()

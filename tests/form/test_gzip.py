@@ -25,9 +25,9 @@ DESCRIPTION = {
 
 
 @pytest.fixture
-def app(make_app):
+def app(share_app):
     before = threading.active_count()
-    yield make_app(attachment__gzipped="true")
+    yield share_app(attachment__gzipped="true")
     assert threading.active_count() == before, "a thread outlived its request"
 
 

@@ -21,11 +21,11 @@ CAROL = get_user_headers("carol")
 
 
 @pytest.fixture(params=[0, 2], ids=["included first", "included last"])
-def app(request, make_app):
+def app(request, share_app):
     """A Kinto with the plugins, in whatever order."""
     plugins = list(OTHER_PLUGINS)
     plugins.insert(request.param, "kinto_attachment")
-    return make_app(includes=" ".join(plugins))
+    return share_app(includes=" ".join(plugins))
 
 
 def bucket_of(app, headers):
@@ -124,8 +124,8 @@ def test_without_the_plugin_there_is_no_default_bucket(make_app):
     app.upload(url=f"{PATH}/attachment", status=404)
 
 
-def test_the_json_schema_holds(make_app):
-    app = make_app(experimental_collection_schema_validation="true")
+def test_the_json_schema_holds(share_app):
+    app = share_app(experimental_collection_schema_validation="true")
     schema = {"type": "object", "properties": {"attachment": {"type": "null"}}}
     app.create_collection(bucket_of(app, ALICE), "photos", schema=schema)
     app.upload(url=f"{PATH}/attachment", status=400)

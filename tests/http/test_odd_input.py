@@ -137,8 +137,8 @@ def test_a_filename_of_which_nothing_is_left_is_refused(app, sent):
         "virus.exe/.jpg",
     ],
 )
-def test_no_spelling_of_a_name_gets_an_extension_past_the_rules(make_app, sent):
-    app = make_app(attachment__extensions="jpg")
+def test_no_spelling_of_a_name_gets_an_extension_past_the_rules(share_app, sent):
+    app = share_app(attachment__extensions="jpg")
     app.upload(file_part(filename=sent), status=400)
     assert app.files() == {}
 
@@ -602,7 +602,9 @@ def test_what_is_no_mimetype_reaches_neither_s3_nor_a_header(make_app, fake_buck
         assert "x-evil" not in stored["ResponseMetadata"]["HTTPHeaders"]
 
 
-@pytest.fixture(scope="module", params=["memory", "postgresql"])
+@pytest.fixture(
+    scope="module", params=["memory", pytest.param("postgresql", marks=pytest.mark.external)]
+)
 def backed_app(request, tmp_path_factory):
     settings = {}
     if request.param == "postgresql":
@@ -780,8 +782,8 @@ class AnyId:
 
 
 @pytest.mark.parametrize("id_", ["a%0A", "%C3%A9", "a%20b", "a%25b", "a:b", "~a"])
-def test_whatever_kinto_takes_for_an_id_may_have_a_file(make_app, id_):
-    app = make_app(record_id_generator="tests.http.test_odd_input.AnyId")
+def test_whatever_kinto_takes_for_an_id_may_have_a_file(share_app, id_):
+    app = share_app(record_id_generator="tests.http.test_odd_input.AnyId")
     record = f"{RECORD.rpartition('/')[0]}/{id_}"
     for content in (b"first", b"second"):
         app.upload(file_part(content), url=f"{record}/attachment")

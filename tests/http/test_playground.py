@@ -17,34 +17,34 @@ def policy(app):
     return {name: sources for name, *sources in directives}
 
 
-def test_the_page_is_served_only_where_it_is_included(make_app):
+def test_the_page_is_served_only_where_it_is_included(share_app):
     assert base_settings()["kinto.includes"] == "kinto.plugins.default_bucket kinto_attachment"
-    make_app().get(PAGE + "playground.js", status=404)
-    page = make_app(includes=INCLUDES).get(PAGE)
+    share_app().get(PAGE + "playground.js", status=404)
+    page = share_app(includes=INCLUDES).get(PAGE)
     assert page.content_type == "text/html"
     assert "Drop files here" in page.text
 
 
 @pytest.mark.parametrize("name", ["playground.js", "attachments.js", "playground.css", "icon.svg"])
-def test_all_that_the_page_is_made_of_is_served(make_app, name):
-    app = make_app(includes=INCLUDES)
+def test_all_that_the_page_is_made_of_is_served(share_app, name):
+    app = share_app(includes=INCLUDES)
     assert app.get(PAGE + name).headers["X-Content-Type-Options"] == "nosniff"
     assert name in app.get(PAGE).text or name == "attachments.js"
 
 
-def test_nothing_else_is_served_beside_the_page(make_app):
-    app = make_app(includes=INCLUDES)
+def test_nothing_else_is_served_beside_the_page(share_app):
+    app = share_app(includes=INCLUDES)
     app.get(PAGE + "../__init__.py", status=404)
     app.get(PAGE + "%2e%2e/__init__.py", status=404)
 
 
-def test_the_page_is_found_without_its_slash(make_app):
-    response = make_app(includes=INCLUDES).get(PAGE.rstrip("/"), status=301)
+def test_the_page_is_found_without_its_slash(share_app):
+    response = share_app(includes=INCLUDES).get(PAGE.rstrip("/"), status=301)
     assert response.location.endswith("/v1" + PAGE)
 
 
-def test_the_page_runs_its_own_scripts_and_none_inline(make_app):
-    directives = policy(make_app(includes=INCLUDES))
+def test_the_page_runs_its_own_scripts_and_none_inline(share_app):
+    directives = policy(share_app(includes=INCLUDES))
     assert directives["default-src"] == ["'none'"]
     assert directives["script-src"] == ["'self'"]
     assert directives["img-src"] == ["'self'"]

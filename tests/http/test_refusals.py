@@ -18,9 +18,9 @@ MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 @pytest.fixture(params=["no record yet", "a record with a file"])
-def state(request, make_app):
+def state(request, share_app):
     """An application, and what must not have changed when the test is over."""
-    app = make_app(
+    app = share_app(
         attachment__max_field_size_bytes="1000",
         experimental_collection_schema_validation="true",
     )
@@ -216,9 +216,9 @@ def test_a_form_is_refused(state, name):
 
 
 @pytest.mark.parametrize("name", REFUSED_FORMS)
-def test_a_form_is_refused_through_the_default_bucket(make_app, name):
+def test_a_form_is_refused_through_the_default_bucket(share_app, name):
     parts, status, number, message = REFUSED_FORMS[name]
-    app = make_app(
+    app = share_app(
         attachment__max_field_size_bytes="1000", experimental_collection_schema_validation="true"
     )
     default = app.get("/", headers=ALICE).json["user"]["bucket"]
@@ -399,8 +399,8 @@ LIMIT = 100_000
 
 
 @pytest.fixture
-def limited(make_app):
-    return make_app(attachment__max_size_bytes=str(LIMIT))
+def limited(share_app):
+    return share_app(attachment__max_size_bytes=str(LIMIT))
 
 
 def test_a_file_of_the_largest_size_is_taken_whatever_is_beside_it(limited):

@@ -99,7 +99,8 @@ def recorder(name, function, done):
     return recording
 
 
-def test_the_heartbeat_is_false_where_nothing_can_be_written(app, caplog):
+def test_the_heartbeat_is_false_where_nothing_can_be_written(make_app, caplog):
+    app = make_app()
     os.rmdir(app.folder / ".staging")
     os.rmdir(app.folder)
     app.folder.write_text("in the way")
@@ -167,7 +168,8 @@ def metrics(monkeypatch):
     return metrics
 
 
-def test_uploads_and_their_bytes_are_counted(metrics, app):
+def test_uploads_and_their_bytes_are_counted(metrics, make_app):
+    app = make_app()
     app.upload(file_part(b"x" * 1000))
     app.upload(file_part(b"x" * 24))
     counted = [entry for entry in metrics.counted if entry[0].startswith("attachments")]
@@ -180,7 +182,8 @@ def test_uploads_and_their_bytes_are_counted(metrics, app):
     assert app.registry.queryUtility(IMetricsService) is metrics
 
 
-def test_refused_and_undone_uploads_are_not_counted(metrics, app):
+def test_refused_and_undone_uploads_are_not_counted(metrics, make_app):
+    app = make_app()
     app.upload(file_part(filename="virus.exe"), status=400)
 
     def refuse(event):
@@ -191,7 +194,8 @@ def test_refused_and_undone_uploads_are_not_counted(metrics, app):
     assert [entry for entry in metrics.counted if entry[0].startswith("attachments")] == []
 
 
-def test_the_time_that_the_storage_takes_is_watched(metrics, app):
+def test_the_time_that_the_storage_takes_is_watched(metrics, make_app):
+    make_app()
     assert ("backend.localstorage.seconds", "stage") in metrics.timed
 
 
@@ -221,8 +225,8 @@ def test_other_plugins_find_the_storage_where_pyramid_storage_puts_it(app):
 
 
 @pytest.fixture
-def serving(make_app):
-    return make_app(attachment__serve_files="true", attachment__extensions="any")
+def serving(share_app):
+    return share_app(attachment__serve_files="true", attachment__extensions="any")
 
 
 def get_file(app, location, status=200, **headers):

@@ -116,6 +116,7 @@ def test_folder_is_for_one_collection(kinto, get, folder, capsys):
     assert f"holds the files of {kinto.url} blog photos" in capsys.readouterr().err
 
 
+@pytest.mark.external
 def test_folder_is_for_one_run_at_a_time(kinto, get, folder, capsys):
     stalled = Stalled(STORY, after=100)
     kinto.add("story.txt", STORY, served=stalled)
@@ -299,6 +300,7 @@ def test_state_that_is_no_json_is_wrong_usage(get, folder, capsys, state):
     assert ".last_sync is not JSON" in capsys.readouterr().err
 
 
+@pytest.mark.external
 def test_folder_of_a_run_that_was_killed_is_for_its_collection(kinto, get, folder, capsys):
     stalled = Stalled(STORY, after=100)
     kinto.add("story.txt", STORY, served=stalled)
@@ -964,6 +966,7 @@ def largest_in(folder):
     return max(sizes)
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_download_that_ended_in_the_middle_goes_on_in_the_next_run(kinto, folder, how):
     story = STORY * 5000

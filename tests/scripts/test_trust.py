@@ -375,6 +375,7 @@ def test_etag_that_a_proxy_has_weakened_is_a_timestamp(kinto, get, folder, etag)
     assert json.loads((folder / ".last_sync").read_text())["timestamp"] == "1000"
 
 
+@pytest.mark.external
 def test_upload_takes_an_etag_that_a_proxy_has_weakened(kinto, tmp_path):
     kinto.etag = 'W/"{}"'
     kinto.add("a.txt", b"a")

@@ -376,6 +376,7 @@ def test_there_are_so_many_retries_and_no_more(upload_to, kinto, tmp_path):
     assert [method for method, _ in kinto.seen].count("POST") == 3
 
 
+@pytest.mark.external
 def test_no_server_is_a_failure(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a")
     scripts = Scripts("http://127.0.0.1:9/v1")
@@ -625,6 +626,7 @@ def test_terminal_has_plain_lines_without_the_library(scripts, folder, tmp_path)
 # Installation
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("name", ["upload", "download"])
 def test_script_runs_where_only_kinto_http_is_installed(tmp_path, name):
     env = without_modules(tmp_path, "kinto", "pyramid", "pyramid_storage", "tqdm", "multipart")

@@ -25,6 +25,24 @@ class App(webtest.TestApp):
         self.registry = self.app.registry
         for backend in ("storage", "permission", "cache"):
             getattr(self.registry, backend).initialize_schema()
+        self._made = set(self.folder.rglob("*"))
+        self._handlers = set(self._registered_handlers())
+
+    def reset(self):
+        """Delete all data and files, and the event handlers that a test has added."""
+        super().reset()
+        for factory, required in set(self._registered_handlers()) - self._handlers:
+            self.registry.unregisterHandler(factory, required)
+        for backend in ("storage", "permission", "cache"):
+            getattr(self.registry, backend).flush()
+        for path in sorted(set(self.folder.rglob("*")) - self._made, reverse=True):
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink()
+
+    def _registered_handlers(self):
+        return ((entry.factory, entry.required) for entry in self.registry.registeredHandlers())
 
     def do_request(self, req, *args, **kwargs):
         req.path_info = "/v1" + req.path_info

@@ -18,5 +18,10 @@ def base_settings():
 
 
 def unprefixed(settings):
-    """Return settings as the fixture ``make_app`` takes them."""
+    """Return settings as keyword arguments of the fixture ``make_app``."""
     return {name.removeprefix("kinto."): value for name, value in settings.items()}
+
+
+def prefixed(settings):
+    """Return the settings that such keyword arguments of a fixture mean."""
+    return {f"kinto.{name.replace('__', '.')}": value for name, value in settings.items()}
