@@ -40,7 +40,7 @@ def includeme(config):
         version=version("kinto-attachment"),
         description="Attach files to records.",
         url=DOCUMENTATION,
-        gzipped=settings.everywhere.gzipped,
+        gzipped=settings.defaults.gzipped,
         base_url=base_url_to_advertise(
             storage.base_url, settings.advertised_base_url or storage.base_url
         ),

@@ -420,7 +420,8 @@ def _is_settled(collection_uri, change):
 
 def _is_kept(request, link):
     _, _, bucket_id, _, collection_id = _origin(link).split("/")
-    return request.registry.attachment_settings.of(bucket_id, collection_id).keep_old_files
+    settings = request.registry.attachment_settings
+    return settings.for_collection(bucket_id, collection_id).keep_old_files
 
 
 def _origin(link):
@@ -440,8 +441,8 @@ def _files(request):
 
 
 def _own_settings(request):
-    ids = request.matchdict
-    return request.registry.attachment_settings.of(ids["bucket_id"], ids["collection_id"])
+    ids, settings = request.matchdict, request.registry.attachment_settings
+    return settings.for_collection(ids["bucket_id"], ids["collection_id"])
 
 
 def _stage(request, filename, mimetype):

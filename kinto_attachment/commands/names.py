@@ -38,7 +38,7 @@ class Names:
         self._settings = settings
         self._forms = [
             (re.compile(_form(own)), own)
-            for own in (settings.everywhere, *settings.resources.values())
+            for own in (settings.defaults, *settings.resources.values())
         ]
 
     def judge(self, name: str) -> Verdict:
@@ -50,7 +50,7 @@ class Names:
         self, name: str, bucket_id: str, collection_id: str, record_id: str, filename: str
     ) -> Verdict:
         """Return what a name says, if it were to be that of a file uploaded to this record."""
-        own = self._settings.of(bucket_id, collection_id)
+        own = self._settings.for_collection(bucket_id, collection_id)
         form = _form(
             own,
             bucket_id=re.escape(bucket_id),

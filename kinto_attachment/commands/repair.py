@@ -188,7 +188,7 @@ class _Repair:
         _, _, bucket_id, _, collection_id = (link.get("origin") or link["collection_uri"]).split(
             "/"
         )
-        return self.server.settings.of(bucket_id, collection_id).keep_old_files
+        return self.server.settings.for_collection(bucket_id, collection_id).keep_old_files
 
     def _carriers(self, finding):
         """Return other records that carry the file, without a link perhaps."""

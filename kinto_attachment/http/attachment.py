@@ -344,7 +344,7 @@ def get_file(request):
         raise HTTPNotFound() from error
     if not os.path.isfile(path):
         raise HTTPNotFound()
-    configured = request.registry.attachment_settings.everywhere.mimetypes
+    configured = request.registry.attachment_settings.defaults.mimetypes
     file_app = FileApp(
         path,
         content_type=uploads.mimetype_of(os.path.basename(path), configured),

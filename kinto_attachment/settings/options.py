@@ -92,7 +92,7 @@ class Settings:
 
     :ivar backend: the dotted name of a module that registers an ``IFileStorage``.
     :ivar aws: what ``S3Storage.from_settings`` reads, or ``None`` where no bucket is named.
-    :ivar everywhere: those of a collection for which there is nothing nearer.
+    :ivar defaults: those of a collection for which there is nothing nearer.
     :ivar resources: those of buckets, by ``(bucket_id,)``, and of collections, by
         ``(bucket_id, collection_id)``, merged with those farther away.
     """
@@ -106,15 +106,15 @@ class Settings:
     serve_files: bool
     max_field_size_bytes: int
     gzip_level: int
-    everywhere: CollectionSettings
+    defaults: CollectionSettings
     resources: dict[tuple[str, ...], CollectionSettings]
 
-    def of(self, bucket_id: str, collection_id: str) -> CollectionSettings:
+    def for_collection(self, bucket_id: str, collection_id: str) -> CollectionSettings:
         """Return the settings that hold for the files of a collection."""
         for resource in ((bucket_id, collection_id), (bucket_id,)):
             if resource in self.resources:
                 return self.resources[resource]
-        return self.everywhere
+        return self.defaults
 
 
 def read_settings(registry_settings: dict[str, Any]) -> Settings:
@@ -136,13 +136,13 @@ def read_settings(registry_settings: dict[str, Any]) -> Settings:
         raise ConfigurationError(f"{prefix}serve_files is for the files in {prefix}base_path")
     aws = aws_values(texts, prefix) if values["aws.bucket_name"] else None
     extra_base_url = values["extra.base_url"]
-    everywhere = CollectionSettings(**{name: values.pop(name) for name in PER_COLLECTION})
+    defaults = CollectionSettings(**{name: values.pop(name) for name in PER_COLLECTION})
     return Settings(
         **{name: value for name, value in values.items() if "." not in name},
         aws=aws,
         advertised_base_url=extra_base_url or values["base_url"],
-        everywhere=everywhere,
-        resources=_read_resources(registry_settings, prefix, everywhere),
+        defaults=defaults,
+        resources=_read_resources(registry_settings, prefix, defaults),
     )
 
 
@@ -192,7 +192,7 @@ def _typed(option, raw, full_name):
         raise ConfigurationError(f"{full_name} = {raw!r}: {error}") from error
 
 
-def _read_resources(registry_settings, prefix, everywhere):
+def _read_resources(registry_settings, prefix, defaults):
     """Return what :attr:`Settings.resources` holds."""
     own = {}
     for name in _names(registry_settings):
@@ -205,7 +205,7 @@ def _read_resources(registry_settings, prefix, everywhere):
     merged = {}
     # Those of a bucket go first, since its collections build upon them.
     for resource in sorted(own, key=len):
-        farther = merged.get(resource[:1], everywhere)
+        farther = merged.get(resource[:1], defaults)
         merged[resource] = dataclasses.replace(farther, **own[resource])
     return merged
 

@@ -65,5 +65,5 @@ def _included(config, settings):
 
 
 def _folders(settings):
-    everyone = (settings.everywhere, *settings.resources.values())
+    everyone = (settings.defaults, *settings.resources.values())
     return Folders(own.folder for own in everyone)

@@ -224,8 +224,8 @@ def test_any_text_is_a_typed_value_or_an_error_that_names_the_setting(name, valu
     for option, type_ in TYPES.items():
         assert isinstance(getattr(read, option), type_)
     for option, type_ in COLLECTION_TYPES.items():
-        assert isinstance(getattr(read.everywhere, option), type_)
-    assert not read.everywhere.folder_of("blog", "photos").startswith(("/", "."))
+        assert isinstance(getattr(read.defaults, option), type_)
+    assert not read.defaults.folder_of("blog", "photos").startswith(("/", "."))
 
 
 @pytest.mark.parametrize("name", PER_COLLECTION)
@@ -238,7 +238,8 @@ def test_any_text_for_a_collection_is_a_value_or_an_error_that_names_the_setting
     except ConfigurationError as error:
         assert f"kinto.attachment.{full}" in str(error)
     else:
-        assert isinstance(getattr(read.of("blog", "photos"), name), COLLECTION_TYPES[name])
+        own = read.for_collection("blog", "photos")
+        assert isinstance(getattr(own, name), COLLECTION_TYPES[name])
 
 
 @bounded(300)

@@ -18,9 +18,9 @@ def test_a_folder_is_all_that_is_needed():
     settings = read()
     assert settings.base_path == "/srv/files"
     assert settings.base_url == settings.advertised_base_url == ""
-    assert settings.everywhere.folder == ""
-    assert settings.everywhere.filename_pattern == "{filename}"
-    assert settings.everywhere.randomize and settings.fsync
+    assert settings.defaults.folder == ""
+    assert settings.defaults.filename_pattern == "{filename}"
+    assert settings.defaults.randomize and settings.fsync
     assert not settings.serve_files
     assert settings.max_field_size_bytes == 1024 * 1024
 
@@ -32,7 +32,7 @@ def test_every_word_for_yes_is_true(value):
 
 @pytest.mark.parametrize("value", [False, "false", "False", "no", "off", "0", 0, "F", "n"])
 def test_every_word_for_no_is_false(value):
-    assert read(randomize=value).everywhere.randomize is False
+    assert read(randomize=value).defaults.randomize is False
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_extra_base_url_is_advertised():
     ],
 )
 def test_the_folder_may_name_bucket_and_collection(given, expected):
-    assert read(folder=given).everywhere.folder_of("blog", "photos") == expected
+    assert read(folder=given).defaults.folder_of("blog", "photos") == expected
 
 
 @pytest.mark.parametrize(
@@ -90,12 +90,12 @@ def test_the_folder_may_name_bucket_and_collection(given, expected):
 )
 def test_the_last_extension_decides(extensions, allowed, refused):
     settings = read(extensions=extensions)
-    assert [name for name in allowed + refused if settings.everywhere.allows(name)] == allowed
+    assert [name for name in allowed + refused if settings.defaults.allows(name)] == allowed
 
 
 def test_mimetypes_are_found_by_extension():
     settings = read(mimetypes=".FTL:application/vnd.fluent; db:application/vnd.sqlite3;")
-    assert settings.everywhere.mimetypes == {
+    assert settings.defaults.mimetypes == {
         ".ftl": "application/vnd.fluent",
         ".db": "application/vnd.sqlite3",
     }
@@ -104,8 +104,8 @@ def test_mimetypes_are_found_by_extension():
 @pytest.mark.parametrize("name", ["KINTO_ATTACHMENT_FOLDER", "ATTACHMENT_FOLDER"])
 def test_the_environment_goes_before_the_file(monkeypatch, name):
     monkeypatch.setenv(name, "from-environment")
-    assert read(folder="from-file").everywhere.folder == "from-environment"
-    assert read().everywhere.folder == "from-environment"
+    assert read(folder="from-file").defaults.folder == "from-environment"
+    assert read().defaults.folder == "from-environment"
 
 
 def test_the_environment_may_choose_the_storage(monkeypatch):
@@ -271,7 +271,7 @@ def test_a_variable_for_a_collection_that_the_file_does_not_name_stops_the_serve
     monkeypatch.setenv("KINTO_ATTACHMENT_RESOURCES_BLOG_FOLDER", "x")
     with pytest.raises(ConfigurationError, match=r"^KINTO_ATTACHMENT_RESOURCES_BLOG_FOLDER .*file"):
         read()
-    assert read(**{"resources.blog.folder": "y"}).of("blog", "photos").folder == "x"
+    assert read(**{"resources.blog.folder": "y"}).for_collection("blog", "photos").folder == "x"
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_the_nearest_setting_wins():
     )
 
     def effective(bucket, collection):
-        found = settings.of(bucket, collection)
+        found = settings.for_collection(bucket, collection)
         return found.folder, found.randomize, found.allows("x.exe")
 
     assert effective("blog", "photos") == ("of-the-collection", False, False)
@@ -336,19 +336,19 @@ def test_the_nearest_setting_wins():
 def test_the_order_of_the_file_does_not_matter():
     names = ["resources.blog.photos.folder", "resources.blog.randomize", "resources.blog.folder"]
     for order in (names, names[::-1]):
-        settings = read(**dict.fromkeys(order, "no")).of("blog", "photos")
+        settings = read(**dict.fromkeys(order, "no")).for_collection("blog", "photos")
         assert (settings.folder, settings.randomize) == ("no", False)
 
 
 def test_an_empty_folder_of_a_collection_is_one_of_its_own():
     settings = read(**{"folder": "everywhere", "resources.blog.folder": ""})
-    assert settings.of("blog", "photos").folder == ""
+    assert settings.for_collection("blog", "photos").folder == ""
 
 
 def test_the_environment_goes_before_the_setting_of_a_collection(monkeypatch):
     monkeypatch.setenv("KINTO_ATTACHMENT_RESOURCES_BLOG_PHOTOS_FOLDER", "from-environment")
     settings = read(**{"resources.blog.photos.folder": "from-file"})
-    assert settings.of("blog", "photos").folder == "from-environment"
+    assert settings.for_collection("blog", "photos").folder == "from-environment"
 
 
 @pytest.mark.parametrize(
