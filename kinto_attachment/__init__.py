@@ -11,6 +11,7 @@ def includeme(config):
     # Here and not above: the helper scripts of this package run where no Kinto is installed.
     from pyramid.events import ApplicationCreated, NewRequest, NewResponse
 
+    from kinto_attachment.http import bodies
     from kinto_attachment.http.capability import base_url_to_advertise
     from kinto_attachment.releases import Releases
     from kinto_attachment.settings.options import read_settings
@@ -26,14 +27,15 @@ def includeme(config):
 
     # Not before: a service takes over Kinto's settings as soon as its module is loaded.
     from kinto_attachment import listeners
-    from kinto_attachment.http import attachment as views
+    from kinto_attachment.http.attachment import attachment
+    from kinto_attachment.http.files import files
 
-    config.add_cornice_service(views.attachment)
-    config.add_subscriber(views.limit_body, NewRequest)
-    config.add_subscriber(views.read_ahead, NewRequest)
-    config.add_subscriber(views.discard_body, NewResponse)
+    config.add_cornice_service(attachment)
+    config.add_subscriber(bodies.limit_body, NewRequest)
+    config.add_subscriber(bodies.read_ahead, NewRequest)
+    config.add_subscriber(bodies.discard_body, NewResponse)
     if settings.serve_files:
-        config.add_cornice_service(views.files)
+        config.add_cornice_service(files)
 
     config.add_api_capability(
         "attachments",

@@ -1,168 +1,163 @@
-"""The body of a request: read up to its end and no further, and by few threads at once.
+"""The body of a request on an attachment: read up to its end, ahead of time or to discard it."""
 
-WSGI has only a read that blocks until the client sends something, which may be never, and it
-cannot be given up: Granian stops as a whole where an application returns while another thread
-still reads. So not all threads of a server may wait for clients that need not be served.
-"""
-
-import collections
-import contextlib
 import io
-import threading
-import time
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from kinto_attachment import errors
+from kinto_attachment.form.reader import CHUNK_BYTES, PLAIN_CODINGS
+from kinto_attachment.http.threads import ReadingThreads
 
 
-PIECE_BYTES = 64 * 1024
-"""How much is read at once for a limited time. Some servers return only when all of it is here."""
+ATTACHMENT_PATH = re.compile(r"/records/[^/]+/attachment/?\Z")
+"""How the path of a request on an attachment ends, including one that Kinto redirects."""
 
-MAX_SILENT_SECONDS = 2
-"""How long a client is waited for by others that wait for its place."""
+MAX_DISCARDED_BYTES = 64 * 1024**2
+MAX_DISCARDING_SECONDS = 30
+
+threads = ReadingThreads()
 
 
 class Body(io.RawIOBase):
     """A ``wsgi.input`` that ends where the body does.
 
-    A server that does not mark the end itself may block where more is read (PEP 3333), as wsgiref
-    does, or give the next request.
+    A server that does not mark the end may block when more is read (PEP 3333), as wsgiref does, or
+    return bytes of the next request.
+
+    :ivar bytes_left: how many bytes there are to read, ``None`` if only the server knows.
+    :ivar is_withheld: whether the client waits for a ``100 Continue`` that it has not been sent.
     """
 
-    def __init__(self, environ):
+    def __init__(self, environ: dict[str, Any]) -> None:
         super().__init__()
         self._read = environ["wsgi.input"].read
-        self._left = _length(environ)
-        self._expects_continue = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
-        self._is_lazy = _continues_lazily(environ)
-        self._has_begun = False
+        self.bytes_left = _length(environ)
+        # Most servers send "100 Continue" before they call the application. These do it when the
+        # body is first read, or never (PEP 3333).
+        is_lazy = environ.get("SERVER_SOFTWARE") == "Granian" or "uwsgi.version" in environ
+        self.is_withheld = is_lazy and environ.get("HTTP_EXPECT", "").lower() == "100-continue"
 
     @property
-    def bytes_left(self):
-        """How many bytes there are to read, ``None`` if only the server knows."""
-        return self._left
+    def is_discardable(self) -> bool:
+        """Whether there is a rest to read, and not too much of it."""
+        is_short = (self.bytes_left or 0) <= MAX_DISCARDED_BYTES
+        return self.bytes_left != 0 and is_short and not self.is_withheld
 
-    @property
-    def is_withheld(self):
-        """Whether the client waits for a ``100 Continue`` that it has not been sent."""
-        return self._expects_continue and self._is_lazy and not self._has_begun
-
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Any) -> int:
         chunk = self.read(len(buffer))
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
-    def read(self, size=-1):
+    def read(self, size: int | None = -1) -> bytes:
         """Return at most so many bytes, none at the end.
 
-        :raises Exception: whatever the server raises, usually where the client is gone.
+        :raises Exception: whatever the server raises, usually because the client is gone.
         """
         if size is None or size < 0:
             return self.readall()
-        if self._left is not None:
-            size = min(size, self._left)
+        if self.bytes_left is not None:
+            size = min(size, self.bytes_left)
         if not size:
             return b""
-        self._has_begun = True
+        self.is_withheld = False
         chunk = self._read(size)
-        if self._left is not None:
-            self._left -= len(chunk)
+        if self.bytes_left is not None:
+            self.bytes_left -= len(chunk)
         return chunk
 
 
-def _length(environ):
-    """Return how many bytes a body has, or ``None`` where the server marks its end."""
+class ReadAhead(io.BytesIO):
+    """The whole body of a request, or what the client has sent of it."""
+
+
+def refuse_unreadable(request: Any) -> None:
+    """Refuse a body that is encoded, or whose end neither the client nor the server marks.
+
+    :raises HTTPException: 411 or 415.
+    """
+    environ = request.environ
+    if (
+        "HTTP_TRANSFER_ENCODING" in environ
+        and not environ.get("CONTENT_LENGTH")
+        and not environ.get("wsgi.input_terminated")
+    ):
+        raise errors.length_required()
+    encoding = request.headers.get("Content-Encoding", "").strip()
+    if encoding.lower() not in PLAIN_CODINGS:
+        raise errors.content_encoding("request", encoding)
+
+
+def is_read_ahead(request: Any) -> bool:
+    return isinstance(request.environ["wsgi.input"], ReadAhead)
+
+
+def limit_body(event: Any) -> None:
+    """Make the body of a request on an attachment end where it does, for all that read it."""
+    request = event.request
+    if ATTACHMENT_PATH.search(request.environ["PATH_INFO"]):
+        _limit_body(request.environ)
+        threads.enter()
+        request.add_finished_callback(lambda request: threads.leave())
+
+
+def _limit_body(environ: dict[str, Any]) -> None:
+    environ["wsgi.input"] = Body(environ)
+    # WebOb would seek to its beginning.
+    environ.pop("webob.is_body_seekable", None)
+
+
+def read_ahead(event: Any) -> None:
+    """Read the body of a small upload before the first query to the database.
+
+    So a slow client occupies no database connection. And the checks and the change that follow
+    can share a transaction, if files are stored on this machine.
+    """
+    environ = event.request.environ
+    body = environ["wsgi.input"]
+    if environ["REQUEST_METHOD"] != "POST" or not isinstance(body, Body) or body.is_withheld:
+        return
+    length = body.bytes_left or 0
+    pieces: list[bytes] = []
+    if 0 < length <= CHUNK_BYTES and threads.read(body, length, math.inf, pieces.append):
+        environ["wsgi.input"] = ReadAhead(b"".join(pieces))
+
+
+def discard_body(event: Any) -> None:
+    """Read what is left of a body, within limits, so that the client gets its response.
+
+    Most clients send all of a body before they read the response; if the server responds and
+    closes, the connection is reset and the response is lost. A body that is longer than the limit
+    is not read: such clients look earlier, or cannot be helped. Nor is one that the client has not
+    begun to send (``Expect: 100-continue``).
+    """
+    response, environ = event.response, event.request.environ
+    if not ATTACHMENT_PATH.search(environ["PATH_INFO"]):
+        return
+    if not isinstance(environ["wsgi.input"], Body | ReadAhead):
+        # Kinto has refused it before (``restrict_http_methods_if_readonly``).
+        _limit_body(environ)
+    body = environ["wsgi.input"]
+    if isinstance(body, Body) and body.is_discardable:
+        length = response.content_length
+        response.app_iter = _then_discard(response.app_iter, body)
+        response.content_length = length
+
+
+def _then_discard(chunks: Iterable[bytes], body: Body) -> Iterator[bytes]:
+    """Yield a response, which the server sends at once (PEP 3333), and then read the body."""
+    # Granian would stop at an empty chunk of an empty response.
+    yield from filter(None, chunks)
+    threads.read(body, MAX_DISCARDED_BYTES, MAX_DISCARDING_SECONDS)
+
+
+def _length(environ: dict[str, Any]) -> int | None:
+    """Return how many bytes a body has, or ``None`` if the server marks its end."""
     try:
         return max(0, int(environ["CONTENT_LENGTH"]))
     except (KeyError, ValueError):
         return None if environ.get("wsgi.input_terminated") else 0
-
-
-def _continues_lazily(environ):
-    """Return whether ``100 Continue`` is sent when the body is first read, or never (PEP 3333).
-
-    Most servers send it before they call the application, and have the body come in any case.
-    """
-    return environ.get("SERVER_SOFTWARE") == "Granian" or "uwsgi.version" in environ
-
-
-def is_unreadable(environ):
-    """Return whether a request has a body whose end neither the client nor the server tells."""
-    return bool(
-        "HTTP_TRANSFER_ENCODING" in environ
-        and not environ.get("CONTENT_LENGTH")
-        and not environ.get("wsgi.input_terminated")
-    )
-
-
-class ReadingThreads:
-    """The threads that read for clients that need not be served, half of all at most.
-
-    A server does not tell how many threads it has: as many as have been seen at once, or more.
-    """
-
-    def __init__(self):
-        self._changed = threading.Condition()
-        self._entered = collections.Counter()
-        self._most = 0
-        self._last_progress = {}
-
-    def enter(self):
-        """Have this thread be seen, until :meth:`leave` is called as often."""
-        with self._changed:
-            self._entered[threading.get_ident()] += 1
-            self._most = max(self._most, len(self._entered))
-
-    def leave(self):
-        thread = threading.get_ident()
-        with self._changed:
-            self._entered[thread] -= 1
-            if not self._entered[thread]:
-                del self._entered[thread]
-
-    def read(self, body, size, seconds, keep=lambda piece: None):
-        """Read up to so many bytes, fewer where the client goes away or the time is over.
-
-        The time is looked at between two reads: the last of them may take longer.
-
-        :param keep: is given each piece.
-        :returns: whether this thread was allowed to read. It waits for that while others receive.
-        """
-        deadline = time.monotonic() + seconds
-        self.enter()
-        is_allowed = self._begin(deadline)
-        if is_allowed:
-            self._read(body, size, deadline, keep)
-        self.leave()
-        return is_allowed
-
-    def _read(self, body, size, deadline, keep):
-        # What servers raise where the client goes away is different for each.
-        with contextlib.suppress(Exception):
-            while size > 0 and time.monotonic() < deadline:
-                piece = body.read(min(size, PIECE_BYTES))
-                if not piece:
-                    break
-                size -= len(piece)
-                keep(piece)
-                self._last_progress[threading.get_ident()] = time.monotonic()
-        self._end()
-
-    def _begin(self, deadline):
-        with self._changed:
-            while len(self._last_progress) >= max(1, self._most // 2):
-                left = min(deadline, self._given_up_at()) - time.monotonic()
-                if left <= 0:
-                    return False
-                self._changed.wait(left)
-            self._last_progress[threading.get_ident()] = time.monotonic()
-            return True
-
-    def _end(self):
-        with self._changed:
-            del self._last_progress[threading.get_ident()]
-            self._changed.notify()
-
-    def _given_up_at(self):
-        """Return when all that read will have been silent for too long, if they stay silent."""
-        return max(self._last_progress.values()) + MAX_SILENT_SECONDS

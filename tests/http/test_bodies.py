@@ -8,7 +8,8 @@ import threading
 import pytest
 import requests
 
-from kinto_attachment.http.bodies import Body, ReadingThreads
+from kinto_attachment.http.bodies import Body
+from kinto_attachment.http.threads import ReadingThreads
 from tests.support.app import ATTACHMENT
 from tests.support.forms import file_part, multipart
 from tests.support.users import ALICE, basic_auth
@@ -185,7 +186,7 @@ def reading():
 
 
 def test_half_of_the_threads_read_and_no_more(reading, monkeypatch):
-    monkeypatch.setattr("kinto_attachment.http.bodies.MAX_SILENT_SECONDS", 0.01)
+    monkeypatch.setattr("kinto_attachment.http.threads.MAX_SILENT_SECONDS", 0.01)
     threads = ReadingThreads()
     reading(threads)
     assert not threads.read(io.BytesIO(b"x"), 1, 60)
@@ -206,7 +207,7 @@ def test_half_of_the_threads_read_and_no_more(reading, monkeypatch):
 
 
 def test_a_thread_waits_for_the_place_of_one_that_is_at_work(reading, monkeypatch):
-    monkeypatch.setattr("kinto_attachment.http.bodies.MAX_SILENT_SECONDS", 60)
+    monkeypatch.setattr("kinto_attachment.http.threads.MAX_SILENT_SECONDS", 60)
     threads = ReadingThreads()
     first = reading(threads)
     second = io.BytesIO(b"x")
@@ -222,7 +223,7 @@ def test_a_thread_waits_for_the_place_of_one_that_is_at_work(reading, monkeypatc
 
 
 def test_a_thread_waits_no_longer_than_it_may(reading, monkeypatch):
-    monkeypatch.setattr("kinto_attachment.http.bodies.MAX_SILENT_SECONDS", 60)
+    monkeypatch.setattr("kinto_attachment.http.threads.MAX_SILENT_SECONDS", 60)
     threads = ReadingThreads()
     reading(threads)
     assert not threads.read(io.BytesIO(b"x"), 1, 0.01)

@@ -470,7 +470,7 @@ def test_a_bounded_rest_of_a_refused_body_is_read_so_that_the_answer_arrives(
 
 def test_the_rest_of_a_refused_body_is_not_read_when_it_takes_too_long(app, monkeypatch):
     body = body_that_is_counted(50_000_000)
-    monkeypatch.setattr("kinto_attachment.http.attachment.MAX_DISCARDING_SECONDS", 0)
+    monkeypatch.setattr("kinto_attachment.http.bodies.MAX_DISCARDING_SECONDS", 0)
     app.upload_raw(body, 50_000_000, headers=BOB, status=403)
     assert body.taken == 0
 

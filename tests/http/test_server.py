@@ -326,7 +326,7 @@ def test_a_file_that_goes_while_it_is_asked_for_is_not_found(serving, monkeypatc
             monkeypatch.setattr(file_app, "_open", lambda name, mode: io.FileIO(name + ".gone"))
         return file_app
 
-    monkeypatch.setattr("kinto_attachment.http.attachment.FileApp", going)
+    monkeypatch.setattr("kinto_attachment.http.files.FileApp", going)
     assert get_file(serving, location, 404).json["errno"] == 111
 
 
