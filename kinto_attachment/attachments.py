@@ -14,7 +14,8 @@ from kinto.core.storage.exceptions import IntegrityError
 from kinto_attachment import default_bucket, errors, locks, records
 from kinto_attachment.form import reader as uploads
 from kinto_attachment.settings.options import MAX_NAME_BYTES
-from kinto_attachment.storage import TransactionFiles, stored_name
+from kinto_attachment.storage.names import make_key
+from kinto_attachment.unit_of_work import TransactionFiles
 
 
 def receive(request):
@@ -457,7 +458,7 @@ def _stage(request, filename, mimetype):
     appended = ""
     if settings.gzipped:
         appended, mimetype = uploads.GZIP_EXTENSION, uploads.GZIP_MIMETYPE
-    name = stored_name(filename, folder, settings.randomize, pattern, ids["id"], appended)
+    name = make_key(filename, folder, settings.randomize, pattern, ids["id"], appended)
     unique = _names_are_unique(settings)
     return request.registry.attachment_storage.stage(name, mimetype, unique=unique)
 

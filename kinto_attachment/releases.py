@@ -17,7 +17,9 @@ import transaction
 from kinto.core.storage.exceptions import IntegrityError
 
 from kinto_attachment import locks, records
-from kinto_attachment.storage import StorageError, in_background, log_undeleted
+from kinto_attachment.background import in_background
+from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.unit_of_work import log_undeleted
 
 
 logger = logging.getLogger(__name__)

@@ -12,10 +12,12 @@ ROWS = [
     {"http", "listeners"},
     {"attachments"},
     {"releases"},
+    {"unit_of_work"},
     {"form", "storage", "records"},
     {"transactions", "locks", "default_bucket"},
     {"settings", "errors"},
     {"scripts", "playground"},
+    {"background"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent
 

@@ -8,10 +8,10 @@ from kinto_attachment.commands.claims import Claims
 from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.findings import Finding, record_of, still_holds
 from kinto_attachment.commands.inventory import Inventory
-from kinto_attachment.commands.names import Names, is_of_heartbeat
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
-from kinto_attachment.storage import StorageError
+from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.storage.names import KeyPatterns, is_heartbeat_key
 
 
 LINKS = """
@@ -146,10 +146,10 @@ def _records(inventory, claims, ages):
 
 
 def _unheld_files(server, inventory, ages):
-    names = Names(server.settings)
+    names = KeyPatterns(server.settings)
     for name, size in inventory.rows(UNHELD_FILES, before=ages["before"]):
-        verdict = names.judge(name)
-        if is_of_heartbeat(name):
+        verdict = names.match(name)
+        if is_heartbeat_key(name):
             kind = kinds.HEARTBEAT_LEFT
         elif not verdict.is_ours:
             kind = kinds.FOREIGN_FILE
@@ -197,9 +197,9 @@ def _unfinished(server, ages):
 
 
 def _unfinished_before(server, before):
-    for upload in server.files.unfinished():
+    for upload in server.files.incomplete_uploads():
         if upload.modified >= before:
             continue
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(upload.modified))
         details = {"size": upload.size} if upload.size is not None else {}
-        yield Finding(kinds.UNFINISHED, upload.name, details={**details, "since": since})
+        yield Finding(kinds.UNFINISHED, upload.key, details={**details, "since": since})

@@ -14,8 +14,8 @@ from pyramid.authorization import Authenticated, Everyone
 from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.findings import attachment_of
 from kinto_attachment.commands.inventory import Inventory, size_of
-from kinto_attachment.commands.names import Names
 from kinto_attachment.commands.server import Server
+from kinto_attachment.storage.names import KeyPatterns
 
 
 TEXTS = ("filename", "hash", "location", "mimetype")
@@ -48,7 +48,7 @@ class Claims:
         self._server = server
         self._inventory = inventory
         self._any_name = any_name
-        self._names = Names(server.settings)
+        self._names = KeyPatterns(server.settings)
         self._policy = AuthorizationPolicy()
         self._hashed: tuple[str, str | None] | None = None
 
@@ -99,7 +99,7 @@ class Claims:
 
     def _doubt_by_name(self, record_uri, location, filename):
         _, _, bucket_id, _, collection_id, _, record_id = record_uri.split("/", 6)
-        verdict = self._names.judge_upload(location, bucket_id, collection_id, record_id, filename)
+        verdict = self._names.match_upload(location, bucket_id, collection_id, record_id, filename)
         if not verdict.is_ours:
             return "the settings give no such name to a file of this record"
         if verdict.is_kept:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kinto_attachment.storage import StorageError
+from kinto_attachment.storage.contract import StorageError
 
 
 CHUNK_BYTES = 256 * 1024

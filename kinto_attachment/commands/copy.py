@@ -12,7 +12,7 @@ from kinto_attachment.commands.contents import chunks_of, sha256_of
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
-from kinto_attachment.storage import StorageError
+from kinto_attachment.storage.contract import StorageError
 
 
 # What is said of a file by a record that does not hold it may be made up.

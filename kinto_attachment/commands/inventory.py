@@ -17,7 +17,7 @@ from kinto_attachment import records
 from kinto_attachment.commands import objects
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
-from kinto_attachment.storage import StoredFile
+from kinto_attachment.storage.contract import StoredFile
 
 
 SCHEMA = """
@@ -90,12 +90,12 @@ class Inventory:
 
     def add_others(self, files: Iterable[StoredFile]) -> None:
         """Add the files of another storage."""
-        self._insert("others", ((file.name, file.size) for file in files))
+        self._insert("others", ((file.key, file.size) for file in files))
 
     def _fill(self):
         self._database.executescript(SCHEMA)
         files = self._report.watched("files", self._server.files.files())
-        rows = ((file.name, file.size, file.modified, file.is_dated) for file in files)
+        rows = ((file.key, file.size, file.modified, file.is_dated) for file in files)
         self._insert("files", rows)
         self.listed = time.monotonic()
         self._insert("links", self._links())

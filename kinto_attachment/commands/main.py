@@ -13,7 +13,7 @@ from kinto.core.storage.exceptions import BackendError
 from kinto_attachment.commands import check, copy, relocate, repair
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Unusable, first_line, open_files, open_server
-from kinto_attachment.storage import StorageError
+from kinto_attachment.storage.contract import StorageError
 
 
 EXIT_FINE = 0

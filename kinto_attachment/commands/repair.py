@@ -12,10 +12,10 @@ from kinto_attachment.commands.claims import Claims
 from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.findings import Finding, attachment_of, links_between, still_holds
 from kinto_attachment.commands.inventory import Inventory
-from kinto_attachment.commands.names import Names
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
-from kinto_attachment.storage import StorageError
+from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.storage.names import KeyPatterns
 
 
 class Untouched(Exception):
@@ -116,7 +116,7 @@ class _Repair:
         self.server = server
         self._inventory = inventory
         self._choices = choices
-        self._names = Names(server.settings)
+        self._names = KeyPatterns(server.settings)
         self._claims = Claims(server, inventory, choices.any_name)
         self._remedies = {
             kinds.FILE_WITHOUT_LINK: self._for_file_without_link,
@@ -153,7 +153,7 @@ class _Repair:
     def _for_file_without_link(self, finding):
         if not self._choices.delete_files:
             raise Untouched("--delete-files deletes it, unless keep_old_files ever kept files")
-        if not self._names.judge(finding.location).is_random and not self._choices.any_name:
+        if not self._names.match(finding.location).is_random and not self._choices.any_name:
             raise Untouched("--any-name deletes it, too: its name is not a random one")
         if not self._inventory.count("links"):
             raise Untouched("these records hold no files at all: is it the right database?")

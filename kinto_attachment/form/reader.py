@@ -92,7 +92,7 @@ GZIP_MIMETYPE = "application/x-gzip"
 
 
 class StagedFile(Protocol):
-    """Where the bytes of a file go (see :mod:`kinto_attachment.storage`)."""
+    """Where the bytes of a file go (see :mod:`kinto_attachment.storage.contract`)."""
 
     def write(self, chunk: bytes) -> None: ...
 

@@ -17,7 +17,7 @@ from kinto_attachment.http.schemas import (
     DetachRequestSchema,
 )
 from kinto_attachment.records import AttachmentRouteFactory
-from kinto_attachment.storage import StorageError
+from kinto_attachment.storage.contract import LocalFiles, StorageError
 from kinto_attachment.transactions import Transactions
 
 
@@ -76,7 +76,8 @@ def attach_file(request):
     request.context.check_preconditions()
     bodies.refuse_unreadable(request)
     transactions = Transactions(request)
-    if not bodies.is_read_ahead(request) or request.registry.attachment_storage.is_remote:
+    is_local = isinstance(request.registry.attachment_storage, LocalFiles)
+    if not (bodies.is_read_ahead(request) and is_local):
         # Who is slow, the client or the storage, holds a thread of the server, but nothing of the
         # database.
         transactions.renew()

@@ -10,7 +10,7 @@ import string
 from collections.abc import Iterable, Iterator
 
 from kinto_attachment.settings.options import ID, MAX_NAME_BYTES
-from kinto_attachment.storage import NUMBERED_IN_ORDER, candidates
+from kinto_attachment.storage.names import NUMBERED_IN_ORDER, candidate_keys
 
 
 FILE_EXTENSION = ".file"
@@ -37,15 +37,15 @@ class Folders:
         """Return whether a folder may be called like this, or be inside of one that is."""
         return bool(self._pattern.fullmatch(name))
 
-    def candidates(self, name: str, in_order: int = NUMBERED_IN_ORDER) -> Iterator[str]:
+    def candidate_keys(self, name: str, in_order: int = NUMBERED_IN_ORDER) -> Iterator[str]:
         """Return the names to try for a file, none of which a folder may have.
 
-        :param in_order: as of :func:`kinto_attachment.storage.candidates`.
+        :param in_order: as of :func:`kinto_attachment.storage.names.candidate_keys`.
         """
         folder, base = os.path.split(name)
         stem = base[: MAX_NAME_BYTES - MAX_NUMBER - len(self._ending)]
         other = os.path.join(folder, stem + self._ending)
-        names = candidates(name, in_order), candidates(other, in_order)
+        names = candidate_keys(name, in_order), candidate_keys(other, in_order)
         for usual, unusual in zip(*names, strict=True):
             yield unusual if self.may_include(usual) else usual
 

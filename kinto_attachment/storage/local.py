@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.local import LocalFileStorage
 
-from kinto_attachment.storage import StorageError, StoredFile, delete_one_by_one
+from kinto_attachment.storage.contract import StorageError, StoredFile, delete_one_by_one
 from kinto_attachment.storage.filesystem import (
     FileSystem,
     move_to_free_name,
@@ -33,8 +33,6 @@ class LocalStorage(LocalFileStorage):
     or link where the name may be taken: equal names at once never overwrite one another, and no
     reader ever sees half a file.
     """
-
-    is_remote = False
 
     def __init__(
         self,
@@ -142,7 +140,7 @@ class LocalStorage(LocalFileStorage):
         with _storage_errors():
             yield from files_in(self.base_path, self._folders)
 
-    def unfinished(self) -> Iterator[StoredFile]:
+    def incomplete_uploads(self) -> Iterator[StoredFile]:
         """Return what is staged: uploads that come in, or that ended without an end.
 
         :raises StorageError: the folder cannot be read.
@@ -178,7 +176,7 @@ class LocalStorage(LocalFileStorage):
 
     def _publish_free(self, source, name):
         """Give a file a free name like this one, and return that name."""
-        for candidate in self._folders.candidates(name):
+        for candidate in self._folders.candidate_keys(name):
             with contextlib.suppress(FileExistsError):
                 move_to_free_name(source, os.path.join(self.base_path, candidate))
                 self._sync_name(candidate)

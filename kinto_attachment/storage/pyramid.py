@@ -8,15 +8,10 @@ import urllib.parse
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from kinto_attachment.storage import (
-    REMOTE_NUMBERED_IN_ORDER,
-    StorageError,
-    StoredFile,
-    candidates,
-    delete_one_by_one,
-)
+from kinto_attachment.storage.contract import StorageError, StoredFile, delete_one_by_one
 from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import files_in
+from kinto_attachment.storage.names import REMOTE_NUMBERED_IN_ORDER, candidate_keys
 
 
 IN_MEMORY_BYTES = 1024**2
@@ -31,8 +26,6 @@ class SpooledStorage:
 
     :ivar backend: what the module of ``kinto.attachment.backend`` has registered.
     """
-
-    is_remote = True
 
     def __init__(self, backend: Any, base_url: str = "", folders: Folders | None = None):
         self.backend = backend
@@ -51,7 +44,7 @@ class SpooledStorage:
 
     def stage(self, name: str, mimetype: str, unique: bool = False) -> "SpooledFile":
         """Return a new staged file."""
-        find = candidates if unique else self._folders.candidates
+        find = candidate_keys if unique else self._folders.candidate_keys
         names = find(name, REMOTE_NUMBERED_IN_ORDER)
         return SpooledFile(self.backend, name, mimetype, names, unique)
 
@@ -97,12 +90,12 @@ class SpooledStorage:
         if hasattr(self.backend, "files"):
             # What its dates mean, nobody knows.
             return (
-                StoredFile(file.name, file.size, file.modified, is_dated=False)
+                StoredFile(file.key, file.size, file.modified, is_dated=False)
                 for file in self.backend.files()
             )
         return files_in(self._path(""), self._folders)
 
-    def unfinished(self) -> Iterator[StoredFile]:
+    def incomplete_uploads(self) -> Iterator[StoredFile]:
         """Return nothing: a temporary file goes with its process."""
         return iter(())
 

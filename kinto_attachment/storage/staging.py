@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 
-from kinto_attachment.storage import StoredFile
+from kinto_attachment.storage.contract import StoredFile
 from kinto_attachment.storage.filesystem import FileSystem, remove_or_log
 
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 from kinto.core.events import ResourceChanged
 
-from kinto_attachment.storage import StorageError
+from kinto_attachment.storage.contract import StorageError
 from tests.support.app import App
 from tests.support.forms import file_part
 from tests.support.postgresql import postgresql_backends

@@ -9,8 +9,9 @@ import transaction
 from kinto.core.events import ResourceChanged
 
 from kinto_attachment import locks, records
+from kinto_attachment.background import in_background
 from kinto_attachment.releases import Releases
-from kinto_attachment.storage import StorageError, in_background
+from kinto_attachment.storage.contract import StorageError
 from tests.support.app import RECORD, App
 from tests.support.forms import file_part
 from tests.support.postgresql import postgresql_backends

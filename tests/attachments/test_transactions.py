@@ -15,7 +15,7 @@ from kinto.core.storage.exceptions import BackendError, IntegrityError, UnicityE
 from pyramid.events import NewRequest
 
 from kinto_attachment import listeners
-from kinto_attachment.storage import in_background
+from kinto_attachment.background import in_background
 from tests.support.app import ATTACHMENT, RECORD
 from tests.support.forms import BOUNDARY, file_part, multipart
 from tests.support.postgresql import postgresql_backends

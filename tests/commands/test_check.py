@@ -16,7 +16,7 @@ import requests
 from kinto_attachment import records
 from kinto_attachment.commands import findings, repair
 from kinto_attachment.commands.inventory import Inventory
-from kinto_attachment.storage import StorageError, StoredFile
+from kinto_attachment.storage.contract import StorageError, StoredFile
 from kinto_attachment.storage.pyramid import SpooledStorage
 from kinto_attachment.storage.s3.storage import S3Storage
 from tests.support.app import RECORD, App
@@ -456,11 +456,11 @@ def test_a_store_that_lists_no_unfinished_uploads_is_told_and_no_fault(deploymen
     lose_link(deployment)
     storage = deployment._open_once(deployment.ini).files
 
-    def unfinished():
+    def incomplete_uploads():
         yield StoredFile(".staging/a", 1, 0.0)
         raise StorageError("not implemented")
 
-    monkeypatch.setattr(storage, "unfinished", unfinished)
+    monkeypatch.setattr(storage, "incomplete_uploads", incomplete_uploads)
     code, told = deployment.run("check", "--grace", "0")
     assert (code, [one["what"] for one in told]) == (
         1,
@@ -533,7 +533,7 @@ def amazon(make_deployment, bucket, monkeypatch):
 
     def dated_as_by_amazon(storage, **options):
         for stored in objects(storage, **options):
-            is_multipart = stored.name == ORPHAN
+            is_multipart = stored.key == ORPHAN
             assert stored.is_dated is not is_multipart
             age = 3 * 3600 if is_multipart else 0
             yield dataclasses.replace(stored, modified=stored.modified - age)

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from kinto_attachment.form.gzip import GzipWriter
-from kinto_attachment.storage import StorageError
+from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.local import LocalStagedFile
 from tests.support.forms import file_part, multipart, part
 from tests.support.users import ALICE, BOB

@@ -17,8 +17,8 @@ from urllib3.fields import RequestField
 
 from kinto_attachment.form import reader as uploads
 from kinto_attachment.settings.options import OPTIONS, PER_COLLECTION, read_settings
-from kinto_attachment.storage import DEVICES, candidates, stored_name
 from kinto_attachment.storage.local import LocalStorage
+from kinto_attachment.storage.names import DEVICES, candidate_keys, make_key
 from tests.support.forms import read_form
 
 
@@ -46,7 +46,7 @@ PATTERNS = st.sampled_from(
 @bounded(400)
 @given(NAMES, PATTERNS, st.booleans(), st.sampled_from(["", ".gz"]))
 def test_a_stored_name_is_safe_whatever_was_sent(filename, pattern, randomize, appended):
-    name = stored_name(filename, "blog/photos", randomize, pattern, "an-id", appended)
+    name = make_key(filename, "blog/photos", randomize, pattern, "an-id", appended)
     folder, base = os.path.split(name)
     assert folder == "blog/photos"
     assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", base)
@@ -61,9 +61,11 @@ def test_a_stored_name_is_safe_whatever_was_sent(filename, pattern, randomize, a
 def test_a_stored_name_keeps_the_extension(stem, extension, pattern, randomize):
     # A filename is a last component, and one that begins with its only dot has no extension.
     filename = f"x{stem.replace('/', '')}.{extension}"
-    name = stored_name(filename, "", randomize, pattern, "an-id")
+    name = make_key(filename, "", randomize, pattern, "an-id")
     assert name.endswith(f".{extension.lower() if randomize else extension}")
-    assert all(taken.endswith(name[-len(extension) - 1 :]) for taken in first(candidates(name), 3))
+    assert all(
+        taken.endswith(name[-len(extension) - 1 :]) for taken in first(candidate_keys(name), 3)
+    )
 
 
 def first(values, number):
@@ -78,11 +80,11 @@ def test_a_name_is_never_taken_twice_and_never_outside_of_the_folder(filenames):
         storage.prepare()
         stored = {}
         for number, filename in enumerate(filenames):
-            staged = storage.stage(stored_name(filename, "a/b", randomize=False), "text/plain")
+            staged = storage.stage(make_key(filename, "a/b", randomize=False), "text/plain")
             staged.write(b"%d" % number)
             stored[staged.publish()] = b"%d" % number
         assert len(stored) == len(filenames)
-        assert {file.name: storage.open(file.name).read() for file in storage.files()} == stored
+        assert {file.key: storage.open(file.key).read() for file in storage.files()} == stored
         found = [os.path.join(path, name) for path, _, names in os.walk(outside) for name in names]
         assert sorted(found) == sorted(storage.path(name) for name in stored)
 

@@ -5,7 +5,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid_storage.interfaces import IFileStorage
 from pyramid_storage.local import LocalFileStorage
 
-from kinto_attachment.storage import StorageError
+from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.pyramid import IN_MEMORY_BYTES, SpooledStorage
 from tests.support.app import ATTACHMENT
 from tests.support.forms import file_part, part

@@ -12,7 +12,8 @@ import pytest
 import requests
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from kinto_attachment.storage import Heartbeat, StorageError
+from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.storage.heartbeat import Heartbeat
 from kinto_attachment.storage.s3.storage import MAX_DELETED_AT_ONCE, S3Error, S3Storage
 from tests.support.app import ATTACHMENT, RECORD
 from tests.support.forms import file_part, part
@@ -367,7 +368,7 @@ class TestPatience:
     def test_the_heartbeat_logs_that_its_file_was_not_deleted_although_it_has_answered(
         self, bucket, proxy, monkeypatch, caplog
     ):
-        monkeypatch.setattr("kinto_attachment.storage.HEARTBEAT_TIMEOUT_SECONDS", 5)
+        monkeypatch.setattr("kinto_attachment.storage.heartbeat.HEARTBEAT_TIMEOUT_SECONDS", 5)
         answered = threading.Event()
         proxy.misbehave = lambda handler, seen: (
             seen.operation == "DeleteObject"
@@ -421,9 +422,9 @@ class TestEndpointWithPath:
             b"once upon a time",
             PART_BYTES + 1,
         ]
-        assert {stored.name for stored in storage.files()} == {small, large}
+        assert {stored.key for stored in storage.files()} == {small, large}
         assert storage.delete_many([small, large]) == {}
-        assert list(storage.unfinished()) == []
+        assert list(storage.incomplete_uploads()) == []
         assert {"PutObject", "Create", "UploadPart", "Complete", "CopyObject", "DeleteObjects"} <= {
             *proxy.operations()
         }
@@ -616,7 +617,7 @@ class TestFaults:
 
     def test_the_heartbeat_is_true_while_s3_works(self, app, bucket, monkeypatch):
         # The server takes its time for the first file of a bucket, and the machine for others.
-        monkeypatch.setattr("kinto_attachment.storage.HEARTBEAT_TIMEOUT_SECONDS", 30)
+        monkeypatch.setattr("kinto_attachment.storage.heartbeat.HEARTBEAT_TIMEOUT_SECONDS", 30)
         bucket.client.put_object(Bucket=bucket.name, Key="first", Body=b"")
         assert heartbeat_of(app) is True
         assert bucket.keys() == ["first"]
@@ -799,7 +800,7 @@ class TestLackingOperations:
         )
         bucket.client.put_object(Bucket=bucket.name, Key=".staging/a", Body=b"")
         for _ in range(2):
-            assert [upload.name for upload in watched.unfinished()] == [".staging/a"]
+            assert [upload.key for upload in watched.incomplete_uploads()] == [".staging/a"]
         assert proxy.operations().count("ListMultipartUploads") == 1
         (warning,) = caplog.records
         assert warning.levelname == "WARNING"
@@ -814,7 +815,7 @@ class TestLackingOperations:
             seen.operation == "ListMultipartUploads" and proxy.refuse(handler, status, code)
         )
         with pytest.raises(StorageError, match=code):
-            list(watched.unfinished())
+            list(watched.incomplete_uploads())
 
     @pytest.mark.parametrize(
         "page",

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError, ParamValidationError
 from pyramid_storage.exceptions import FileNotAllowed
 from pyramid_storage.s3 import S3FileStorage
 
-from kinto_attachment.storage import StorageError
+from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.s3.storage import S3Storage
 from tests.support.s3 import ACCESS_KEY, SECRET_KEY
 

@@ -10,8 +10,10 @@ import time
 import pytest
 import transaction
 
-from kinto_attachment.storage import StorageError, TransactionFiles, candidates, stored_name
+from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.local import LocalStorage
+from kinto_attachment.storage.names import candidate_keys, make_key
+from kinto_attachment.unit_of_work import TransactionFiles
 
 
 @pytest.fixture
@@ -60,14 +62,14 @@ def listing(storage):
     ],
 )
 def test_a_stored_name_is_safe_and_keeps_its_extension(filename, stored):
-    assert stored_name(filename, "", randomize=False) == stored
+    assert make_key(filename, "", randomize=False) == stored
 
 
 def test_a_stored_name_has_at_most_255_bytes():
-    name = stored_name("x" * 5000 + ".jpeg", "", randomize=False)
+    name = make_key("x" * 5000 + ".jpeg", "", randomize=False)
     assert len(name) == 255
     assert name.endswith(".jpeg")
-    numbered = [name for name, _ in zip(candidates(name), range(1000), strict=False)]
+    numbered = [name for name, _ in zip(candidate_keys(name), range(1000), strict=False)]
     assert {len(name) for name in numbered} == {255}
     assert len(set(numbered)) == 1000
     assert all(name.endswith(".jpeg") for name in numbered)
@@ -76,7 +78,7 @@ def test_a_stored_name_has_at_most_255_bytes():
 @pytest.mark.parametrize("in_order", [4, 1000])
 def test_after_the_first_names_their_numbers_are_random_ones_that_grow(in_order):
     names = [
-        n for n, _ in zip(candidates("a/b.tar.gz", in_order), range(in_order + 9), strict=False)
+        n for n, _ in zip(candidate_keys("a/b.tar.gz", in_order), range(in_order + 9), strict=False)
     ]
     assert names[: in_order + 1] == [
         "a/b.tar.gz",
@@ -88,19 +90,19 @@ def test_after_the_first_names_their_numbers_are_random_ones_that_grow(in_order)
 
 
 def test_an_endless_extension_is_cut():
-    assert len(stored_name("x." + "y" * 5000, "", randomize=False)) < 255
+    assert len(make_key("x." + "y" * 5000, "", randomize=False)) < 255
 
 
 def test_a_random_name_keeps_the_extension_in_lower_case():
     uuid4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-    first = stored_name("Photo.JPG", "a/b", randomize=True)
+    first = make_key("Photo.JPG", "a/b", randomize=True)
     assert re.fullmatch(rf"a/b/{uuid4}\.jpg", first)
-    assert first != stored_name("Photo.JPG", "a/b", randomize=True)
+    assert first != make_key("Photo.JPG", "a/b", randomize=True)
 
 
 def test_a_random_name_is_in_the_stored_one_whatever_the_record_is_called():
     pattern = "{rid}-" + "x" * 43 + "{filename}"
-    name = stored_name("a." + "y" * 80, "", True, pattern, "r" * 500, ".gz")
+    name = make_key("a." + "y" * 80, "", True, pattern, "r" * 500, ".gz")
     assert re.search(r"x[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.y+\.gz$", name)
     assert len(name) <= 255
 

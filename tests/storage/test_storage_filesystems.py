@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from kinto_attachment.storage import StorageError, in_background
+from kinto_attachment.background import in_background
+from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.local import LocalStorage
 from tests.storage.test_storage import listing, store
 from tests.support.forms import file_part
@@ -112,7 +113,7 @@ def test_server_starts_whatever_lies_among_the_staged_files(storage, staging, ca
     assert not os.path.exists(abandoned)
     (line,) = warnings(caplog)
     assert stranger in line
-    assert list(storage.unfinished()) == []
+    assert list(storage.incomplete_uploads()) == []
     assert storage.exists(store(storage, "story.txt"))
 
 
@@ -173,7 +174,7 @@ def test_what_a_file_system_keeps_for_itself_is_not_listed(storage, monkeypatch,
     names = {store(storage, name) for name in ("a.txt", "f/b.txt")}
     make_folder(os.path.join(storage.base_path, "lost+found"))
     refuse_to_list(monkeypatch, "lost+found", errno.EACCES)
-    assert {file.name for file in storage.files()} == names
+    assert {file.key for file in storage.files()} == names
     (line,) = warnings(caplog)
     assert "lost+found" in line
 
@@ -405,11 +406,13 @@ def test_nobody_sees_half_a_copy(storage, stage, blog, monkeypatch):
     def watched(source, target, size):
         target.write(source.read(1_000_000))
         target.flush()
-        seen.extend(file.name for file in storage.files())
+        seen.extend(file.key for file in storage.files())
         seen.append(storage.exists("blog/story.txt"))
-        ((hidden, half),) = ((f, f.size) for f in storage.unfinished() if "/blog" in f"/{f.name}")
+        ((hidden, half),) = (
+            (f, f.size) for f in storage.incomplete_uploads() if "/blog" in f"/{f.key}"
+        )
         assert half == 1_000_000
-        assert not storage.exists(hidden.name)
+        assert not storage.exists(hidden.key)
         shutil_copy(source, target, size)
 
     shutil_copy = shutil.copyfileobj
@@ -479,14 +482,14 @@ def test_copy_of_a_killed_worker_goes_at_the_next_start(storage, blog, step, lef
     worker.start()
     worker.join()
     assert worker.exitcode == 9
-    assert len(list(storage.unfinished())) == 2
+    assert len(list(storage.incomplete_uploads())) == 2
     storage.prepare()
-    assert len(list(storage.unfinished())) == 2, "what is young is left alone"
+    assert len(list(storage.incomplete_uploads())) == 2, "what is young is left alone"
     for folder in (blog, os.path.join(storage.base_path, ".staging")):
         for entry in os.scandir(folder):
             make_older(entry.path)
     storage.prepare()
-    assert list(storage.unfinished()) == []
+    assert list(storage.incomplete_uploads()) == []
     assert listing(storage) == left
 
 

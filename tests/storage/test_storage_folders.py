@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from kinto_attachment.commands.names import Names
 from kinto_attachment.settings.options import read_settings
 from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import LocalStorage
+from kinto_attachment.storage.names import KeyPatterns
 from tests.storage.test_storage import listing, store
 from tests.support.forms import file_part
 from tests.support.users import ALICE, BOB
@@ -20,7 +20,7 @@ BLOG = "/buckets/blog/collections/photos/records/first/attachment"
 
 
 def first(folders, name, number=3):
-    return list(itertools.islice(folders.candidates(name), number))
+    return list(itertools.islice(folders.candidate_keys(name), number))
 
 
 @pytest.mark.parametrize(
@@ -140,4 +140,4 @@ def test_check_knows_such_names_as_those_of_the_settings(pattern):
     )
     (name,) = first(Folders(["{bucket_id}"]), "20261231235959", 1)
     assert name == "20261231235959.file"
-    assert Names(settings).judge(name).is_ours
+    assert KeyPatterns(settings).match(name).is_ours

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kinto_attachment import records, releases
 from kinto_attachment.releases import Releases
-from kinto_attachment.storage import TransactionFiles
+from kinto_attachment.unit_of_work import TransactionFiles
 
 
 HALF = 6 * 1024**2

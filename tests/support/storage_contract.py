@@ -128,13 +128,13 @@ class StorageContract:
     def test_all_stored_files_are_listed_and_staged_ones_are_not(self, storage):
         expected = {store(storage, name=name) for name in ("a.txt", "f/b.txt", "f/g/c.txt")}
         staged = stage(storage, b"x" * 2 * PART_BYTES, "f/d.txt")
-        assert {stored.name for stored in storage.files()} == expected
+        assert {stored.key for stored in storage.files()} == expected
         staged.discard()
 
     def test_the_list_tells_the_size_of_files_and_when_they_were_written(self, storage):
         store(storage, b"once", name="f/a.txt")
         (stored,) = storage.files()
-        assert (stored.name, stored.size) == ("f/a.txt", 4)
+        assert (stored.key, stored.size) == ("f/a.txt", 4)
         # Several seconds: S3's clock is another one, in whole seconds.
         assert abs(stored.modified - time.time()) < 60
 
@@ -179,11 +179,11 @@ class ToldWhileStaged:
     def test_a_large_staged_file_is_told_as_unfinished_until_it_ends(self, storage):
         kept = stage(storage, b"x" * 2 * PART_BYTES, "f/a.txt", unique=True)
         gone = stage(storage, b"x" * 2 * PART_BYTES, "f/b.txt")
-        assert len(list(storage.unfinished())) == 2
-        assert all(abs(time.time() - u.modified) < 60 for u in storage.unfinished())
+        assert len(list(storage.incomplete_uploads())) == 2
+        assert all(abs(time.time() - u.modified) < 60 for u in storage.incomplete_uploads())
         gone.discard()
         kept.publish()
-        assert list(storage.unfinished()) == []
+        assert list(storage.incomplete_uploads()) == []
 
 
 class AtomicNames:

@@ -25,15 +25,10 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTT
 from pyramid_storage.exceptions import FileNotAllowed
 from pyramid_storage.s3 import S3FileStorage
 
+from kinto_attachment.background import in_background
 from kinto_attachment.settings.options import aws_values
-from kinto_attachment.storage import (
-    REMOTE_NUMBERED_IN_ORDER,
-    StorageError,
-    StoredFile,
-    candidates,
-    in_background,
-    stored_name,
-)
+from kinto_attachment.storage.contract import StorageError, StoredFile
+from kinto_attachment.storage.names import REMOTE_NUMBERED_IN_ORDER, candidate_keys, make_key
 from kinto_attachment.storage.s3.transport import Body, Transport
 
 
@@ -226,8 +221,6 @@ class S3Storage(S3FileStorage):
     by part while it comes, as a multipart upload, which nobody sees until it is completed.
     """
 
-    is_remote = True
-
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], prefix: str) -> "S3Storage":
         """Return the storage of these settings, which have the names of pyramid_storage's.
@@ -338,10 +331,10 @@ class S3Storage(S3FileStorage):
         :raises StorageError: the bucket cannot be listed.
         """
         for stored in self._objects():
-            if not stored.name.startswith(STAGING_FOLDER):
+            if not stored.key.startswith(STAGING_FOLDER):
                 yield stored
 
-    def unfinished(self) -> Iterator[StoredFile]:
+    def incomplete_uploads(self) -> Iterator[StoredFile]:
         """Return what is staged: multipart uploads (of which no size is told), and whole files.
 
         :raises StorageError: they cannot be listed.
@@ -413,7 +406,7 @@ class S3Storage(S3FileStorage):
         """
         if extensions != () and not self.filename_allowed(filename, extensions):
             raise FileNotAllowed()
-        name = stored_name(os.path.basename(filename), folder or "", randomize)
+        name = make_key(os.path.basename(filename), folder or "", randomize)
         parameters = self._object_parameters | _parameters_of(filename, headers or {})
         if acl:
             parameters["ACL"] = acl
@@ -820,7 +813,7 @@ class S3StagedFile:
             raise
 
     def _to_free_name(self, store):
-        for name in candidates(self._name, REMOTE_NUMBERED_IN_ORDER):
+        for name in candidate_keys(self._name, REMOTE_NUMBERED_IN_ORDER):
             # Asked first, for stores that do not know If-None-Match.
             if not self._storage.exists(name) and store(name):
                 return name
