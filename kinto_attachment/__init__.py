@@ -14,7 +14,7 @@ def includeme(config):
     from kinto_attachment.http import bodies
     from kinto_attachment.http.capability import base_url_to_advertise
     from kinto_attachment.releases import Releases
-    from kinto_attachment.settings.options import read_settings
+    from kinto_attachment.settings.read import read_settings
     from kinto_attachment.storage.configure import configured_storage
     from kinto_attachment.storage.heartbeat import Heartbeat
 

@@ -13,7 +13,7 @@ from kinto.core.storage.exceptions import IntegrityError
 
 from kinto_attachment import default_bucket, errors, locks, records
 from kinto_attachment.form import reader as uploads
-from kinto_attachment.settings.options import MAX_NAME_BYTES
+from kinto_attachment.settings.limits import MAX_NAME_BYTES
 from kinto_attachment.storage.names import make_key
 from kinto_attachment.unit_of_work import TransactionFiles
 

@@ -28,7 +28,7 @@ from pyramid.httpexceptions import HTTPBadRequest, HTTPForbidden
 from pyramid.interfaces import IRoutesMapper
 
 from kinto_attachment import default_bucket, locks
-from kinto_attachment.settings.options import MAX_FOLDER_LEVELS
+from kinto_attachment.settings.limits import MAX_FOLDER_LEVELS
 
 
 LINKS = "attachments"

@@ -28,7 +28,7 @@ from kinto_attachment import errors
 from kinto_attachment.form import digests, disposition
 from kinto_attachment.form.gzip import GzipWriter
 from kinto_attachment.form.padding import Unpadded
-from kinto_attachment.settings.options import MIMETYPE
+from kinto_attachment.settings.casts import MIMETYPE
 
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.settings import asbool
 from pyramid_storage.interfaces import IFileStorage
 
-from kinto_attachment.settings.options import Settings
+from kinto_attachment.settings.values import Settings
 from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.pyramid import SpooledStorage

@@ -9,7 +9,7 @@ import re
 import string
 from collections.abc import Iterable, Iterator
 
-from kinto_attachment.settings.options import ID, MAX_NAME_BYTES
+from kinto_attachment.settings.limits import ID, MAX_NAME_BYTES
 from kinto_attachment.storage.names import NUMBERED_IN_ORDER, candidate_keys
 
 

@@ -9,12 +9,8 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kinto_attachment.settings.options import (
-    MAX_NAME_BYTES,
-    MAX_RID,
-    CollectionSettings,
-    Settings,
-)
+from kinto_attachment.settings.limits import MAX_NAME_BYTES, MAX_RID
+from kinto_attachment.settings.values import CollectionSettings, Settings
 
 
 MAX_EXTENSION_BYTES = 64

@@ -16,7 +16,8 @@ from urllib3 import encode_multipart_formdata
 from urllib3.fields import RequestField
 
 from kinto_attachment.form import reader as uploads
-from kinto_attachment.settings.options import OPTIONS, PER_COLLECTION, read_settings
+from kinto_attachment.settings.options import OPTIONS, PER_COLLECTION
+from kinto_attachment.settings.read import read_settings
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.names import DEVICES, candidate_keys, make_key
 from tests.support.forms import read_form

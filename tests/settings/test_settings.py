@@ -3,7 +3,7 @@
 import pytest
 from pyramid.exceptions import ConfigurationError
 
-from kinto_attachment.settings.options import read_settings
+from kinto_attachment.settings.read import read_settings
 
 
 def read(**settings):
@@ -217,7 +217,7 @@ def test_a_wrong_value_stops_the_server(name, value):
         ("aws.timeout", "soon", "should be a number of seconds larger than 0"),
         ("base_url", "files", "should be like https://files.example.com/ or /files/"),
         ("base_path", "/", "should be a folder for nothing else"),
-        ("base_path", "~/files", "should begin with the home folder itself"),
+        ("base_path", "~/files", "should be an absolute path"),
         ("folder", "/etc", "should be a path inside of the storage, like a/b"),
     ],
 )

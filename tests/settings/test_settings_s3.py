@@ -3,7 +3,7 @@
 import pytest
 from pyramid.exceptions import ConfigurationError
 
-from kinto_attachment.settings.options import read_settings
+from kinto_attachment.settings.read import read_settings
 from kinto_attachment.storage.s3.storage import S3Storage
 
 
@@ -41,7 +41,9 @@ def test_without_a_bucket_there_are_no_settings_of_one():
 
 
 def test_an_empty_acl_is_none():
-    assert read(**BUCKET, **{"aws.acl": ""}).aws["aws.acl"] is None
+    settings = read(**BUCKET, **{"aws.acl": ""})
+    assert settings.aws["aws.acl"] is None
+    assert S3Storage.from_settings(settings.aws, prefix="").acl is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_values_that_do_not_go_together_stop_the_server(settings, names):
         assert f"kinto.attachment.aws.{name}" in str(error.value)
 
 
-def test_a_secret_is_not_told_in_an_error():
+def test_no_error_shows_a_secret():
     with pytest.raises(ConfigurationError) as error:
         read(**BUCKET, **{"aws.secret_key": "s3cr3t"})
     assert "s3cr3t" not in str(error.value)

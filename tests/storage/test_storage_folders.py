@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from kinto_attachment.settings.options import read_settings
+from kinto_attachment.settings.read import read_settings
 from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.names import KeyPatterns

@@ -26,7 +26,7 @@ from pyramid_storage.exceptions import FileNotAllowed
 from pyramid_storage.s3 import S3FileStorage
 
 from kinto_attachment.background import in_background
-from kinto_attachment.settings.options import aws_values
+from kinto_attachment.settings.s3 import aws_values
 from kinto_attachment.storage.contract import StorageError, StoredFile
 from kinto_attachment.storage.names import REMOTE_NUMBERED_IN_ORDER, candidate_keys, make_key
 from kinto_attachment.storage.s3.transport import Body, Transport

@@ -1,0 +1,141 @@
+"""The settings of a server, read from Kinto's registry and the environment when it starts.
+
+An error stops the server with a ``ConfigurationError`` that holds the full name of the setting.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pyramid.exceptions import ConfigurationError
+from pyramid.settings import asbool
+
+from kinto_attachment.settings.environment import refuse_unknown_variables, variable
+from kinto_attachment.settings.limits import ID
+from kinto_attachment.settings.options import (
+    OPTIONS,
+    PER_COLLECTION,
+    refuse_unknown,
+    typed_value,
+    typed_values,
+)
+from kinto_attachment.settings.s3 import BUCKET, aws_values, refuse_without_bucket
+from kinto_attachment.settings.values import CollectionSettings, Settings
+
+
+PREFIX = "attachment."
+RESOURCES = "resources."
+
+STORAGES = {
+    "base_path": "a local folder",
+    BUCKET: "Amazon S3 and compatible stores",
+    "backend": "a module that registers an IFileStorage",
+}
+"""The settings of which exactly one chooses where files are kept."""
+
+
+def read_settings(registry_settings: Mapping[str, Any]) -> Settings:
+    """Return the :class:`Settings` among those of a Kinto registry and in the environment.
+
+    :raises ConfigurationError: a name is unknown, a value is wrong, no storage is chosen, Kinto has
+        no transactions.
+    """
+    kinto = registry_settings.get("settings_prefix", "kinto")
+    prefix = f"{kinto}.{PREFIX}"
+    names = [key.removeprefix(PREFIX) for key in registry_settings if key.startswith(PREFIX)]
+    resources = {name: _resource(name, prefix) for name in names if name.startswith(RESOURCES)}
+    for name in names:
+        if name not in OPTIONS and name not in resources:
+            refuse_unknown(prefix + name, (prefix + name).lower(), [prefix + o for o in OPTIONS])
+    refuse_unknown_variables(names, prefix)
+    if not asbool(registry_settings.get("transaction_per_request", True)):
+        # A request that fails would leave its record, and its file would be deleted.
+        raise ConfigurationError(
+            f"{kinto}.transaction_per_request = false: attachments need transactions"
+        )
+    texts = _texts(registry_settings, prefix, [*OPTIONS, *resources])
+    values = typed_values(texts, prefix, OPTIONS)
+    _require_one_storage(values, prefix)
+    if values["serve_files"] and not values["base_path"]:
+        raise ConfigurationError(f"{prefix}serve_files is for the files in {prefix}base_path")
+    if not values[BUCKET]:
+        refuse_without_bucket(texts, prefix)
+    defaults = CollectionSettings(**{name: values.pop(name) for name in PER_COLLECTION})
+    return Settings(
+        **{name: value for name, value in values.items() if "." not in name},
+        aws=aws_values(texts, prefix) if values[BUCKET] else None,
+        advertised_base_url=values["extra.base_url"] or values["base_url"],
+        defaults=defaults,
+        resources=_merged(resources, texts, prefix, defaults),
+    )
+
+
+def _texts(registry_settings: Mapping[str, Any], prefix: str, names: list[str]) -> dict[str, str]:
+    """Return ``{name with prefix: text}`` of those that are set.
+
+    Kinto turns values into Python ones under the name without prefix (``1.10`` becomes ``1.1``),
+    keeps the text under the name with prefix, and looks into the environment only for names that
+    the file has (``kinto.core.initialization.load_default_settings``).
+    """
+    texts = {}
+    for name in names:
+        keys = (prefix + name, PREFIX + name)
+        found = [os.environ.get(variable(key)) for key in keys]
+        found += [registry_settings.get(key) for key in keys]
+        for value in found:
+            if value is not None:
+                texts[prefix + name] = str(value).strip()
+                break
+    return texts
+
+
+def _resource(name: str, prefix: str) -> list[str]:
+    """Return ``[bucket_id, option]`` or ``[bucket_id, collection_id, option]`` of a setting."""
+    *ids, option = parts = name.removeprefix(RESOURCES).split(".")
+    if len(ids) not in (1, 2) or not all(map(ID.fullmatch, ids)):
+        raise ConfigurationError(
+            f"{prefix}{name} is neither like {prefix}{RESOURCES}BUCKET.randomize "
+            f"nor like {prefix}{RESOURCES}BUCKET.COLLECTION.randomize"
+        )
+    if ids[0] == "default":
+        raise ConfigurationError(
+            f"{prefix}{name} would never apply: the default bucket has another id for every user"
+        )
+    if option not in PER_COLLECTION:
+        full_name = prefix + name
+        beginning = full_name.removesuffix(option)
+        refuse_unknown(
+            full_name, full_name.lower(), [beginning + known for known in PER_COLLECTION]
+        )
+    return parts
+
+
+def _merged(
+    resources: dict[str, list[str]],
+    texts: Mapping[str, str],
+    prefix: str,
+    defaults: CollectionSettings,
+) -> dict[tuple[str, ...], CollectionSettings]:
+    """Return what :attr:`Settings.resources` holds."""
+    own: dict[tuple[str, ...], dict[str, Any]] = {}
+    for name, (*ids, option) in resources.items():
+        value = typed_value(texts, prefix + name, OPTIONS[option])
+        own.setdefault(tuple(ids), {})[option] = value
+    merged: dict[tuple[str, ...], CollectionSettings] = {}
+    # Buckets first: their collections inherit from them.
+    for resource in sorted(own, key=len):
+        parent = merged.get(resource[:1], defaults)
+        merged[resource] = dataclasses.replace(parent, **own[resource])
+    return merged
+
+
+def _require_one_storage(values: Mapping[str, Any], prefix: str) -> None:
+    chosen = [prefix + name for name in STORAGES if values[name]]
+    if len(chosen) > 1:
+        raise ConfigurationError(
+            f"More than one storage for attachments is configured: keep one of {', '.join(chosen)}"
+        )
+    if not chosen:
+        choices = ", ".join(f"{prefix}{name} ({what})" for name, what in STORAGES.items())
+        raise ConfigurationError(f"No storage for attachments is configured: set one of {choices}")

@@ -1,0 +1,64 @@
+"""The settings of a server, as typed values."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class CollectionSettings:
+    """The settings for the files of one collection.
+
+    :ivar filename_pattern: of the name of a stored file, without its extension.
+    :ivar extensions: the allowed file extensions, lower-case and without dot, or ``None`` for any.
+    :ivar mimetypes: ``{extension: mimetype}``, extensions lower-case and with their dot.
+    :ivar max_size_bytes: of a file, 0 for any size.
+    :ivar keep_old_files: whether files stay when no record refers to them any more.
+    """
+
+    folder: str
+    randomize: bool
+    filename_pattern: str
+    extensions: frozenset[str] | None
+    mimetypes: dict[str, str]
+    max_size_bytes: int
+    gzipped: bool
+    keep_old_files: bool
+
+    def allows(self, filename: str) -> bool:
+        """Return whether the last extension of this filename is an allowed one."""
+        extension = os.path.splitext(filename)[1]
+        return self.extensions is None or extension[1:].lower() in self.extensions
+
+    def folder_of(self, bucket_id: str, collection_id: str) -> str:
+        """Return the folder for the files of a collection, relative and without outer slashes."""
+        return self.folder.format(bucket_id=bucket_id, collection_id=collection_id)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one server.
+
+    :ivar backend: the dotted name of a module that registers an ``IFileStorage``.
+    :ivar aws: what ``S3Storage.from_settings`` reads, or ``None`` if no bucket is named.
+    :ivar defaults: for every collection that has no settings of its own or of its bucket.
+    :ivar resources: those of buckets, by ``(bucket_id,)``, and of collections, by
+        ``(bucket_id, collection_id)``, each merged with its parent's.
+    """
+
+    base_path: str | None
+    backend: str | None
+    aws: dict[str, Any] | None
+    base_url: str
+    advertised_base_url: str
+    fsync: bool
+    serve_files: bool
+    max_field_size_bytes: int
+    gzip_level: int
+    defaults: CollectionSettings
+    resources: dict[tuple[str, ...], CollectionSettings]
+
+    def for_collection(self, bucket_id: str, collection_id: str) -> CollectionSettings:
+        """Return the settings for the files of a collection."""
+        of_bucket = self.resources.get((bucket_id,), self.defaults)
+        return self.resources.get((bucket_id, collection_id), of_bucket)
