@@ -12,7 +12,8 @@ import transaction
 from kinto.core.storage.exceptions import IntegrityError
 
 from kinto_attachment import default_bucket, errors, locks, records
-from kinto_attachment.form import reader as uploads
+from kinto_attachment.form.form import read_form
+from kinto_attachment.form.gzip import GZIP_EXTENSION, GZIP_MIMETYPE
 from kinto_attachment.settings.limits import MAX_NAME_BYTES
 from kinto_attachment.storage.names import make_key
 from kinto_attachment.unit_of_work import TransactionFiles
@@ -25,7 +26,7 @@ def receive(request):
     """
     settings = request.registry.attachment_settings
     own = _own_settings(request)
-    form = uploads.read_form(
+    form = read_form(
         request.environ["wsgi.input"].read,
         request.headers.get("Content-Type", ""),
         _content_length(request),
@@ -457,7 +458,7 @@ def _stage(request, filename, mimetype):
     pattern = settings.filename_pattern
     appended = ""
     if settings.gzipped:
-        appended, mimetype = uploads.GZIP_EXTENSION, uploads.GZIP_MIMETYPE
+        appended, mimetype = GZIP_EXTENSION, GZIP_MIMETYPE
     name = make_key(filename, folder, settings.randomize, pattern, ids["id"], appended)
     unique = _names_are_unique(settings)
     return request.registry.attachment_storage.stage(name, mimetype, unique=unique)

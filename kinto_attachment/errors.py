@@ -8,8 +8,6 @@ from kinto.core.errors import ERRORS, http_error
 from pyramid import httpexceptions
 
 
-FIELDS = ("data", "permissions")
-
 MAX_QUOTED_CHARACTERS = 100
 """How much of what a client sent is shown to it in a message."""
 
@@ -95,7 +93,7 @@ def repeated_field(name):
 
 def unknown_field(name):
     return _posted_data(
-        f"body: {_quoted(name)} not in {FIELDS!r}, and the file belongs into 'attachment'"
+        f"body: unknown field {_quoted(name)}: expected attachment, data or permissions"
     )
 
 

@@ -1,19 +1,21 @@
-"""Digests: what a sender says that its bytes are, compared with those that come (RFC 9530)."""
+"""Digests: what a sender says about its bytes, compared with those received (RFC 9530)."""
 
 import base64
 import functools
 import hashlib
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import http_sf
+
+from kinto_attachment import errors
 
 
 CONTENT_DIGEST = "Content-Digest"
 REPR_DIGEST = "Repr-Digest"
 CONTENT_MD5 = "Content-MD5"
 
-ALGORITHMS = {
+ALGORITHMS: dict[str, Any] = {
     "sha-256": hashlib.sha256,
     "sha-512": hashlib.sha512,
     # Against accidents, not against forgers.
@@ -22,72 +24,83 @@ ALGORITHMS = {
 """The algorithms that are verified, by their names in HTTP. Others are ignored (RFC 9530)."""
 
 
-class DigestError(ValueError):
-    """A digest cannot be read, or is not that of the bytes. The message is for the sender."""
-
-
 class Digest(NamedTuple):
-    """A digest that was sent, and the header field that it was sent in."""
+    """A digest that was sent.
 
+    :ivar subject: what it is the digest of, as in an error message.
+    :ivar field: the header field that it was sent in.
+    """
+
+    subject: str
     field: str
     algorithm: str
     value: bytes
 
 
-def parse(field: str, value: str) -> list[Digest]:
-    """Return the digests of a header field whose algorithms are known.
+def parse(subject: str, headers: Mapping[str, str | None]) -> list[Digest]:
+    """Return the digests in header fields whose algorithms are known.
 
-    :param value: a dictionary of byte sequences (RFC 9530, RFC 9651), or base64 (``Content-MD5``,
-        RFC 1864).
-    :raises DigestError: it is neither, or a digest has not the length of its algorithm's.
+    :param headers: dictionaries of byte sequences (RFC 9530, RFC 9651), and base64 for
+        ``Content-MD5`` (RFC 1864); ``None`` if the field was not sent.
+    :raises HTTPBadRequest: a field is neither, or a digest does not have the length of its
+        algorithm's.
     """
-    try:
-        read = _content_md5 if field == CONTENT_MD5 else _dictionary
-        digests = [Digest(field, *item) for item in read(value) if item[0] in ALGORITHMS]
-    except ValueError as error:
-        raise DigestError(f"{field} cannot be read, it should be like {_example(field)}") from error
+    digests = []
+    for field, value in headers.items():
+        if value is not None:
+            digests += [Digest(subject, field, *item) for item in _items(subject, field, value)]
     for digest in digests:
         size = ALGORITHMS[digest.algorithm]().digest_size
         if not isinstance(digest.value, bytes) or len(digest.value) != size:
-            raise DigestError(f"{field} should have {size} bytes in base64 for {digest.algorithm}")
+            raise errors.wrong_digest(
+                subject,
+                f"{digest.field} should have {size} bytes in base64 for {digest.algorithm}",
+            )
     return digests
 
 
 class Hashes:
-    """The hashes of what passes: those by ``algorithms``, and those that ``digests`` need."""
+    """The hashes of the bytes that pass: those by ``algorithms``, and those that digests need.
 
-    def __init__(self, digests: Iterable[Digest] = (), algorithms: Iterable[str] = ()):
+    :ivar size: how many bytes have passed.
+    """
+
+    def __init__(self, digests: Iterable[Digest] = (), algorithms: Iterable[str] = ()) -> None:
+        self.size = 0
         self._digests = list(digests)
         needed = {*algorithms, *(digest.algorithm for digest in self._digests)}
         self._hashes = {algorithm: ALGORITHMS[algorithm]() for algorithm in needed}
 
     def update(self, chunk: bytes) -> None:
-        """Hash some more bytes."""
+        self.size += len(chunk)
         for hash_ in self._hashes.values():
             hash_.update(chunk)
 
     def hexdigest(self, algorithm: str) -> str:
-        """Return a hash of all that has passed, in lower-case hexadecimal."""
+        """Return a hash of all bytes so far, in lower-case hexadecimal."""
         return self._hashes[algorithm].hexdigest()
 
     def verify(self) -> None:
-        """Compare the digests with all that has passed.
+        """Compare the digests with all bytes so far.
 
-        :raises DigestError: one is another.
+        :raises HTTPBadRequest: one differs.
         """
-        for field, algorithm, value in self._digests:
+        for subject, field, algorithm, value in self._digests:
             if self._hashes[algorithm].digest() != value:
-                raise DigestError(f"{field} has another {algorithm} than the bytes that came")
+                raise errors.wrong_digest(
+                    subject, f"{field} has another {algorithm} than the bytes that came"
+                )
 
 
-def _dictionary(value):
-    parsed = http_sf.parse(value.encode("ascii"), tltype="dictionary")
-    return [(algorithm, item[0]) for algorithm, item in parsed.items()]
-
-
-def _content_md5(value):
-    return [("md5", base64.b64decode(value.strip(), validate=True))]
-
-
-def _example(field):
-    return "Q2hlY2sgSW50ZWdyaXR5IQ==" if field == CONTENT_MD5 else "sha-256=:base64:"
+def _items(subject: str, field: str, value: str) -> list[tuple[str, Any]]:
+    """Return ``(algorithm, digest)`` of the known algorithms in a header field."""
+    try:
+        if field == CONTENT_MD5:
+            return [("md5", base64.b64decode(value.strip(), validate=True))]
+        parsed: Any = http_sf.parse(value.encode("ascii"), tltype="dictionary")
+        return [(name, item[0]) for name, item in parsed.items() if name in ALGORITHMS]
+    except ValueError as error:
+        example = "Q2hlY2sgSW50ZWdyaXR5IQ==" if field == CONTENT_MD5 else "sha-256=:base64:"
+        raise errors.wrong_digest(
+            subject, f"{field} cannot be read, it should be like {example}"
+        ) from error

@@ -1,7 +1,7 @@
-"""The header Content-Disposition of a part: its parameters, each as it was meant, or refused.
+"""The header Content-Disposition of a part.
 
-Clients follow several standards at once, and what is written by one and read by another loses the
-end of a filename. What can be read in one way only is read, and nothing is cut off.
+Clients follow several standards at once, and a filename written by one and read by another is cut
+off. Here, what can be read in one way only is read, and the rest is refused.
 """
 
 import email.errors
@@ -12,13 +12,15 @@ from urllib.parse import unquote
 
 from multipart import content_disposition_unquote
 
+from kinto_attachment import errors
+
 
 HEADER = "Content-Disposition"
 
 NAME = re.compile(r'[^\s=;"]+')
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 UNESCAPED = re.compile(r'"[^"]*"')
-"""As browsers write it: a backslash at the end is none before a quote."""
+"""As browsers write it: a backslash at the end does not escape the quote."""
 
 CONTINUATION = re.compile(r"filename\*[0-9]+\*?")
 ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[bq]\?[^?]*\?=", re.IGNORECASE)
@@ -38,27 +40,22 @@ class Disposition(NamedTuple):
     filename: str | None
 
 
-class DispositionError(ValueError):
-    """The header cannot be read, or in more than one way."""
-
-
 def parse(header: str) -> Disposition:
     """Return the parameters of a Content-Disposition (RFC 7578, section 4.2).
 
     A value without quotes goes up to the next semicolon, whatever is in it. A filename may be
     percent-encoded as by browsers (HTML), have backslashes before its quotes (RFC 9110, section
-    5.6.4), or be made of encoded words (RFC 2047). ``filename*`` (RFC 5987) has no place in a form;
-    clients that send it all the same put into ``filename``, if anything, a name without what is
-    not ASCII.
+    5.6.4), or be made of encoded words (RFC 2047). ``filename*`` (RFC 5987) does not belong in a
+    form; clients that send it anyway reduce ``filename`` to ASCII, if they send one.
 
-    :raises DispositionError: the header cannot be read, or in more than one way.
+    :raises HTTPBadRequest: the header cannot be read, or in more than one way.
     """
     parameters = _parameters(header)
     name = content_disposition_unquote(parameters.get("name", ""))
     return Disposition(name, _filename(parameters))
 
 
-def _parameters(header):
+def _parameters(header: str) -> dict[str, str]:
     """Return ``{lower-case name: value, with its quotes}``."""
     parameters = {}
     rest = header.partition(";")[2].lstrip("; \t")
@@ -66,35 +63,35 @@ def _parameters(header):
         name, equals, rest = rest.partition("=")
         name = name.strip().lower()
         if not (equals and NAME.fullmatch(name)):
-            raise DispositionError(f"{HEADER} has something that is no parameter")
+            raise errors.malformed(f"{HEADER} has something that is no parameter")
         if name in parameters:
-            raise DispositionError(f"{HEADER} has a parameter twice")
+            raise errors.malformed(f"{HEADER} has a parameter twice")
         parameters[name], rest = _value(rest.lstrip())
         rest = rest.lstrip("; \t")
     return parameters
 
 
-def _value(text):
-    """Return the value that a text begins with, and what follows it."""
+def _value(text: str) -> tuple[str, str]:
+    """Return the value at the beginning of a text, and the rest."""
     if not text.startswith('"'):
         value, _, rest = text.partition(";")
         if '"' in value:
-            raise DispositionError(f"{HEADER} has a quote inside of a value without quotes")
+            raise errors.malformed(f"{HEADER} has a quote inside of a value without quotes")
         return value.rstrip(), rest
     quoted = QUOTED.match(text) or UNESCAPED.match(text)
     if quoted is None:
-        raise DispositionError(f"{HEADER} has a quote that is not closed")
+        raise errors.malformed(f"{HEADER} has a quote that is not closed")
     rest = text[quoted.end() :].lstrip()
     if rest and not rest.startswith(";"):
-        raise DispositionError(f"{HEADER} has something after a closing quote")
+        raise errors.malformed(f"{HEADER} has something after a closing quote")
     return quoted[0], rest
 
 
-def _filename(parameters):
+def _filename(parameters: dict[str, str]) -> str | None:
     if "filename*" in parameters:
         return _extended(content_disposition_unquote(parameters["filename*"]))
     if "filename" not in parameters:
-        # In pieces (RFC 2231), it is still that of a file.
+        # Split up (RFC 2231), it still marks a file.
         return "" if any(map(CONTINUATION.fullmatch, parameters)) else None
     filename = content_disposition_unquote(parameters["filename"], filename=True)
     if filename.isascii() and ENCODED_WORD.search(filename):
@@ -102,18 +99,18 @@ def _filename(parameters):
     return filename
 
 
-def _extended(value):
+def _extended(value: str) -> str:
     charset, _, rest = value.partition("'")
     encoded = rest.partition("'")[2]
     if charset.lower() not in EXTENDED_CHARSETS:
-        raise DispositionError(f"filename* should be in {' or '.join(EXTENDED_CHARSETS)}")
+        raise errors.malformed(f"filename* should be in {' or '.join(EXTENDED_CHARSETS)}")
     try:
         return unquote(encoded, charset, "strict")
     except UnicodeError as error:
-        raise DispositionError(f"filename* is not {charset}") from error
+        raise errors.malformed(f"filename* is not {charset}") from error
 
 
-def _decoded(filename):
+def _decoded(filename: str) -> str:
     """Return a filename whose encoded words are decoded (RFC 2047)."""
     try:
         words = email.header.decode_header(filename)
@@ -122,8 +119,8 @@ def _decoded(filename):
             word.decode((charset or "ascii").partition("*")[0])
             for word, charset in words
         )
-        # Some codecs give what no text is made of.
+        # Some codecs give lone surrogates.
         text.encode()
         return text
     except (email.errors.HeaderParseError, LookupError, ValueError) as error:
-        raise DispositionError("filename has an encoded word that cannot be read") from error
+        raise errors.malformed("filename has an encoded word that cannot be read") from error

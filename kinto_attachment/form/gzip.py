@@ -1,4 +1,4 @@
-"""Gzip, beside the reading: a thread compresses what has come while the next bytes come."""
+"""Gzip in a thread, which compresses what has come while the next bytes are read."""
 
 import queue
 import threading
@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from zlib_ng import zlib_ng
 
+
+GZIP_EXTENSION = ".gz"
+GZIP_MIMETYPE = "application/x-gzip"
 
 BLOCK_BYTES = 256 * 1024
 MAX_QUEUED_BLOCKS = 4
@@ -15,26 +18,26 @@ GZIP_WINDOW = 16 + 15
 
 
 class GzipWriter:
-    """A writer that hands what it is given on to another, compressed (RFC 1952).
+    """A writer that passes bytes on to another one, compressed (RFC 1952).
 
-    Equal bytes give equal bytes, whatever the pieces they come in: what zlib-ng makes of them
-    depends on the pieces it is given, and so it is given blocks of one size. The thread ends with
-    :meth:`close` or :meth:`abort`, of which one has to be called.
+    Equal bytes give equal output, whatever pieces they come in: the output of zlib-ng depends on
+    the pieces, so it gets blocks of one size. The thread ends with :meth:`close` or :meth:`abort`,
+    of which one has to be called.
     """
 
-    def __init__(self, write: Callable[[bytes], None], level: int):
+    def __init__(self, write: Callable[[bytes], None], level: int) -> None:
         """Compress to ``write``, which is called in another thread, at a level from 1 to 9."""
         self._write = write
         self._compressor = zlib_ng.compressobj(level, zlib_ng.DEFLATED, GZIP_WINDOW)
         self._block = bytearray()
-        self._blocks: queue.Queue = queue.Queue(MAX_QUEUED_BLOCKS)
+        self._blocks: queue.Queue[bytes | None] = queue.Queue(MAX_QUEUED_BLOCKS)
         self._failure: BaseException | None = None
         self._aborted = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def write(self, chunk: bytes) -> None:
-        """Append these bytes, or wait while there are many blocks that are not yet compressed.
+        """Append bytes. Wait while many blocks are not yet compressed.
 
         :raises Exception: what the other writer raised, now or before.
         """
@@ -45,7 +48,7 @@ class GzipWriter:
             del self._block[:BLOCK_BYTES]
 
     def close(self) -> None:
-        """Wait until all is written.
+        """Wait until everything is written.
 
         :raises Exception: what the other writer raised.
         """
@@ -54,26 +57,26 @@ class GzipWriter:
         self._raise_failure()
 
     def abort(self) -> None:
-        """Forget what is not yet written. Does nothing after an end."""
+        """Drop what is not yet written. Does nothing after :meth:`close`."""
         self._aborted = True
         self._end()
 
-    def _end(self):
+    def _end(self) -> None:
         if self._thread.is_alive():
             self._blocks.put(None)
             self._thread.join()
 
-    def _raise_failure(self):
+    def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
-    def _run(self):
-        # To the end even after a failure: whoever writes may be waiting for a place in the queue.
+    def _run(self) -> None:
+        # To the end even after a failure: the writing thread may wait for a place in the queue.
         while (block := self._blocks.get()) is not None:
             self._pass_on(self._compressor.compress, block)
         self._pass_on(self._compressor.flush)
 
-    def _pass_on(self, compress, *block):
+    def _pass_on(self, compress: Callable[..., bytes], *block: bytes) -> None:
         if self._aborted or self._failure is not None:
             return
         try:

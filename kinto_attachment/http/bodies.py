@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kinto_attachment import errors
-from kinto_attachment.form.reader import CHUNK_BYTES, PLAIN_CODINGS
+from kinto_attachment.form.body import CHUNK_BYTES
+from kinto_attachment.form.parts import PLAIN_CODINGS
 from kinto_attachment.http.threads import ReadingThreads
 
 

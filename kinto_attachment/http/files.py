@@ -12,7 +12,7 @@ from webob.datetime_utils import parse_date
 from webob.static import FileApp
 
 from kinto_attachment import errors
-from kinto_attachment.form.reader import mimetype_of
+from kinto_attachment.form.mimetypes import mimetype_of
 from kinto_attachment.http.schemas import FILE_RESPONSES
 
 

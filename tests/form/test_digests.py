@@ -6,9 +6,10 @@ import hashlib
 import io
 
 import pytest
+from pyramid.httpexceptions import HTTPBadRequest
 
 from kinto_attachment.form import digests
-from kinto_attachment.form.digests import DigestError, Hashes
+from kinto_attachment.form.digests import Hashes
 from tests.support.app import ATTACHMENT, RECORD, App
 from tests.support.forms import BOUNDARY, file_part, multipart, part
 from tests.support.users import ALICE
@@ -223,9 +224,9 @@ def test_only_what_is_asked_for_is_hashed(monkeypatch):
 
 
 def test_a_digest_that_is_compared_twice_is_compared_the_same():
-    sent = digests.parse("Content-Digest", dictionary(CONTENT, *ALGORITHMS))
+    sent = digests.parse("file", {"Content-Digest": dictionary(CONTENT, *ALGORITHMS)})
     hashes = Hashes(sent)
-    with pytest.raises(DigestError):
+    with pytest.raises(HTTPBadRequest):
         hashes.verify()
     hashes.update(CONTENT[:5])
     hashes.update(CONTENT[5:])

@@ -15,7 +15,7 @@ from requests_toolbelt import MultipartEncoder
 from urllib3 import encode_multipart_formdata
 from urllib3.fields import RequestField
 
-from kinto_attachment.form import reader as uploads
+from kinto_attachment.form.form import read_form as read_form_from
 from kinto_attachment.settings.options import OPTIONS, PER_COLLECTION
 from kinto_attachment.settings.read import read_settings
 from kinto_attachment.storage.local import LocalStorage
@@ -176,9 +176,7 @@ CONTENT_TYPES = st.one_of(
 def test_no_header_of_a_request_is_more_than_refused(content_type, content_digest):
     body = io.BytesIO(b"x" * 500)
     with pytest.raises(HTTPException) as refusal:
-        uploads.read_form(
-            body.read, content_type, 500, None, 10, 0, {}, content_digest=content_digest
-        )
+        read_form_from(body.read, content_type, 500, None, 10, 0, {}, content_digest=content_digest)
     assert refusal.value.status_code == 400
 
 

@@ -10,7 +10,7 @@ import pytest
 import webtest
 from pyramid.httpexceptions import HTTPException
 
-from kinto_attachment.form.disposition import DispositionError, parse
+from kinto_attachment.form.disposition import parse
 from tests.support.app import ATTACHMENT, RECORD, App
 from tests.support.forms import BOUNDARY, file_part, multipart, part, read_form
 from tests.support.postgresql import postgresql_backends
@@ -260,7 +260,7 @@ def test_the_name_of_a_field_is_not_cut_either(app):
 def test_a_long_header_is_read_in_linear_time():
     for sent in ('; filename=a{}"'.format(" " * 20_000), "; filename=" + "=?utf-8?Q?" * 2000):
         begin = time.process_time()
-        with contextlib.suppress(DispositionError):
+        with contextlib.suppress(HTTPException):
             parse(f"form-data; name=a{sent}")
         assert time.process_time() - begin < 1
 

@@ -2,7 +2,7 @@
 
 import io
 
-from kinto_attachment.form import reader as uploads
+from kinto_attachment.form.form import read_form as read_form_from
 
 
 BOUNDARY = "------------------------d74496d66958873e"
@@ -79,7 +79,7 @@ def read_form(body, sizes=(1 << 20,), boundary=BOUNDARY, length=None, **options)
     settings = {"max_field_bytes": 1 << 20, "max_file_bytes": 0, "mimetype_by_extension": {}}
     content_type = f'multipart/form-data; boundary="{boundary}"'
     try:
-        form = uploads.read_form(
+        form = read_form_from(
             Pieces(body, sizes).read, content_type, length, stage, **settings | options
         )
     except BaseException:
