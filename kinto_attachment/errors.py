@@ -92,8 +92,9 @@ def repeated_field(name):
 
 
 def unknown_field(name):
+    # Clients may match on its first half.
     return _posted_data(
-        f"body: unknown field {_quoted(name)}: expected attachment, data or permissions"
+        f"body: {_quoted(name)} not in ('data', 'permissions'), and the file goes in 'attachment'"
     )
 
 

@@ -433,7 +433,7 @@ def test_a_form_with_too_much_around_the_file_is_refused(app, name):
 @pytest.mark.parametrize("name", ["y" * 20_000, "\0", "\u202e", "😀", "'", ""])
 def test_the_name_of_an_unknown_field_is_shown_up_to_a_length(app, name):
     response = app.upload(file_part(), part(name, "x"), status=400)
-    refused(response, 109, "and the file belongs into 'attachment'")
+    refused(response, 109, "and the file goes in 'attachment'")
     assert len(response.json["message"]) < 250
 
 

@@ -65,13 +65,13 @@ REFUSED_FORMS = {
         [file_part(), part("my_field", "x")],
         400,
         109,
-        "body: 'my_field' not in ('data', 'permissions'), and the file belongs into 'attachment'",
+        "body: 'my_field' not in ('data', 'permissions'), and the file goes in 'attachment'",
     ),
     "another file": (
         [file_part(), part("my_field", "x", "x.txt")],
         400,
         109,
-        "body: 'my_field' not in ('data', 'permissions'), and the file belongs into 'attachment'",
+        "body: 'my_field' not in ('data', 'permissions'), and the file goes in 'attachment'",
     ),
     "data as a file": (
         [file_part(), part("data", "{}", "data.json")],
