@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+
+from pyramid.httpexceptions import HTTPException
 
 from kinto_attachment import errors
 from kinto_attachment.form.digests import Hashes
@@ -62,7 +63,8 @@ class Body:
         self._hashes.update(chunk)
         return chunk
 
-    def truncated(self) -> Any:
+    def truncated(self) -> HTTPException:
         """Return the refusal of a body that is cut off."""
         logger.info("Upload ended after %d of %s bytes", self._hashes.size, self._length)
-        return errors.truncated(self._hashes.size, self._length)
+        total = "" if self._length is None else f" of {self._length}"
+        return errors.truncated(self._hashes.size, total)
