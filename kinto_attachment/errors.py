@@ -65,7 +65,8 @@ def _too_large(message: str) -> Refusal:
 not_multipart = _parameters("Content-Type should be multipart/form-data")
 malformed = _parameters("body: Invalid multipart/form-data: {}")
 truncated = _parameters(
-    "body: Invalid multipart/form-data: the request ended after {}{} bytes, before its last boundary"
+    "body: Invalid multipart/form-data:"
+    " the request ended after {}{} bytes, before its last boundary"
 )
 wrong_digest = _parameters("The {}'s {}")
 transfer_encoding = _parameters(

@@ -1,44 +1,37 @@
-"""What the capability ``attachments`` tells clients."""
+"""The base URL of files in the capability ``attachments``."""
 
+from collections.abc import Callable
 from typing import Any
 
 
-class OfThisServer:
-    """A base URL that begins with the scheme and the host of the request, or of Kinto's settings.
+class PerRequest:
+    """A URL that begins like that of the request, or as Kinto's settings say."""
 
-    :param path: what follows them.
-    """
-
-    def __init__(self, path: str):
-        self._path = path
+    def __init__(self, url_of: Callable[[Any], str]) -> None:
+        self._url_of = url_of
 
     def __json__(self, request: Any) -> str:
-        if self._path.startswith("//"):
-            return f"{request.scheme}:{self._path}"
-        return f"{request.host_url}{self._path}"
+        return self._url_of(request)
 
 
-class SchemeOfThisServer:
-    """The scheme of the request, or of Kinto's settings, which locations with a host follow."""
+def base_url_to_advertise(location_base_url: str, advertised_base_url: str) -> PerRequest | str:
+    """Return the URL to which a client appends a location.
 
-    def __json__(self, request: Any) -> str:
-        return f"{request.scheme}:"
-
-
-def base_url_to_advertise(location_base_url: str, advertised_base_url: str) -> Any:
-    """Return what a client gets the URL of a file with, by appending the location to it.
-
-    Clients append what is no URL (kinto-http, with one slash between them; kinto-admin, where the
+    Clients append what is no URL (kinto-http, with one slash between them; kinto-admin, if the
     location does not begin with the base URL). So, the path that locations begin with is not in it,
     and it has a scheme and a host: kinto-http knows no other URLs.
 
     :param location_base_url: what locations begin with.
-    :param advertised_base_url: the base URL to tell clients, the same one where none is set.
+    :param advertised_base_url: the base URL for clients, the same one if none is set.
     """
     base_url = advertised_base_url
     if location_base_url.startswith("/"):
         if base_url == location_base_url:
-            is_host = location_base_url.startswith("//")
-            return SchemeOfThisServer() if is_host else OfThisServer("")
+            is_host = base_url.startswith("//")
+            return PerRequest(lambda request: f"{request.scheme}:" if is_host else request.host_url)
         base_url = base_url.rstrip("/")
-    return OfThisServer(base_url) if base_url.startswith("/") else base_url
+    if base_url.startswith("//"):
+        return PerRequest(lambda request: f"{request.scheme}:{base_url}")
+    if base_url.startswith("/"):
+        return PerRequest(lambda request: f"{request.host_url}{base_url}")
+    return base_url

@@ -60,39 +60,34 @@ class ReadingThreads:
         :param keep: is called with each piece.
         """
         deadline = time.monotonic() + seconds
+        thread = threading.get_ident()
         self.enter()
-        is_allowed = self._begin(deadline)
+        is_allowed = self._begin(thread, deadline)
         if is_allowed:
-            self._read(body, size, deadline, keep)
+            # Each server raises other exceptions when the client goes away.
+            with contextlib.suppress(Exception):
+                while size > 0 and time.monotonic() < deadline:
+                    piece = body.read(min(size, PIECE_BYTES))
+                    if not piece:
+                        break
+                    size -= len(piece)
+                    keep(piece)
+                    self._last_progress[thread] = time.monotonic()
+            with self._changed:
+                del self._last_progress[thread]
+                self._changed.notify()
         self.leave()
         return is_allowed
 
-    def _read(self, body: Any, size: int, deadline: float, keep: Callable[[bytes], object]) -> None:
-        # Each server raises other exceptions when the client goes away.
-        with contextlib.suppress(Exception):
-            while size > 0 and time.monotonic() < deadline:
-                piece = body.read(min(size, PIECE_BYTES))
-                if not piece:
-                    break
-                size -= len(piece)
-                keep(piece)
-                self._last_progress[threading.get_ident()] = time.monotonic()
-        self._end()
-
-    def _begin(self, deadline: float) -> bool:
+    def _begin(self, thread: int, deadline: float) -> bool:
         with self._changed:
             while len(self._last_progress) >= max(1, self._most // 2):
                 left = min(deadline, self._all_silent_at()) - time.monotonic()
                 if left <= 0:
                     return False
                 self._changed.wait(left)
-            self._last_progress[threading.get_ident()] = time.monotonic()
+            self._last_progress[thread] = time.monotonic()
             return True
-
-    def _end(self) -> None:
-        with self._changed:
-            del self._last_progress[threading.get_ident()]
-            self._changed.notify()
 
     def _all_silent_at(self) -> float:
         """Return when all reading threads will have been silent for too long, without progress."""

@@ -66,15 +66,6 @@ def text(text: str) -> str | None:
     return text or None
 
 
-def _one_of(*choices: str) -> Callable[[str], str | None]:
-    def cast(text: str) -> str | None:
-        if text and text not in choices:
-            raise ValueError(f"should be one of {', '.join(choices)}, or empty")
-        return text or None
-
-    return cast
-
-
 def _matching(pattern: str, description: str) -> Callable[[str], str | None]:
     def cast(text: str) -> str | None:
         if text and not re.fullmatch(pattern, text, re.ASCII):
@@ -82,6 +73,10 @@ def _matching(pattern: str, description: str) -> Callable[[str], str | None]:
         return text or None
 
     return cast
+
+
+def _one_of(*choices: str) -> Callable[[str], str | None]:
+    return _matching("|".join(choices), f"one of {', '.join(choices)}, or empty")
 
 
 module = _matching(r"\w+(\.\w+)*", "the dotted name of a module")
