@@ -47,15 +47,12 @@ def parse(subject: str, headers: Mapping[str, str | None]) -> list[Digest]:
     """
     digests = []
     for field, value in headers.items():
-        if value is not None:
-            digests += [Digest(subject, field, *item) for item in _items(subject, field, value)]
-    for digest in digests:
-        size = ALGORITHMS[digest.algorithm]().digest_size
-        if not isinstance(digest.value, bytes) or len(digest.value) != size:
-            raise errors.wrong_digest(
-                subject,
-                f"{digest.field} should have {size} bytes in base64 for {digest.algorithm}",
-            )
+        for algorithm, digest in _items(subject, field, value):
+            size = ALGORITHMS[algorithm]().digest_size
+            if not isinstance(digest, bytes) or len(digest) != size:
+                reason = f"{field} should have {size} bytes in base64 for {algorithm}"
+                raise errors.wrong_digest(subject, reason)
+            digests.append(Digest(subject, field, algorithm, digest))
     return digests
 
 
@@ -87,13 +84,14 @@ class Hashes:
         """
         for subject, field, algorithm, value in self._digests:
             if self._hashes[algorithm].digest() != value:
-                raise errors.wrong_digest(
-                    subject, f"{field} has another {algorithm} than the bytes that came"
-                )
+                reason = f"{field} has another {algorithm} than the bytes that came"
+                raise errors.wrong_digest(subject, reason)
 
 
-def _items(subject: str, field: str, value: str) -> list[tuple[str, Any]]:
+def _items(subject: str, field: str, value: str | None) -> list[tuple[str, Any]]:
     """Return ``(algorithm, digest)`` of the known algorithms in a header field."""
+    if value is None:
+        return []
     try:
         if field == CONTENT_MD5:
             return [("md5", base64.b64decode(value.strip(), validate=True))]
@@ -101,6 +99,5 @@ def _items(subject: str, field: str, value: str) -> list[tuple[str, Any]]:
         return [(name, item[0]) for name, item in parsed.items() if name in ALGORITHMS]
     except ValueError as error:
         example = "Q2hlY2sgSW50ZWdyaXR5IQ==" if field == CONTENT_MD5 else "sha-256=:base64:"
-        raise errors.wrong_digest(
-            subject, f"{field} cannot be read, it should be like {example}"
-        ) from error
+        reason = f"{field} cannot be read, it should be like {example}"
+        raise errors.wrong_digest(subject, reason) from error

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from multipart import MultipartSegment
@@ -25,29 +26,22 @@ PLAIN_CODINGS = ("", "identity")
 """The values of Content-Encoding that change nothing (RFC 9110, section 12.5.3)."""
 
 
+@dataclass
 class Parts:
     """The parts of a form, of which only the file is not kept in memory.
 
     The parameters are those of :func:`kinto_attachment.form.form.read_form`.
     """
 
-    def __init__(
-        self,
-        stage: Callable[[str, str], StagedFile],
-        max_field_bytes: int,
-        max_file_bytes: int,
-        mimetype_by_extension: dict[str, str],
-        gzip_level: int | None,
-    ) -> None:
-        self._stage = stage
-        self._max_field_bytes = max_field_bytes
-        self._max_file_bytes = max_file_bytes
-        self._mimetype_by_extension = mimetype_by_extension
-        self._gzip_level = gzip_level
-        self._file: FilePart | None = None
-        self._fields: dict[str, JsonField] = {}
-        self._current: FilePart | JsonField | None = None
-        self._refusal: Exception | None = None
+    stage: Callable[[str, str], StagedFile]
+    max_field_bytes: int
+    max_file_bytes: int
+    mimetype_by_extension: dict[str, str]
+    gzip_level: int | None
+    _file: FilePart | None = None
+    _fields: dict[str, JsonField] = field(default_factory=dict)
+    _current: FilePart | JsonField | None = None
+    _refusal: Exception | None = None
 
     def take(self, event: Any) -> None:
         """Take one of the three kinds of event: a part begins, a piece of it, its end."""
@@ -68,7 +62,7 @@ class Parts:
             raise self._refusal
         if self._file is None:
             raise errors.attachment_missing()
-        values = {name: field.value for name, field in self._fields.items()}
+        values = {name: begun.value for name, begun in self._fields.items()}
         return self._file.upload, values.get("data", {}), values.get("permissions", {})
 
     def discard(self) -> None:
@@ -88,9 +82,9 @@ class Parts:
         if segment.name == FILE:
             self._file = self._begin_file(segment)
             return self._file
-        field = JsonField(segment.name, segment.charset, self._max_field_bytes)
-        self._fields[segment.name] = field
-        return field
+        begun = JsonField(segment.name, segment.charset, self.max_field_bytes)
+        self._fields[segment.name] = begun
+        return begun
 
     def _refusal_of(self, segment: MultipartSegment) -> Exception | None:
         name = segment.name
@@ -112,14 +106,12 @@ class Parts:
         filename = _last_component(segment.filename or "")
         if not filename:
             raise errors.filename_required()
-        mimetype = mimetype_of(filename, self._mimetype_by_extension, segment.content_type)
+        mimetype = mimetype_of(filename, self.mimetype_by_extension, segment.content_type)
         fields = (digests.CONTENT_DIGEST, digests.REPR_DIGEST, digests.CONTENT_MD5)
-        sent = digests.parse(FILE, {field: _combined(segment, field) for field in fields})
-        staged = self._stage(filename, mimetype)
+        sent = digests.parse(FILE, {name: _combined(segment, name) for name in fields})
+        staged = self.stage(filename, mimetype)
         try:
-            return FilePart(
-                filename, mimetype, staged, self._max_file_bytes, sent, self._gzip_level
-            )
+            return FilePart(filename, mimetype, staged, self.max_file_bytes, sent, self.gzip_level)
         except BaseException:
             # There may be no thread left to compress it.
             staged.discard()

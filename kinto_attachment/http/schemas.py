@@ -61,37 +61,24 @@ class AttachedResponseSchema(colander.MappingSchema):
     body = AttachmentSchema()
 
 
-def _responses(descriptions: dict[str, str]) -> dict[str, Any]:
-    return {
-        status: ErrorResponseSchema(description=description)
-        for status, description in descriptions.items()
-    }
-
-
-COMMON_RESPONSES = _responses(
-    {
-        "400": "The request is invalid.",
-        "401": "The request is missing authentication headers.",
-        "403": "The user is not allowed to write the record.",
-        "404": "The bucket, collection or record does not exist.",
-        "409": "Another change was made at once, please retry.",
-        "412": "The record was changed since the value in `If-Match`, or exists.",
-        "503": "The file could not be stored, please retry later.",
-        "default": "Unexpected error.",
-    }
-)
+COMMON_RESPONSES = {
+    "400": ErrorResponseSchema(description="The request is invalid."),
+    "401": ErrorResponseSchema(description="The request is missing authentication headers."),
+    "403": ErrorResponseSchema(description="The user is not allowed to write the record."),
+    "404": ErrorResponseSchema(description="The bucket, collection or record does not exist."),
+    "409": ErrorResponseSchema(description="Another change was made at once, please retry."),
+    "412": ErrorResponseSchema(description="The record exists, or has changed since `If-Match`."),
+    "503": ErrorResponseSchema(description="The file could not be stored, please retry later."),
+    "default": ErrorResponseSchema(description="Unexpected error."),
+}
 
 ATTACH_RESPONSES = {
     "200": AttachedResponseSchema(description="The file is attached to the existing record."),
     "201": AttachedResponseSchema(description="The record is created, with the file attached."),
+    "411": ErrorResponseSchema(description="The request has no Content-Length."),
+    "413": ErrorResponseSchema(description="The file, a field or the form is too large."),
+    "415": ErrorResponseSchema(description="The request or a part is encoded, as by gzip."),
     **COMMON_RESPONSES,
-    **_responses(
-        {
-            "411": "The request has no Content-Length.",
-            "413": "The file or a field is too large, or there are too many fields.",
-            "415": "The request or a part is encoded, as by gzip.",
-        }
-    ),
 }
 
 DETACH_RESPONSES = {
@@ -103,5 +90,6 @@ FILE_RESPONSES = {
     "200": colander.MappingSchema(description="The file."),
     "206": colander.MappingSchema(description="The part of the file that `Range` asks for."),
     "304": colander.MappingSchema(description="The client has this file already."),
-    **_responses({"404": "There is no such file.", "416": "The file has no such range."}),
+    "404": ErrorResponseSchema(description="There is no such file."),
+    "416": ErrorResponseSchema(description="The file has no such range."),
 }
