@@ -1,12 +1,9 @@
-"""The command ``kinto-attachment``: looks after the files of a server, beside it.
-
-The server imports nothing of it.
-"""
+"""The command ``kinto-attachment``, which maintains the files of a server beside it."""
 
 import warnings
 
 
-# Before Pyramid is imported: who runs the command can do nothing about how Pyramid finds its files.
+# Before Pyramid is imported. The user of the command cannot do anything about this warning.
 warnings.filterwarnings(
     "ignore", "pkg_resources is deprecated as an API", UserWarning, r"pyramid\.path$"
 )

@@ -10,33 +10,33 @@ from kinto_attachment.storage.contract import StorageError
 CHUNK_BYTES = 256 * 1024
 
 
-def sha256_of(files: Any, name: str, advance: Callable[[int], object] = lambda _size: None) -> str:
+def sha256_of(files: Any, key: str, advance: Callable[[int], object] = lambda _size: None) -> str:
     """Return the SHA-256 of a stored file, hexadecimal.
 
-    :param advance: is called with the number of bytes of each chunk that was read.
-    :raises FileNotFoundError: there is none.
+    :param advance: called with the size of each chunk.
+    :raises FileNotFoundError: it does not exist.
     :raises StorageError: it cannot be read.
     """
     digest = hashlib.sha256()
-    for chunk in chunks_of(files, name):
+    for chunk in chunks_of(files, key):
         digest.update(chunk)
         advance(len(chunk))
     return digest.hexdigest()
 
 
-def chunks_of(files: Any, name: str) -> Iterator[bytes]:
+def chunks_of(files: Any, key: str) -> Iterator[bytes]:
     """Return the bytes of a stored file in chunks.
 
-    :raises FileNotFoundError: there is none.
+    :raises FileNotFoundError: it does not exist.
     :raises StorageError: it cannot be read.
     """
-    with files.open(name) as stored:
+    with files.open(key) as stored:
         while True:
             try:
                 chunk = stored.read(CHUNK_BYTES)
             except Exception as error:
-                # Whatever a connection or a disk says in the middle of a file.
-                raise StorageError(f"{name}: {type(error).__name__}: {error}") from error
+                # Any error of a connection or a disk in the middle of a file.
+                raise StorageError(f"{key}: {type(error).__name__}: {error}") from error
             if not chunk:
                 return
             yield chunk

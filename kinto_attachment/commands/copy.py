@@ -1,5 +1,6 @@
 """``kinto-attachment copy``: copies all files to another storage, under the same names."""
 
+import argparse
 import contextlib
 import hashlib
 import json
@@ -8,37 +9,46 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
+from kinto_attachment.commands import options
 from kinto_attachment.commands.contents import chunks_of, sha256_of
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.report import Report
-from kinto_attachment.commands.server import Server
+from kinto_attachment.commands.server import open_files, open_server
 from kinto_attachment.storage.contract import StorageError
 
 
-# What is said of a file by a record that does not hold it may be made up.
+SUMMARY = "copy all files to another storage"
+
+DESCRIPTION = """
+Copy all files to the storage of another settings file, under the same names, as from a folder to
+S3. Files that exist there with the same size and SHA-256 are skipped. Run it while the server is
+running, once more for new files, and then switch to the other settings.
+"""
+
+# The metadata of a record without a link to the file may be made up.
 FILES = """
-SELECT files.name, files.size, others.size, max(coalesce(links.attachment, records.attachment))
+SELECT files.key, files.size, others.size, max(coalesce(links.attachment, records.attachment))
 FROM files
-LEFT JOIN others ON others.name = files.name
-LEFT JOIN links ON links.location = files.name
-LEFT JOIN records ON records.record = links.record AND records.location = links.location
-GROUP BY files.name
+LEFT JOIN others ON others.key = files.key
+LEFT JOIN links ON links.key = files.key
+LEFT JOIN records ON records.record = links.record AND records.key = links.key
+GROUP BY files.key
 """
 
 
-class Damaged(Exception):
-    """A file is not what it should be: the message says how."""
+class CopyMismatch(Exception):
+    """A file or its copy has another SHA-256 than expected; the message has both."""
 
 
 class Job(NamedTuple):
     """A file to copy.
 
     :ivar size: in the source, in bytes.
-    :ivar target_size: that of what has the name in the target, ``None`` where there is nothing.
-    :ivar hash: the SHA-256 that its record says, or ``None``.
+    :ivar target_size: in the target, or ``None`` if it has no such file.
+    :ivar hash: the SHA-256 in its record, or ``None``.
     """
 
-    name: str
+    key: str
     size: int
     target_size: int | None
     hash: str | None
@@ -46,49 +56,67 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a file: ``copied``, ``unchanged``, ``gone``, or ``failed`` with a reason."""
+    """The outcome of a job: ``copied``, ``unchanged``, ``gone``, or ``failed`` with a reason."""
 
     what: str
-    name: str
+    key: str
     reason: str | None = None
 
 
-def run(server: Server, target: Any, report: Report, jobs: int, quick: bool) -> bool:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this subcommand."""
+    parser.add_argument(
+        "--to", required=True, metavar="INI", help="the settings file with the other storage"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=options.positive,
+        default=4,
+        help="the number of files copied at once (default: 4)",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="compare only the size of files that exist already",
+    )
+
+
+def run(args: argparse.Namespace, console: Report) -> bool:
     """Copy all files, and return whether none has failed.
 
-    :param quick: not to read what is in the target already with the right size.
     :raises StorageError: one of the storages cannot be listed.
     """
-    with Inventory(server, report) as inventory:
-        inventory.add_others(report.watched("files there", target.files()))
-        report.begin("bytes", next(inventory.rows("SELECT sum(size) FROM files"))[0] or 0)
-        copier = _Copier(server.files, target, report, quick)
-        for outcome in _in_parallel(jobs, copier.copy, _jobs(inventory)):
-            _tell(report, outcome)
-        report.end("" if report.counts else "Nothing to do")
-    return not report.counts["failed"]
+    server, target = open_server(args.ini), open_files(args.to)
+    with Inventory(server, console) as inventory:
+        inventory.add_others(console.watched("files there", target.files()))
+        console.begin("bytes", next(inventory.rows("SELECT sum(size) FROM files"))[0] or 0)
+        copier = _Copier(server.files, target, console, args.quick)
+        for outcome in _in_parallel(args.jobs, copier.copy, _jobs(inventory)):
+            _report(outcome, console)
+        console.end("" if console.counts else "Nothing to do")
+    return not console.counts["failed"]
 
 
-def _tell(report, outcome):
-    reason = f": {outcome.reason}" if outcome.reason else ""
-    line = f"{outcome.what}: {outcome.name}{reason}"
-    if outcome.what in ("copied", "failed"):
-        report.tell(outcome.what, line, name=outcome.name, reason=outcome.reason)
+def _report(outcome: Outcome, console: Report) -> None:
+    what, key, reason = outcome
+    if what in ("copied", "failed"):
+        line = f"{what}: {key}" + (f": {reason}" if reason else "")
+        console.tell(what, line, key=key, reason=reason)
     else:
-        report.counts[outcome.what] += 1
+        console.counts[what] += 1
 
 
-def _jobs(inventory):
-    for name, size, target_size, text in inventory.rows(FILES):
+def _jobs(inventory: Inventory) -> Iterator[Job]:
+    for key, size, target_size, text in inventory.rows(FILES):
         attachment = json.loads(text) if text else {}
-        mimetype = attachment.get("mimetype") or mimetypes.guess_type(name)[0]
+        mimetype = attachment.get("mimetype") or mimetypes.guess_type(key)[0]
         expected = attachment.get("hash")
-        yield Job(name, size, target_size, expected, mimetype or "application/octet-stream")
+        yield Job(key, size, target_size, expected, mimetype or "application/octet-stream")
 
 
 def _in_parallel(jobs: int, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Return the results of work on items in threads. Items are taken as they are needed."""
-    running: set = set()
+    """Return the results of work on items in threads, without reading all items ahead."""
+    running: set[Any] = set()
     with ThreadPoolExecutor(jobs) as executor:
         try:
             for item in items:
@@ -102,50 +130,50 @@ def _in_parallel(jobs: int, work: Callable[[Any], Any], items: Iterable[Any]) ->
 
 
 class _Copier:
-    def __init__(self, source: Any, target: Any, report: Report, quick: bool):
+    def __init__(self, source: Any, target: Any, console: Report, quick: bool):
         self._source = source
         self._target = target
-        self._report = report
+        self._console = console
         self._quick = quick
 
     def copy(self, job: Job) -> Outcome:
-        """Return what became of a file."""
+        """Return the outcome of a job."""
         try:
-            if job.target_size == job.size and (self._quick or self._is_there(job)):
-                self._report.advance(job.size)
-                return Outcome("unchanged", job.name)
+            if job.target_size == job.size and (self._quick or self._is_copied(job)):
+                self._console.advance(job.size)
+                return Outcome("unchanged", job.key)
             self._transfer(job)
         except FileNotFoundError:
-            # Let go since it was listed.
-            return Outcome("gone", job.name)
-        except (Damaged, StorageError) as error:
-            return Outcome("failed", job.name, str(error))
-        return Outcome("copied", job.name)
+            # Deleted since it was listed.
+            return Outcome("gone", job.key)
+        except (CopyMismatch, StorageError) as error:
+            return Outcome("failed", job.key, str(error))
+        return Outcome("copied", job.key)
 
-    def _is_there(self, job):
-        expected = job.hash or sha256_of(self._source, job.name)
+    def _is_copied(self, job: Job) -> bool:
+        expected = job.hash or sha256_of(self._source, job.key)
         with contextlib.suppress(FileNotFoundError):
-            return sha256_of(self._target, job.name) == expected
+            return sha256_of(self._target, job.key) == expected
         return False
 
-    def _transfer(self, job):
+    def _transfer(self, job: Job) -> None:
         digest = hashlib.sha256()
-        staged = self._target.replace(job.name, job.mimetype)
+        staged = self._target.replace(job.key, job.mimetype)
         try:
-            for chunk in chunks_of(self._source, job.name):
+            for chunk in chunks_of(self._source, job.key):
                 staged.write(chunk)
                 digest.update(chunk)
-                self._report.advance(len(chunk))
+                self._console.advance(len(chunk))
             actual = digest.hexdigest()
             if job.hash not in (None, actual):
-                raise Damaged(f"its SHA-256 is {actual}, its record says {job.hash}")
+                raise CopyMismatch(f"its SHA-256 is {actual}, that in its record {job.hash}")
             staged.publish()
         finally:
             staged.discard()
         if job.hash is None:
-            self._read_back(job.name, actual)
+            self._read_back(job.key, actual)
 
-    def _read_back(self, name, expected):
-        actual = sha256_of(self._target, name)
+    def _read_back(self, key: str, expected: str) -> None:
+        actual = sha256_of(self._target, key)
         if actual != expected:
-            raise Damaged(f"its SHA-256 is {expected}, that of the copy is {actual}")
+            raise CopyMismatch(f"its SHA-256 is {expected}, that of the copy is {actual}")

@@ -1,7 +1,7 @@
-"""What there is, put side by side: files, links, records and releases, in a database on the disk.
+"""The inventory: files, links, records and queued deletions, in an SQLite database on the disk.
 
-A million files take some hundred MB there, and hardly any memory. What it says is a hint: the
-server goes on while it is filled.
+A million files take some hundred MB there, and hardly any memory. The server goes on while the
+inventory is read, so what it shows needs confirmation.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kinto_attachment import records
-from kinto_attachment.commands import objects
+from kinto_attachment.commands import scan
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
 from kinto_attachment.storage.contract import StoredFile
@@ -24,30 +24,30 @@ SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -32000;
-CREATE TABLE files (name TEXT PRIMARY KEY, size INTEGER, modified REAL, is_dated INTEGER)
+CREATE TABLE files (key TEXT PRIMARY KEY, size INTEGER, modified REAL, is_dated INTEGER)
     WITHOUT ROWID;
-CREATE TABLE others (name TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID;
+CREATE TABLE others (key TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID;
 CREATE TABLE links (
-    record TEXT, location TEXT, attachment TEXT, modified REAL, PRIMARY KEY (record, location)
+    record TEXT, key TEXT, attachment TEXT, modified REAL, PRIMARY KEY (record, key)
 ) WITHOUT ROWID;
 CREATE TABLE records (
-    record TEXT PRIMARY KEY, location TEXT, attachment TEXT, hash TEXT, size INTEGER, modified REAL
+    record TEXT PRIMARY KEY, key TEXT, attachment TEXT, hash TEXT, size INTEGER, modified REAL
 ) WITHOUT ROWID;
-CREATE TABLE releases (location TEXT PRIMARY KEY, id TEXT, modified REAL) WITHOUT ROWID;
+CREATE TABLE deletions (key TEXT PRIMARY KEY, modified REAL) WITHOUT ROWID;
 """
 
 INDEXES = """
-CREATE INDEX links_location ON links (location);
-CREATE INDEX records_location ON records (location);
+CREATE INDEX links_key ON links (key);
+CREATE INDEX records_key ON records (key);
 """
 
 
 class Inventory:
-    """The database, filled: use it as a context.
+    """A context in which the inventory exists.
 
-    :ivar began: when, in seconds since 1970: what is younger was not looked at.
+    :ivar began: when reading began, in seconds since 1970.
     :ivar listed: when all files had been listed, on the monotonic clock.
-    :ivar unlocated: how many records have an attachment that is not one of this storage's.
+    :ivar unlocated: how many records have an attachment that is not in this storage.
     """
 
     def __init__(self, server: Server, report: Report):
@@ -72,27 +72,27 @@ class Inventory:
         self._database.close()
         self._folder.cleanup()
 
-    def rows(self, query: str, **values: Any) -> Iterator[tuple]:
-        """Return what the database answers, row by row."""
+    def rows(self, query: str, **values: Any) -> Iterator[tuple[Any, ...]]:
+        """Return the rows of a query."""
         cursor = self._database.execute(query, values)
         try:
             # (`yield from` would close the cursor by itself.)
             for row in cursor:  # noqa: UP028
                 yield row
         finally:
-            # Where an error has closed the database, its cursors are closed as well.
+            # If an error has closed the database, its cursors are closed as well.
             with contextlib.suppress(sqlite3.ProgrammingError):
                 cursor.close()
 
     def count(self, table: str) -> int:
-        """Return how many rows there are in a table."""
+        """Return the number of rows in a table."""
         return next(self.rows(f"SELECT count(*) FROM {table}"))[0]
 
     def add_others(self, files: Iterable[StoredFile]) -> None:
         """Add the files of another storage."""
         self._insert("others", ((file.key, file.size) for file in files))
 
-    def _fill(self):
+    def _fill(self) -> None:
         self._database.executescript(SCHEMA)
         files = self._report.watched("files", self._server.files.files())
         rows = ((file.key, file.size, file.modified, file.is_dated) for file in files)
@@ -100,10 +100,10 @@ class Inventory:
         self.listed = time.monotonic()
         self._insert("links", self._links())
         self._insert("records", self._records())
-        self._insert("releases", self._releases())
+        self._insert("deletions", self._deletions())
         self._database.executescript(INDEXES)
 
-    def _insert(self, table, rows):
+    def _insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
         columns = len(list(self._database.execute(f"PRAGMA table_info({table})")))
         marks = ", ".join("?" * columns)
         self._database.execute("BEGIN")
@@ -111,60 +111,60 @@ class Inventory:
         self._database.execute("COMMIT")
 
     def _links(self):
-        links = (link for page in objects.pages_of_links(self._server) for link in page)
+        links = (link for page in scan.pages_of_links(self._server) for link in page)
         for link in self._report.watched("links", links):
             attachment = records.as_text(link["attachment"]) if "attachment" in link else None
             yield link["record_uri"], link["location"], attachment, link["last_modified"] / 1000
 
     def _records(self):
-        pages = objects.pages_of_records(self._server)
+        pages = scan.pages_of_records(self._server)
         found = ((uri, record) for uri, page in pages for record in page)
         for collection_uri, record in self._report.watched("records", found):
             attachment = record["attachment"]
             if not attachment:
                 continue
             record_uri = records.uri_of(collection_uri, record["id"])
-            location = self._locate(record_uri, attachment)
-            if location is None:
-                # A younger one may have come after its link and its file were looked for.
+            key = self._locate(record_uri, attachment)
+            if key is None:
+                # A younger record may have been written after links and files were read.
                 self.unlocated += record["last_modified"] / 1000 < self.began
                 continue
             yield (
                 record_uri,
-                location,
+                key,
                 records.as_text(attachment),
                 attachment.get("hash") if isinstance(attachment.get("hash"), str) else None,
                 size_of(attachment),
                 record["last_modified"] / 1000,
             )
 
-    def _releases(self):
-        for page in objects.pages_of_releases(self._server):
+    def _deletions(self):
+        for page in scan.pages_of_deletions(self._server):
             for release in page:
                 for location in release["locations"]:
-                    yield location, release["id"], release["last_modified"] / 1000
+                    yield location, release["last_modified"] / 1000
 
-    def _locate(self, record_uri, attachment):
-        """Return the location in this storage that a record's attachment says, or ``None``.
+    def _locate(self, record_uri: str, attachment: Any) -> str | None:
+        """Return the key in this storage that an attachment refers to, or ``None``.
 
-        First what the record is linked with, then what there is, then what its URL says.
+        A key of the record's links comes first, then one of a file, then the one of its URL.
         """
         possible = records.possible_locations(attachment)
         for query in (
-            "SELECT 1 FROM links WHERE record = :record AND location = :location",
-            "SELECT 1 FROM files WHERE name = :location",
+            "SELECT 1 FROM links WHERE record = :record AND key = :key",
+            "SELECT 1 FROM files WHERE key = :key",
         ):
-            for location in possible:
-                if any(self.rows(query, record=record_uri, location=location)):
-                    return location
+            for key in possible:
+                if any(self.rows(query, record=record_uri, key=key)):
+                    return key
         if not self._server.files.base_url:
             return None
-        urls = ((location, self._server.files.url(location)) for location in possible)
-        return next((location for location, url in urls if url == attachment["location"]), None)
+        url = attachment["location"]
+        return next((key for key in possible if self._server.files.url(key) == url), None)
 
 
 def size_of(attachment: dict[str, Any]) -> int | None:
-    """Return the size that metadata tell, ``None`` where no file has such a one."""
+    """Return the size in metadata, or ``None`` if no file can have it."""
     size = attachment.get("size")
-    # True is no number here, and what takes more than 64 bits nothing for a database.
+    # True is an int in Python, and SQLite has no integers of more than 64 bits.
     return size if type(size) is int and 0 <= size < 2**63 else None

@@ -1,10 +1,12 @@
-"""``kinto-attachment relocate``: gives the locations in records another base URL.
+"""``kinto-attachment relocate``: changes the base URL of the locations in records.
 
-Records get new timestamps, so that clients which synchronize see the change. No listeners and no
-history are told of it: it is the server that moved, and nobody has edited a record.
+Records get new timestamps, so that clients which synchronize see the change. Listeners are not
+called and the history has no entry, since no user has edited a record.
 """
 
+import argparse
 import urllib.parse
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kinto.core.storage import Filter
@@ -12,33 +14,45 @@ from kinto.core.storage.exceptions import BackendError
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment import records
-from kinto_attachment.commands import objects
-from kinto_attachment.commands.findings import record_of
+from kinto_attachment.commands import options, scan
 from kinto_attachment.commands.report import Report
-from kinto_attachment.commands.server import Server, first_line
+from kinto_attachment.commands.server import Server, first_line, open_server
 
+
+SUMMARY = "change the base URL in records"
+
+DESCRIPTION = """
+Change the base URL of locations in records, if files are served from another address: change
+kinto.attachment.base_url, restart the server, then run this. Records get new timestamps, so that
+clients which synchronize see the change; there are no events and no history entries. It may be
+interrupted and run again.
+"""
 
 BATCH = 20
-"""How many records are written in one transaction: while it lasts, others who write to the
-collection may have to wait for it."""
+"""How many records are written in one transaction. Other writers to the collection may wait for
+it."""
 
 FEW = records.MAX_SINGLE_QUERIES
-"""Of so many records the links are found by index, and not by looking at all links."""
+"""For so many records, the database finds links by its index."""
 
-TRIES = 5
+ATTEMPTS = 5
 
 
-class Changed(Exception):
-    """Somebody has changed a record since it was read."""
+class RecordChanged(Exception):
+    """A record has changed since it was read."""
 
 
 class Move(NamedTuple):
-    """A record whose location changes."""
+    """A record whose location changes.
+
+    :ivar key: of its file.
+    :ivar url: the new location.
+    """
 
     collection_uri: str
     record: dict[str, Any]
-    links: list[dict[str, Any]]
-    location: str
+    links: scan.Page
+    key: str
     url: str
 
     @property
@@ -46,162 +60,174 @@ class Move(NamedTuple):
         """The URI of the record."""
         return records.uri_of(self.collection_uri, self.record["id"])
 
-    @property
-    def details(self) -> dict[str, str]:
-        """What is told to machines."""
-        return {
-            "record": self.record_uri,
-            "from": self.record["attachment"]["location"],
-            "to": self.url,
-        }
+    def report(self, console: Report, what: str, verb: str) -> None:
+        """Report the move."""
+        old = self.record["attachment"]["location"]
+        details = {"record": self.record_uri, "from": old, "to": self.url}
+        console.tell(what, f"{verb}: {self.record_uri}: {old} to {self.url}", **details)
 
 
 class Bases(NamedTuple):
-    """The base URLs, ending in a slash where they are not empty."""
+    """The base URLs, ending in a slash if they are not empty."""
 
     old: str
     new: str
 
-    def begins(self, url: str) -> bool:
-        """Return whether a location seems to be one under the old base."""
+    def may_contain(self, url: str) -> bool:
+        """Return whether a location may be one under the old base."""
         return url.startswith(self.old) if self.old else "://" not in url
 
-    def relocated(self, url: str, locations: list[str]) -> tuple[str, str] | None:
-        """Return the location of the file of a URL under the old base, and its new URL.
+    def relocate(self, url: str, keys: list[str]) -> tuple[str, str] | None:
+        """Return the key of the file of a URL under the old base, and its new URL.
 
-        :param locations: those of the files that the record is linked with.
+        :param keys: of the files to which the record has links.
         """
-        for location in locations:
-            quoted = urllib.parse.quote(location)
-            if url in (self.old + quoted, self.old + location):
-                return location, self.new + quoted
+        for key in keys:
+            quoted = urllib.parse.quote(key)
+            if url in (self.old + quoted, self.old + key):
+                return key, self.new + quoted
         return None
 
-    def is_done(self, url: str, locations: list[str]) -> bool:
+    def is_done(self, url: str, keys: list[str]) -> bool:
         """Return whether a URL is under the new base."""
-        return any(url == self.new + urllib.parse.quote(location) for location in locations)
+        return any(url == self.new + urllib.parse.quote(key) for key in keys)
 
 
-def run(server: Server, report: Report, old: str, new: str, dry_run: bool) -> bool:
-    """Relocate all files of records that hold one, and return whether none is left."""
-    bases = Bases(_with_slash(old), _with_slash(new))
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this subcommand."""
+    parser.add_argument(
+        "--base-url",
+        nargs=2,
+        required=True,
+        metavar=("OLD", "NEW"),
+        help="the old and the new beginning of locations ('' for none)",
+    )
+    options.add_dry_run(parser)
+
+
+def run(args: argparse.Namespace, console: Report) -> bool:
+    """Relocate the attachments of all records, and return whether none is left."""
+    bases = Bases(*(url.rstrip("/") + "/" if url else "" for url in args.base_url))
+    relocation = Relocation(open_server(args.ini), console, bases)
     is_fine = True
     batch: list[Move] = []
-    pages = objects.pages_of_records(server)
-    found = ((uri, record) for uri, page in pages for record in page)
-    watched = report.watched("records", found)
-    for move, left in _moves(server, _in_pages(watched), bases):
-        if left:
-            is_fine = False
-            report.tell("left", f"{left}: it holds no file of that name", record=left)
-        elif dry_run:
-            line = f"would relocate: {move.record_uri}: {move.details['from']} to {move.url}"
-            report.tell("to relocate", line, **move.details)
-        else:
-            batch.append(move)
+    for move in relocation.moves():
+        if args.dry_run:
+            move.report(console, "to relocate", "would relocate")
+            continue
+        batch.append(move)
         if len(batch) == BATCH:
-            is_fine = _write(server, report, bases, batch) and is_fine
+            is_fine = relocation.write(batch) and is_fine
             batch = []
-    is_fine = _write(server, report, bases, batch) and is_fine
-    report.end("" if report.counts else "Nothing to do")
-    return is_fine
+    is_fine = relocation.write(batch) and is_fine
+    console.end("" if console.counts else "Nothing to do")
+    return is_fine and not relocation.has_unknown
 
 
-def _with_slash(url):
-    return url.rstrip("/") + "/" if url else ""
+class Relocation:
+    """The relocation of all records of a server.
 
+    :ivar has_unknown: whether records under the old base have no link to the file.
+    """
 
-def _in_pages(found):
-    """Return ``(collection URI, records)``, few at once."""
-    page: list = []
-    for collection_uri, record in found:
-        if page and (page[-1][0] != collection_uri or len(page) == FEW):
-            yield page[-1][0], [one for _, one in page]
-            page = []
-        page.append((collection_uri, record))
-    if page:
-        yield page[-1][0], [one for _, one in page]
+    def __init__(self, server: Server, console: Report, bases: Bases):
+        self._server = server
+        self._console = console
+        self._bases = bases
+        self.has_unknown = False
 
+    def moves(self) -> Iterator[Move]:
+        """Return the moves to make. A record without a link to its file is reported and skipped."""
+        self._console.begin("records", unit=" records")
+        for collection_uri, page in scan.pages_of_records(self._server):
+            for start in range(0, len(page), FEW):
+                few = page[start : start + FEW]
+                self._console.advance(len(few))
+                yield from self._moves_among(collection_uri, few)
+        self._console.finish()
 
-def _moves(server, pages, bases):
-    """Return ``(move, None)``, or ``(None, record URI)`` where the location cannot be explained."""
-    for collection_uri, page in pages:
+    def write(self, batch: list[Move]) -> bool:
+        """Return whether all moves of a batch are made: together, or else one by one."""
+        try:
+            with self._server.transaction():
+                for move in batch:
+                    _write_move(self._server, move)
+        except (RecordChanged, BackendError):
+            written = [self._write_alone(move) for move in batch]
+            return all(written)
+        for move in batch:
+            move.report(self._console, "relocated", "relocated")
+        return True
+
+    def _moves_among(self, collection_uri: str, page: scan.Page) -> Iterator[Move]:
         candidates = {
             records.uri_of(collection_uri, record["id"]): record
             for record in page
-            if bases.begins(_url_of(record))
+            if self._bases.may_contain(_url_of(record))
         }
         if not candidates:
-            continue
-        with server.reading():
-            links = objects.links_of(server, list(candidates))
+            return
+        with self._server.reading():
+            links = scan.links_of(self._server, list(candidates))
         for record_uri, record in candidates.items():
             own = [link for link in links if link["record_uri"] == record_uri]
-            move = _move(collection_uri, record, own, bases)
+            move = self._move(collection_uri, record, own)
             if move is not None:
-                yield move, None
-            elif not bases.is_done(_url_of(record), [link["location"] for link in own]):
-                yield None, record_uri
+                yield move
+            elif not self._bases.is_done(_url_of(record), _keys_of(own)):
+                self.has_unknown = True
+                line = f"left: {record_uri}: it has no link to a file of that name"
+                self._console.tell("left", line, record=record_uri)
+
+    def _move(self, collection_uri: str, record: dict[str, Any], links: scan.Page) -> Move | None:
+        found = self._bases.relocate(_url_of(record), _keys_of(links))
+        return Move(collection_uri, record, links, *found) if found else None
+
+    def _write_alone(self, move: Move) -> bool:
+        current = move
+        for _ in range(ATTEMPTS):
+            try:
+                with self._server.transaction():
+                    _write_move(self._server, current)
+            except RecordChanged:
+                reason = f"record kept changing; gave up after {ATTEMPTS} attempts"
+            except BackendError as error:
+                reason = first_line(error)
+            else:
+                current.report(self._console, "relocated", "relocated")
+                return True
+            again = self._read_again(move)
+            if again is None:
+                return True
+            current = again
+        line = f"left: {move.record_uri}: {reason}"
+        self._console.tell("left", line, record=move.record_uri, reason=reason)
+        return False
+
+    def _read_again(self, move: Move) -> Move | None:
+        """Return the move as it is now, or ``None`` if there is none to make any more."""
+        record = scan.record_of(self._server, move.record_uri)
+        with self._server.reading():
+            links = scan.links_of(self._server, [move.record_uri])
+        return self._move(move.collection_uri, record, links) if record else None
 
 
-def _url_of(record):
+def _url_of(record: dict[str, Any]) -> str:
     attachment = record.get("attachment")
     url = attachment.get("location") if isinstance(attachment, dict) else None
-    # What no file of ours can have: neither relative nor under any base.
+    # The other URL is neither relative nor under any base.
     return url if isinstance(url, str) else "://"
 
 
-def _move(collection_uri, record, links, bases):
-    found = bases.relocated(_url_of(record), [link["location"] for link in links])
-    return found and Move(collection_uri, record, links, *found)
+def _keys_of(links: scan.Page) -> list[str]:
+    return [link["location"] for link in links]
 
 
-def _write(server, report, bases, batch):
-    """Return whether all moves of a batch are made: together, or else one by one."""
-    try:
-        with server.transaction():
-            for move in batch:
-                _write_move(server, move)
-    except (Changed, BackendError):
-        written = [_write_alone(server, report, bases, move) for move in batch]
-        return all(written)
-    for move in batch:
-        _tell(report, move)
-    return True
-
-
-def _write_alone(server, report, bases, move):
-    reason: Exception = Changed("it changes all the time")
-    for _ in range(TRIES):
-        try:
-            with server.transaction():
-                _write_move(server, move)
-        except (Changed, BackendError) as error:
-            reason = error
-            move = _read_again(server, move, bases)
-            if move is None:
-                return True
-        else:
-            _tell(report, move)
-            return True
-    message = first_line(reason)
-    report.tell("left", f"{move.record_uri}: {message}", record=move.record_uri, reason=message)
-    return False
-
-
-def _read_again(server, move, bases):
-    """Return the move as it is now, or ``None`` where there is none to be made any more."""
-    record = record_of(server, move.record_uri)
-    with server.reading():
-        links = objects.links_of(server, [move.record_uri])
-    return record and _move(move.collection_uri, record, links, bases)
-
-
-def _write_move(server, move):
+def _write_move(server: Server, move: Move) -> None:
     record = dict(move.record)
     timestamp = record.pop("last_modified")
-    # Only as it was read, and from now on nobody else writes it before this transaction has ended.
-    # (The row stays: one that was deleted and made anew would be found by nobody who waits.)
+    # Only if it is as it was read; from now on it is locked until the transaction ends. (The row
+    # remains: transactions that wait for a row do not find one that replaces it.)
     locked = server.objects.delete_all(
         "record",
         move.collection_uri,
@@ -211,19 +237,14 @@ def _write_move(server, move):
         ],
     )
     if not locked:
-        raise Changed("it has changed meanwhile")
+        raise RecordChanged(move.record_uri)
     attachment = {**record["attachment"], "location": move.url}
     server.objects.update(
         "record", move.collection_uri, record["id"], {**record, "attachment": attachment}
     )
     for link in move.links:
         is_of_record = records.are_same(link.get("attachment"), record["attachment"])
-        if link["location"] == move.location and is_of_record:
+        if link["location"] == move.key and is_of_record:
             records.add_link(
-                server.objects, move.record_uri, move.location, attachment, link.get("origin")
+                server.objects, move.record_uri, move.key, attachment, link.get("origin")
             )
-
-
-def _tell(report, move):
-    line = f"relocated: {move.record_uri}: {move.details['from']} to {move.url}"
-    report.tell("relocated", line, **move.details)

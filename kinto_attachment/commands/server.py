@@ -1,4 +1,4 @@
-"""The server that a command is about, as its settings say, without serving."""
+"""The server of a settings file: its storages, without serving."""
 
 import contextlib
 import logging
@@ -19,19 +19,19 @@ from pyramid.paster import bootstrap
 DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError,) if sqlalchemy else ()
 
 
-class Unusable(Exception):
-    """There is no server to look after: the message says what to change."""
+class ServerError(Exception):
+    """The server cannot be used; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Server:
     """What a command needs of a server.
 
-    :ivar objects: Kinto's storage: records, links, releases.
+    :ivar objects: Kinto's storage: records, links, queued deletions.
     :ivar permissions: Kinto's permission backend.
-    :ivar files: the storage of the attachments.
+    :ivar files: the attachment storage.
     :ivar settings: the plugin's.
-    :ivar releases: what deletes the files that nobody holds any more.
+    :ivar releases: the deletion queue.
     """
 
     objects: Any
@@ -42,22 +42,21 @@ class Server:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit what is done inside, or undo it.
+        """Commit what is done in the context, or undo it if that fails.
 
-        :raises BackendError: it cannot be committed. (Kinto gives its errors this form, but for
-            those of the commit.)
+        :raises BackendError: also if the commit fails, for which Kinto has no error of its own.
         """
         try:
             with transaction.manager:
                 yield
         except DATABASE_ERRORS as error:
-            # A failed commit leaves its transaction behind, and nothing would begin in this thread.
+            # A failed commit leaves its transaction open, and no other can begin in this thread.
             transaction.abort()
             raise BackendError(original=error) from error
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Have no transaction open but while something is read."""
+        """Open a transaction for reading, and end it with the context."""
         transaction.begin()
         try:
             yield
@@ -68,15 +67,13 @@ class Server:
 def open_server(ini: str) -> Server:
     """Return the server of a settings file.
 
-    :raises Unusable: the settings are wrong, or its records cannot be reached.
+    :raises ServerError: the settings are wrong, or its records cannot be reached.
     """
     registry = _load(ini)
-    if not hasattr(registry, "attachment_storage"):
-        raise Unusable(f"{ini}: kinto.includes does not name kinto_attachment")
     if isinstance(registry.storage, memory.Storage):
-        raise Unusable(
-            f"{ini}: with kinto.storage_backend = kinto.core.storage.memory the records are inside "
-            "of the running server, where nobody else can see them"
+        raise ServerError(
+            f"{ini}: with kinto.storage_backend = kinto.core.storage.memory, only the running "
+            "server can read the records"
         )
     server = Server(
         registry.storage,
@@ -89,39 +86,43 @@ def open_server(ini: str) -> Server:
         with server.reading():
             registry.storage.list_all("bucket", "", limit=1)
     except BackendError as error:
-        raise Unusable(f"{ini}: the records cannot be read: {first_line(error)}") from error
+        raise ServerError(f"{ini}: the records cannot be read: {first_line(error)}") from error
     return server
 
 
 def open_files(ini: str) -> Any:
-    """Return the storage of the attachments of a settings file.
+    """Return the attachment storage of a settings file.
 
-    :raises Unusable: the settings are wrong.
+    :raises ServerError: the settings are wrong.
     """
-    registry = _load(ini)
-    if not hasattr(registry, "attachment_storage"):
-        raise Unusable(f"{ini}: kinto.includes does not name kinto_attachment")
-    return registry.attachment_storage
+    return _load(ini).attachment_storage
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says, without what its library adds below."""
+    """Return the first line of an error's message."""
     lines = str(getattr(error, "original", None) or error).splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def _load(ini):
+def _load(ini: str) -> Any:
+    """Return the registry of a settings file with the plugin.
+
+    :raises ServerError: the settings are wrong.
+    """
     if not os.path.isfile(ini):
-        raise Unusable(f"{ini}: there is no such file: name it with --ini or in KINTO_INI")
-    # Kinto's client of PostgreSQL logs a stack trace with each error, which is told anyway.
+        raise ServerError(f"{ini}: the file does not exist; set --ini or KINTO_INI")
+    # Kinto's PostgreSQL client logs a stack trace with each error, which is reported anyway.
     logging.getLogger("kinto").setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Named as Kinto's own commands are, so that nothing is done that is for a server.
-            return bootstrap(ini, options={"command": "attachment"})["registry"]
+            # The name of a command, as Kinto's own, keeps plugins from starting a server's work.
+            registry = bootstrap(ini, options={"command": "attachment"})["registry"]
     except ConfigurationError as error:
-        raise Unusable(f"{ini}: {first_line(error)}") from error
+        raise ServerError(f"{ini}: {first_line(error)}") from error
     except Exception as error:
-        # Whatever a plugin, a backend or the parser of the file makes of a wrong value.
-        raise Unusable(f"{ini}: {type(error).__name__}: {first_line(error)}") from error
+        # Any error of a plugin, a backend or the parser of the file.
+        raise ServerError(f"{ini}: {type(error).__name__}: {first_line(error)}") from error
+    if not hasattr(registry, "attachment_storage"):
+        raise ServerError(f"{ini}: kinto.includes does not name kinto_attachment")
+    return registry

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from kinto_attachment import records
-from kinto_attachment.commands import findings, repair
+from kinto_attachment.commands import problems, repair
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.storage.contract import StorageError, StoredFile
 from kinto_attachment.storage.pyramid import SpooledStorage
@@ -200,23 +200,23 @@ def link_as_earlier_plugins_do(deployment):
 
 
 BREAKAGES = {
-    findings.FILE_WITHOUT_LINK: lambda d: d.store.put(ORPHAN, b"nobody's"),
-    findings.HEARTBEAT_LEFT: lambda d: d.store.put(HEARTBEAT, b"beat"),
-    findings.LINK_WITHOUT_RECORD: lose_record,
-    findings.LINK_NOT_IN_RECORD: lambda d: change_record(d, None),
-    findings.LINK_WITHOUT_FILE: lose_record_and_file,
-    findings.RECORD_WITHOUT_LINK: lose_link,
-    findings.LINK_DIFFERS: lambda d: change_record(
+    problems.ORPHAN_FILE.name: lambda d: d.store.put(ORPHAN, b"nobody's"),
+    problems.HEARTBEAT_LEFTOVER.name: lambda d: d.store.put(HEARTBEAT, b"beat"),
+    problems.STALE_LINK.name: lose_record,
+    problems.DETACHED_LINK.name: lambda d: change_record(d, None),
+    problems.DANGLING_LINK.name: lose_record_and_file,
+    problems.MISSING_LINK.name: lose_link,
+    problems.METADATA_MISMATCH.name: lambda d: change_record(
         d, {**d.record()["attachment"], "mimetype": "text/html"}
     ),
-    findings.RELEASE_OVERDUE: write_release,
+    problems.OVERDUE_DELETION.name: write_release,
 }
 """What can be mended."""
 
 LOSSES = {
-    findings.RECORD_WITHOUT_FILE: lambda d: d.store.remove(location(d)),
-    findings.WRONG_SIZE: lambda d: d.store.put(location(d), b"once"),
-    findings.WRONG_HASH: lambda d: d.store.put(location(d), b"ONCE upon a time"),
+    problems.MISSING_FILE.name: lambda d: d.store.remove(location(d)),
+    problems.SIZE_MISMATCH.name: lambda d: d.store.put(location(d), b"once"),
+    problems.HASH_MISMATCH.name: lambda d: d.store.put(location(d), b"ONCE upon a time"),
 }
 """What cannot."""
 
@@ -255,7 +255,7 @@ def test_what_is_broken_is_told_and_mended(deployment, kind):
     break_and_mend(deployment, kind)
 
 
-@pytest.mark.parametrize("kind", [findings.FILE_WITHOUT_LINK, findings.RECORD_WITHOUT_LINK])
+@pytest.mark.parametrize("kind", [problems.ORPHAN_FILE.name, problems.MISSING_LINK.name])
 def test_what_is_broken_is_told_and_mended_on_s3(make_deployment, bucket, kind):
     break_and_mend(make_deployment(S3(bucket)), kind)
 
@@ -268,10 +268,10 @@ def break_and_mend(deployment, kind):
     assert (code, list(found)) == (1, [kind])
 
     before = deployment.state()
-    assert deployment.repair("--dry-run", "--delete-files") == (1, {"to mend": [kind]})
+    assert deployment.repair("--dry-run", "--delete-files") == (1, {"to repair": [kind]})
     assert deployment.state() == before
 
-    assert deployment.repair("--delete-files") == (0, {"mended": [kind]})
+    assert deployment.repair("--delete-files") == (0, {"repaired": [kind]})
     assert deployment.check("--hash") == (0, {})
     assert is_sound(deployment)
     assert "second" in str(deployment.links())
@@ -285,22 +285,22 @@ def test_what_is_lost_is_told_and_left(deployment, kind):
     before = deployment.state()
     code, found = deployment.check("--hash")
     assert (code, list(found)) == (1, [kind])
-    if kind != findings.WRONG_HASH:
+    if kind != problems.HASH_MISMATCH.name:
         assert deployment.repair("--delete-files") == (1, {"left": [kind]})
     assert deployment.state() == before
 
 
 def test_bytes_are_read_only_where_that_is_asked_for(deployment):
     deployment.upload()
-    LOSSES[findings.WRONG_HASH](deployment)
+    LOSSES[problems.HASH_MISMATCH.name](deployment)
     assert deployment.check() == (0, {})
 
 
 def test_a_record_copied_behind_kintos_back_is_linked(deployment):
     deployment.upload()
     copy_record(deployment)
-    assert deployment.check() == (1, {findings.RECORD_WITHOUT_LINK: [location(deployment)]})
-    assert deployment.repair() == (0, {"mended": [findings.RECORD_WITHOUT_LINK]})
+    assert deployment.check() == (1, {problems.MISSING_LINK.name: [location(deployment)]})
+    assert deployment.repair() == (0, {"repaired": [problems.MISSING_LINK.name]})
     assert is_sound(deployment)
 
 
@@ -310,7 +310,7 @@ def test_a_file_stays_with_the_copy_when_the_original_is_lost(deployment):
     lose_record(deployment)
     code, done = deployment.repair()
     assert code == 0
-    assert set(done["mended"]) == {findings.RECORD_WITHOUT_LINK, findings.LINK_WITHOUT_RECORD}
+    assert set(done["repaired"]) == {problems.MISSING_LINK.name, problems.STALE_LINK.name}
     assert list(deployment.files().values()) == [b"once upon a time"]
     assert is_sound(deployment)
 
@@ -321,7 +321,7 @@ def test_a_record_is_not_linked_with_a_file_that_is_not_what_it_says(deployment)
     name = deployment.record()["attachment"]["location"]
     change_record(deployment, {**deployment.record()["attachment"], "hash": "0" * 64})
     before = deployment.state()
-    assert deployment.check() == (0, {findings.UNMANAGED: [name]})
+    assert deployment.check() == (0, {problems.UNVERIFIED_ATTACHMENT.name: [name]})
     assert deployment.repair() == (0, {})
     assert deployment.state() == before
 
@@ -335,14 +335,14 @@ def test_a_file_that_an_unlinked_record_carries_never_goes(deployment):
         "UPDATE objects SET data = jsonb_set(data, '{attachment,hash}', '\"0\"') WHERE id = 'copy'"
     )
     done = deployment.repair("--delete-files", "--any-name")
-    assert done == (0, {"mended": [findings.LINK_WITHOUT_RECORD]})
+    assert done == (0, {"repaired": [problems.STALE_LINK.name]})
     assert list(deployment.files().values()) == [b"once upon a time"]
 
 
 def test_files_without_link_stay_unless_their_deletion_is_asked_for(deployment):
     deployment.upload()
     deployment.store.put(ORPHAN, b"nobody's")
-    assert deployment.repair() == (1, {"left": [findings.FILE_WITHOUT_LINK]})
+    assert deployment.repair() == (1, {"left": [problems.ORPHAN_FILE.name]})
     assert ORPHAN in deployment.files()
 
 
@@ -351,7 +351,7 @@ def test_files_that_were_kept_stay_whatever_is_asked_for(make_deployment):
     deployment.upload(content=b"old")
     deployment.upload(content=b"new")
     code, found = deployment.check()
-    assert (code, list(found)) == (0, [findings.KEPT_FILE])
+    assert (code, list(found)) == (0, [problems.KEPT_FILE.name])
     assert deployment.repair("--delete-files", "--any-name") == (0, {})
     assert sorted(deployment.files().values()) == [b"new", b"old"]
 
@@ -360,7 +360,7 @@ def test_the_file_of_a_lost_record_stays_where_old_files_are_kept(make_deploymen
     deployment = make_deployment(attachment__keep_old_files="true")
     deployment.upload()
     lose_record(deployment)
-    assert deployment.repair() == (0, {"mended": [findings.LINK_WITHOUT_RECORD]})
+    assert deployment.repair() == (0, {"repaired": [problems.STALE_LINK.name]})
     assert list(deployment.files().values()) == [b"once upon a time"]
     assert deployment.links() == []
 
@@ -369,7 +369,7 @@ def test_the_file_of_a_lost_record_stays_where_old_files_are_kept(make_deploymen
 def test_files_of_others_are_told_and_stay(deployment, name):
     deployment.upload()
     deployment.store.put(name, b"somebody's")
-    assert deployment.check() == (0, {findings.FOREIGN_FILE: [name]})
+    assert deployment.check() == (0, {problems.FOREIGN_FILE.name: [name]})
     assert deployment.repair("--delete-files", "--any-name") == (0, {})
     assert name in deployment.files()
 
@@ -378,8 +378,8 @@ def test_names_that_anybody_could_give_take_one_more_word(make_deployment):
     deployment = make_deployment(attachment__randomize="false")
     deployment.upload()
     deployment.store.put("cat.jpg", b"nobody's")
-    assert deployment.check() == (1, {findings.FILE_WITHOUT_LINK: ["cat.jpg"]})
-    assert deployment.repair("--delete-files") == (1, {"left": [findings.FILE_WITHOUT_LINK]})
+    assert deployment.check() == (1, {problems.ORPHAN_FILE.name: ["cat.jpg"]})
+    assert deployment.repair("--delete-files") == (1, {"left": [problems.ORPHAN_FILE.name]})
     assert deployment.repair("--delete-files", "--any-name")[0] == 0
     assert list(deployment.files()) == ["story.txt"]
 
@@ -387,7 +387,7 @@ def test_names_that_anybody_could_give_take_one_more_word(make_deployment):
 def test_nothing_is_deleted_where_the_database_may_be_the_wrong_one(deployment):
     deployment.store.put(ORPHAN, b"somebody's?")
     code, done = deployment.repair("--delete-files")
-    assert (code, done) == (1, {"left": [findings.FILE_WITHOUT_LINK]})
+    assert (code, done) == (1, {"left": [problems.ORPHAN_FILE.name]})
     assert ORPHAN in deployment.files()
 
 
@@ -402,7 +402,7 @@ def test_folders_and_patterns_of_the_settings_make_names_ours(make_deployment):
     deployment.store.put(f"f/{ORPHAN}", b"somebody's")
     assert deployment.check() == (
         1,
-        {findings.FILE_WITHOUT_LINK: [ours], findings.FOREIGN_FILE: [f"f/{ORPHAN}"]},
+        {problems.ORPHAN_FILE.name: [ours], problems.FOREIGN_FILE.name: [f"f/{ORPHAN}"]},
     )
     assert deployment.repair("--delete-files")[0] == 0
     assert ours not in deployment.files()
@@ -413,8 +413,8 @@ def test_links_of_earlier_plugins_are_told_and_completed(deployment):
     deployment.upload()
     name = location(deployment)
     link_as_earlier_plugins_do(deployment)
-    assert deployment.check("--hash") == (0, {findings.OLD_LINK: [name]})
-    assert deployment.repair() == (0, {"mended": [findings.OLD_LINK]})
+    assert deployment.check("--hash") == (0, {problems.LEGACY_LINK.name: [name]})
+    assert deployment.repair() == (0, {"repaired": [problems.LEGACY_LINK.name]})
     assert is_sound(deployment)
     assert deployment.check() == (0, {})
 
@@ -425,7 +425,10 @@ def test_an_old_link_stays_where_the_file_is_not_what_the_record_says(deployment
     link_as_earlier_plugins_do(deployment)
     deployment.store.put(name, b"short")
     code, done = deployment.repair()
-    assert (code, sorted(done["left"])) == (1, [findings.OLD_LINK, findings.WRONG_SIZE])
+    assert (code, sorted(done["left"])) == (
+        1,
+        [problems.LEGACY_LINK.name, problems.SIZE_MISMATCH.name],
+    )
     assert [link.get("attachment") for link in deployment.links()] == [None]
 
 
@@ -433,7 +436,11 @@ def test_a_release_that_is_young_is_told_and_left(deployment):
     deployment.upload()
     write_release(deployment, hours=0)
     code, told = deployment.run("check")
-    assert (code, told[0]["what"], told[0]["wrong"]) == (0, findings.RELEASE_PENDING, False)
+    assert (code, told[0]["what"], told[0]["severity"]) == (
+        0,
+        problems.PENDING_DELETION.name,
+        "informational",
+    )
     code, told = deployment.run("repair")
     assert (code, len(told)) == (0, 1)
     assert ORPHAN in deployment.files()
@@ -444,7 +451,7 @@ def test_an_upload_that_goes_on_is_told_and_left(either):
     staged = storage.stage(ORPHAN, "text/plain", unique=True)
     staged.write(b"x" * 11 * 1024**2)
     code, found = either.check()
-    assert (code, list(found)) == (0, [findings.UNFINISHED])
+    assert (code, list(found)) == (0, [problems.INCOMPLETE_UPLOAD.name])
     assert either.repair("--delete-files")[0] == 0
     assert staged.publish() == ORPHAN
     assert either.files()[ORPHAN] == b"x" * 11 * 1024**2
@@ -465,15 +472,18 @@ def test_a_store_that_lists_no_unfinished_uploads_is_told_and_no_fault(deploymen
     assert (code, [one["what"] for one in told]) == (
         1,
         [
-            findings.RECORD_WITHOUT_LINK,
-            findings.UNFINISHED,
-            findings.UNFINISHED_UNKNOWN,
+            problems.MISSING_LINK.name,
+            problems.INCOMPLETE_UPLOAD.name,
+            problems.INCOMPLETE_UPLOADS_UNKNOWN.name,
             "summary",
         ],
     )
     assert told[2]["because"] == "not implemented"
-    assert deployment.repair() == (0, {"mended": [findings.RECORD_WITHOUT_LINK]})
-    assert list(deployment.check()[1]) == [findings.UNFINISHED, findings.UNFINISHED_UNKNOWN]
+    assert deployment.repair() == (0, {"repaired": [problems.MISSING_LINK.name]})
+    assert list(deployment.check()[1]) == [
+        problems.INCOMPLETE_UPLOAD.name,
+        problems.INCOMPLETE_UPLOADS_UNKNOWN.name,
+    ]
 
 
 @pytest.mark.parametrize("command", ["repair", "relocate", "check"])
@@ -569,7 +579,7 @@ def test_a_file_of_unknown_age_stays_where_its_transaction_ends_within_the_grace
 def test_a_file_of_unknown_age_goes_when_it_was_seen_for_the_grace_period(amazon, monkeypatch):
     monkeypatch.setattr(repair, "_sleep_until", lambda old_at: None)
     code, told = amazon.run("repair", "--delete-files")
-    assert (code, [one["what"] for one in told]) == (0, ["waiting", "mended", "summary"])
+    assert (code, [one["what"] for one in told]) == (0, ["waiting", "repaired", "summary"])
     assert list(amazon.files().values()) == [b"once upon a time"]
 
 
@@ -587,7 +597,7 @@ def test_the_dates_of_an_unknown_backend_prove_nothing():
     assert stored == dataclasses.replace(listed, is_dated=False)
 
 
-YOUNG = [kind for kind in [*BREAKAGES, *LOSSES] if kind != findings.RELEASE_OVERDUE]
+YOUNG = [kind for kind in [*BREAKAGES, *LOSSES] if kind != problems.OVERDUE_DELETION.name]
 
 
 @pytest.mark.parametrize("kind", YOUNG)
@@ -618,7 +628,7 @@ def test_a_record_under_the_base_url_whose_file_and_link_are_gone_may_be_made_up
     name = location(deployment)
     deployment.store.remove(name)
     lose_link(deployment)
-    assert deployment.check() == (0, {findings.UNMANAGED: [name]})
+    assert deployment.check() == (0, {problems.UNVERIFIED_ATTACHMENT.name: [name]})
 
 
 def test_all_pages_are_looked_at(deployment, monkeypatch):
@@ -660,15 +670,15 @@ def test_all_is_found_where_kinto_gives_less_at_once(make_deployment):
     code, found = deployment.check("--hash")
     assert (code, {kind: len(names) for kind, names in found.items()}) == (
         0,
-        {findings.OLD_LINK: 26},
+        {problems.LEGACY_LINK.name: 26},
     )
-    assert deployment.repair() == (0, {"mended": [findings.OLD_LINK] * 26})
+    assert deployment.repair() == (0, {"repaired": [problems.LEGACY_LINK.name] * 26})
     assert deployment.sql("DELETE FROM objects WHERE resource_name = 'attachments'") == 26
     code, done = deployment.repair()
-    assert (code, done) == (0, {"mended": [findings.RECORD_WITHOUT_LINK] * 26})
+    assert (code, done) == (0, {"repaired": [problems.MISSING_LINK.name] * 26})
     assert deployment.sql("DELETE FROM objects WHERE resource_name = 'record'") == 26
     code, done = deployment.repair()
-    assert (code, done) == (0, {"mended": [findings.LINK_WITHOUT_RECORD] * 26})
+    assert (code, done) == (0, {"repaired": [problems.STALE_LINK.name] * 26})
     assert (deployment.files(), deployment.check()) == ({}, (0, {}))
 
 
@@ -685,8 +695,8 @@ def test_every_link_of_a_record_is_looked_at(make_deployment):
             id=f"old{number}.txt",
         )
     code, found = deployment.check()
-    assert (code, len(found[findings.LINK_WITHOUT_FILE])) == (1, 5)
-    assert deployment.repair() == (0, {"mended": [findings.LINK_WITHOUT_FILE] * 5})
+    assert (code, len(found[problems.DANGLING_LINK.name])) == (1, 5)
+    assert deployment.repair() == (0, {"repaired": [problems.DANGLING_LINK.name] * 5})
     assert is_sound(deployment)
 
 
@@ -726,7 +736,7 @@ def test_a_check_beside_running_changes_finds_nothing(serve, database, tmp_path,
             code, told = deployment.run("check", "--grace", "1s", "--hash")
             assert code == 0
             # What a commit has let go a moment ago is told, and no fault.
-            assert {one["what"] for one in told} <= {findings.RELEASE_PENDING, "summary"}
+            assert {one["what"] for one in told} <= {problems.PENDING_DELETION.name, "summary"}
             looked_at += told[-1]["files"]
             eventually(lambda: len(done) > seen + 10)  # noqa: B023
         stop.set()

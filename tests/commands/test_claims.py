@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from kinto_attachment.commands import contents, findings
+from kinto_attachment.commands import contents, problems
 from kinto_attachment.storage.local import LocalStorage
 from tests.support.app import App
 from tests.support.commands import COLLECTION, Deployment, write_ini
@@ -96,7 +96,7 @@ def is_only_told(deployment, count=1):
     code, found = deployment.check("--hash")
     assert (code, {kind: len(locations) for kind, locations in found.items()}) == (
         0,
-        {findings.UNMANAGED: count},
+        {problems.UNVERIFIED_ATTACHMENT.name: count},
     )
     assert deployment.repair("--delete-files") == (0, {})
     assert deployment.state() == before
@@ -134,8 +134,8 @@ def test_a_link_that_differs_in_a_type_only_differs(deployment):
     deployment.upload(content=b"x")
     change_size(deployment, "first", True)
     code, found = deployment.check()
-    assert (code, list(found)) == (1, [findings.LINK_DIFFERS])
-    assert deployment.repair() == (1, {"left": [findings.LINK_DIFFERS]})
+    assert (code, list(found)) == (1, [problems.METADATA_MISMATCH.name])
+    assert deployment.repair() == (1, {"left": [problems.METADATA_MISMATCH.name]})
 
 
 def change_size(deployment, record, size):
@@ -164,8 +164,8 @@ def test_a_copy_by_somebody_who_may_read_the_original_is_linked(deployment, read
     deployment.app.patch_json(COLLECTION, permissions, headers=ALICE)
     claim(deployment, attachment)
     code, found = deployment.check()
-    assert (code, list(found)) == (1, [findings.RECORD_WITHOUT_LINK])
-    assert deployment.repair() == (0, {"mended": [findings.RECORD_WITHOUT_LINK]})
+    assert (code, list(found)) == (1, [problems.MISSING_LINK.name])
+    assert deployment.repair() == (0, {"repaired": [problems.MISSING_LINK.name]})
     links = {link["record_uri"]: link for link in deployment.links()}
     assert links[FORGED]["attachment"] == attachment
     # As the server links a copy: where the file was uploaded to decides whether it is kept.
@@ -176,8 +176,8 @@ def test_a_file_that_no_record_holds_is_that_of_a_record_that_says_all_of_it(dep
     attachment = deployment.upload()
     lose_link(deployment, f"{COLLECTION}/records/first")
     code, found = deployment.check()
-    assert (code, list(found)) == (1, [findings.RECORD_WITHOUT_LINK])
-    assert deployment.repair() == (0, {"mended": [findings.RECORD_WITHOUT_LINK]})
+    assert (code, list(found)) == (1, [problems.MISSING_LINK.name])
+    assert deployment.repair() == (0, {"repaired": [problems.MISSING_LINK.name]})
     assert [link["attachment"] for link in deployment.links()] == [attachment]
 
 
@@ -232,8 +232,8 @@ def test_names_with_ids_are_those_of_their_records(make_deployment, case):
     settings, name = PROVED_SETTINGS[case]
     deployment = make_deployment(**settings)
     claim(deployment, put_file(deployment, name))
-    assert deployment.check() == (1, {findings.RECORD_WITHOUT_LINK: [name]})
-    assert deployment.repair() == (0, {"mended": [findings.RECORD_WITHOUT_LINK]})
+    assert deployment.check() == (1, {problems.MISSING_LINK.name: [name]})
+    assert deployment.repair() == (0, {"repaired": [problems.MISSING_LINK.name]})
     assert [link["record_uri"] for link in deployment.links()] == [FORGED]
 
 
@@ -242,7 +242,7 @@ def test_names_that_are_not_random_take_one_more_word(make_deployment):
     deployment.upload()
     lose_link(deployment, f"{COLLECTION}/records/first")
     assert is_only_told(deployment)
-    assert deployment.repair("--any-name") == (0, {"mended": [findings.RECORD_WITHOUT_LINK]})
+    assert deployment.repair("--any-name") == (0, {"repaired": [problems.MISSING_LINK.name]})
     assert deployment.check() == (0, {})
 
 
@@ -254,8 +254,11 @@ def test_a_file_that_is_let_go_is_not_linked(deployment):
         parent = "__attachments__/releases/a"
         deployment.app.registry.storage.update("attachment-releases", parent, "a", release)
     code, found = deployment.check()
-    assert found == {findings.UNMANAGED: [name], findings.RELEASE_OVERDUE: [name]}
-    assert deployment.repair()[1] == {"mended": [findings.RELEASE_OVERDUE]}
+    assert found == {
+        problems.UNVERIFIED_ATTACHMENT.name: [name],
+        problems.OVERDUE_DELETION.name: [name],
+    }
+    assert deployment.repair()[1] == {"repaired": [problems.OVERDUE_DELETION.name]}
     assert deployment.links() == []
 
 
@@ -283,7 +286,7 @@ def test_a_file_is_read_once_however_many_claim_it(deployment, monkeypatch):
 
     monkeypatch.setattr(contents, "chunks_of", counted)
     code, found = deployment.check("--hash")
-    assert (code, len(found[findings.UNMANAGED])) == (0, 10)
+    assert (code, len(found[problems.UNVERIFIED_ATTACHMENT.name])) == (0, 10)
     assert sorted(read) == sorted(deployment.files())
 
 

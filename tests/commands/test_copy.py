@@ -126,7 +126,7 @@ def test_a_damaged_file_is_told_and_not_copied(deployment, folder_ini, there):
     code, told = deployment.run("copy", "--to", folder_ini)
     assert (code, told[-1]["counts"]) == (1, {"copied": 1, "failed": 1})
     (failed,) = [one for one in told if one["what"] == "failed"]
-    assert failed["name"] == name
+    assert failed["key"] == name
     assert list(there()) == [deployment.record("sound")["attachment"]["location"]]
 
 
@@ -148,7 +148,7 @@ def test_a_copy_that_cannot_be_written_is_a_failure(deployment, folder_ini, ther
     name = deployment.record("first")["attachment"]["location"]
     os.makedirs(os.path.join(os.path.dirname(folder_ini), "there", name))
     code, told = deployment.run("copy", "--to", folder_ini)
-    assert (code, told[0]["what"], told[0]["name"]) == (1, "failed", name)
+    assert (code, told[0]["what"], told[0]["key"]) == (1, "failed", name)
     assert there() == {}
 
 
@@ -182,4 +182,4 @@ def test_a_file_whose_hash_nobody_knows_is_read_back(deployment, folder_ini, the
     code, told = deployment.run("copy", "--to", folder_ini)
     assert (code, told[-1]["counts"]) == (1, {"copied": 1, "failed": 1})
     (failed,) = [one for one in told if one["what"] == "failed"]
-    assert failed["name"] == "of-nobody.txt"
+    assert failed["key"] == "of-nobody.txt"

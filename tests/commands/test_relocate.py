@@ -122,7 +122,7 @@ def test_what_a_record_does_not_hold_is_told_and_left(deployment):
 def test_a_change_that_comes_between_is_not_lost(deployment, monkeypatch):
     deployment.upload("first")
     deployment.upload("second")
-    write = relocate._write
+    write = relocate.Relocation.write
     url = f"{COLLECTION}/records/first"
 
     def change_and_write(*args):
@@ -135,7 +135,7 @@ def test_a_change_that_comes_between_is_not_lost(deployment, monkeypatch):
         thread.join()
         return write(*args)
 
-    monkeypatch.setattr(relocate, "_write", change_and_write)
+    monkeypatch.setattr(relocate.Relocation, "write", change_and_write)
     code, told = deployment.run("relocate", "--base-url", OLD, NEW)
     assert (code, told[-1]["counts"]) == (0, {"relocated": 2})
     record = deployment.record("first")
@@ -152,6 +152,6 @@ def test_a_record_is_not_written_as_it_was_before_somebody_changed_it(deployment
     deployment.app.patch_json(url, {"data": {"title": "changed"}}, headers=ALICE)
     opened = deployment._open_once(deployment.ini)
     move = relocate.Move(COLLECTION, stale, [], "a.txt", f"{NEW}a.txt")
-    with pytest.raises(relocate.Changed), transaction.manager:
+    with pytest.raises(relocate.RecordChanged), transaction.manager:
         relocate._write_move(opened, move)
     assert deployment.record("first")["title"] == "changed"

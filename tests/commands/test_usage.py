@@ -153,7 +153,7 @@ def test_a_newcomer_is_told_what_each_subcommand_does(run):
     assert "compare them with the records" in " ".join(run("--help")[1].split())
     for name in ("check", "repair", "relocate", "copy"):
         help_ = " ".join(run(name, "--help")[1].split())
-        assert "exits with 0 where all is well" in help_
+        assert "exit code is 0 if all is well" in help_
         assert "KINTO_INI" in help_
 
 
@@ -167,7 +167,7 @@ def test_what_is_staged_is_left_to_the_server(run, settings, tmp_path):
     path = str(tmp_path / "kinto.ini")
     write_ini(path, settings | {"kinto.attachment.base_path": str(folder)})
     _, told, _ = run("check", "--ini", path)
-    assert "unfinished-upload: .staging/left" in told
+    assert "incomplete-upload: .staging/left" in told
     assert left.exists()
 
 
@@ -184,7 +184,7 @@ def test_a_backend_that_does_not_list_its_files_is_told_in_a_line(
     monkeypatch.delattr(LocalFileStorage, "path")
     code, _, failure = run("check", "--ini", path)
     assert code == 2
-    assert "cannot be looked into" in failure
+    assert "does not list its files" in failure
     assert len(failure.splitlines()) == 1
 
 

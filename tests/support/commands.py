@@ -10,8 +10,8 @@ from unittest import mock
 import sqlalchemy
 import transaction
 
-from kinto_attachment.commands import main as command
 from kinto_attachment.commands import server
+from kinto_attachment.commands.main import SUBCOMMANDS, main
 from tests.support.app import RECORD
 from tests.support.forms import file_part
 from tests.support.users import ALICE
@@ -38,8 +38,9 @@ class Deployment:
     def run(self, *arguments):
         """Return the exit code of the command, and what it tells, as objects."""
         self._capsys.readouterr()
-        with mock.patch.object(command, "open_server", self._open_once):
-            code = command.main([arguments[0], "--ini", self.ini, "--json", *arguments[1:]])
+        module = SUBCOMMANDS[arguments[0]]
+        with mock.patch.object(module, "open_server", self._open_once):
+            code = main([arguments[0], "--ini", self.ini, "--json", *arguments[1:]])
         return code, [json.loads(line) for line in self._capsys.readouterr().out.splitlines()]
 
     def _open_once(self, ini):
@@ -52,11 +53,11 @@ class Deployment:
         return self.app.opened
 
     def check(self, *arguments):
-        """Return the exit code of a check of all there is, and ``{what: locations}``."""
+        """Return the exit code of a check of all there is, and ``{what: keys}``."""
         code, told = self.run("check", "--grace", "0", *arguments)
         found = {}
         for one in told[:-1]:
-            found.setdefault(one["what"], []).append(one["location"])
+            found.setdefault(one["what"], []).append(one["key"])
         return code, found
 
     def repair(self, *arguments):

@@ -1,6 +1,6 @@
-"""Kinto's objects, read from end to end in pages.
+"""Reading Kinto's objects: all of them in pages, or those of one record.
 
-No transaction stays open from one page to the next: a check may take hours.
+No transaction stays open from one page to the next, since a check may take hours.
 """
 
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ Page = list[dict[str, Any]]
 
 
 def pages_of_records(server: Server) -> Iterator[tuple[str, Page]]:
-    """Return the records that have something as their attachment, ``(collection URI, page)``.
+    """Return the records that have any attachment, as ``(collection URI, page)``.
 
-    Those that change meanwhile may be missing.
+    Records that change meanwhile may be missing.
     """
     for buckets in _by_time(server, "bucket", ""):
         for bucket in buckets:
@@ -40,14 +40,15 @@ def pages_of_links(server: Server) -> Iterator[Page]:
         yield from _by_id(partial(_list, server), name, parent, also_by="record_uri")
 
 
-def pages_of_releases(server: Server) -> Iterator[Page]:
-    """Return all releases, as they are written down."""
+def pages_of_deletions(server: Server) -> Iterator[Page]:
+    """Return the deletion queue."""
     parent = records.beginning_with(records.RELEASES_PARENT)
     yield from _by_id(partial(_list, server), records.RELEASES, parent)
 
 
 def links_of(server: Server, record_uris: list[str]) -> Page:
     """Return the links of records, of any age, in this transaction."""
+    places: list[tuple[str, str, list[Filter]]]
     places = [(records.LINKS, records.LINKS_PARENT + uri, []) for uri in record_uris]
     among = [Filter("record_uri", set(record_uris), COMPARISON.IN)]
     places += [(name, records.LINKS_PARENT, among) for name in records.LINK_NAMES]
@@ -59,10 +60,31 @@ def links_of(server: Server, record_uris: list[str]) -> Page:
     ]
 
 
-def _by_time(server, name, parent, filters=()):
-    """Return pages in the order of an index (on parents and timestamps) in any collection.
+def links_between(server: Server, record_uri: str, key: str) -> Page:
+    """Return the links of a record to a file, in this transaction."""
+    return [link for link in links_of(server, [record_uri]) if link["location"] == key]
 
-    What changes meanwhile goes to the end, where it is not looked at once more.
+
+def record_of(server: Server, record_uri: str) -> dict[str, Any] | None:
+    """Return a record as it is now, or ``None``."""
+    with server.reading():
+        return _record_of(server, record_uri)
+
+
+def attachment_of(server: Server, record_uri: str) -> Any:
+    """Return a record's attachment, in this transaction, or ``None``."""
+    return (_record_of(server, record_uri) or {}).get("attachment")
+
+
+def _record_of(server, record_uri):
+    collection_uri, _, id_ = record_uri.rsplit("/", 2)
+    return records.current(server.objects, collection_uri, [id_]).get(id_)
+
+
+def _by_time(server, name, parent, filters=()):
+    """Return pages in the order of timestamps, for which Kinto has an index.
+
+    What changes meanwhile moves to the end, behind the last page.
     """
     newest = _list(server, name, parent, sorting=[Sort("last_modified", -1)], limit=1)
     if not newest:
@@ -83,10 +105,11 @@ def _by_time(server, name, parent, filters=()):
 def _by_id(list_all, name, parent, filters=(), also_by=None):
     """Return pages in the order of the primary key.
 
-    :param list_all: that of Kinto's storage, which may give less than it is asked for.
-    :param also_by: what tells objects of one id apart.
+    :param list_all: that of Kinto's storage, which may return fewer than the limit.
+    :param also_by: the field that distinguishes objects of one id.
     """
-    after, rules = [], None
+    after: list[Filter] = []
+    rules = None
     sorting = [Sort("id", 1), *([Sort(also_by, 1)] if also_by else [])]
     while page := list_all(
         name,
@@ -98,7 +121,7 @@ def _by_id(list_all, name, parent, filters=(), also_by=None):
     ):
         yield page
         last = page[-1]
-        # The first for the index, the second for what follows within one id.
+        # The filter lets the database use its index; the rules continue within an id.
         after = [Filter("id", last["id"], COMPARISON.MIN)]
         rules = [[Filter("id", last["id"], COMPARISON.GT)]]
         if also_by:

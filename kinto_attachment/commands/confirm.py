@@ -1,0 +1,73 @@
+"""Confirmation: whether a problem exists, as Kinto's storage and that of the files are now.
+
+An inventory is read while the server goes on. So each problem in it is confirmed before it is
+reported, in an order in which no change in progress can mislead: a file is stored before its link,
+links change in one commit with their record, and a file is deleted after that commit.
+"""
+
+from kinto_attachment import records
+from kinto_attachment.commands.scan import attachment_of, links_between
+from kinto_attachment.commands.server import Server
+
+
+def is_unreferenced(server: Server, key: str, _record_uri: str) -> bool:
+    """Return whether a file has no link and is not queued for deletion."""
+    # It is queued in the commit that removes its link, and leaves the queue after its deletion.
+    return (
+        bool(records.without_links(server.objects, [key]))
+        and not records.releases_of(server.objects, key)
+        and server.files.exists(key)
+    )
+
+
+def exists(server: Server, key: str, _record_uri: str) -> bool:
+    """Return whether a file exists."""
+    return server.files.exists(key)
+
+
+def is_stale(server: Server, key: str, record_uri: str) -> bool:
+    """Return whether a link's record does not refer to the link's file."""
+    # A link read after its record existed before: they change in one commit.
+    return not is_in_record(server, key, record_uri) and bool(
+        links_between(server, record_uri, key)
+    )
+
+
+def is_different(server: Server, key: str, record_uri: str) -> bool:
+    """Return whether a link's metadata is not that of its record."""
+    before = attachment_of(server, record_uri)
+    links = links_between(server, record_uri, key)
+    is_unchanged = records.are_same(attachment_of(server, record_uri), before)
+    return (
+        is_unchanged
+        and records.locates(before, key)
+        and any(not records.are_same(link.get("attachment", before), before) for link in links)
+    )
+
+
+def is_unlinked(server: Server, key: str, record_uri: str) -> bool:
+    """Return whether a record refers to a file without a link."""
+    before = links_between(server, record_uri, key)
+    refers = is_in_record(server, key, record_uri)
+    return refers and not before and not links_between(server, record_uri, key)
+
+
+def is_missing(server: Server, key: str, record_uri: str) -> bool:
+    """Return whether a record refers to a file that does not exist."""
+    # A record that refers to it now did so before: a file is deleted after its record changed.
+    return not server.files.exists(key) and is_in_record(server, key, record_uri)
+
+
+def is_in_record(server: Server, key: str, record_uri: str) -> bool:
+    """Return whether a record refers to a file."""
+    return records.locates(attachment_of(server, record_uri), key)
+
+
+def is_legacy(server: Server, key: str, record_uri: str) -> bool:
+    """Return whether a link is one of an earlier plugin."""
+    return any("attachment" not in link for link in links_between(server, record_uri, key))
+
+
+def is_queued(server: Server, key: str, _record_uri: str) -> bool:
+    """Return whether a file is queued for deletion."""
+    return bool(records.releases_of(server.objects, key))

@@ -1,0 +1,57 @@
+"""The options that several subcommands have."""
+
+import argparse
+import os
+import re
+
+
+DEFAULT_GRACE_SECONDS = 3600
+
+UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def add_ini(parser: argparse.ArgumentParser) -> None:
+    """Add ``--ini``."""
+    parser.add_argument(
+        "--ini",
+        default=default_ini(),
+        help="the server's settings file (default: KINTO_INI from the environment, or "
+        "config/kinto.ini)",
+    )
+
+
+def add_grace(parser: argparse.ArgumentParser) -> None:
+    """Add ``--grace``."""
+    parser.add_argument(
+        "--grace",
+        type=_duration,
+        default=DEFAULT_GRACE_SECONDS,
+        metavar="TIME",
+        help="skip what is younger, as in 90s, 30m, 1h or 2d (default: 1h)",
+    )
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dry-run``."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be done, and do nothing"
+    )
+
+
+def default_ini() -> str:
+    """Return the settings file that is used if none is named."""
+    return os.getenv("KINTO_INI", "config/kinto.ini")
+
+
+def positive(text: str) -> int:
+    """Return the number in an option's text, at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+def _duration(text: str) -> int:
+    match = re.fullmatch(r"(\d+)([smhd]?)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90s, 30m, 1h or 2d")
+    return int(match[1]) * UNIT_SECONDS[match[2]]
