@@ -1,7 +1,7 @@
 """The body of a request: bytes that are counted and hashed while they are read."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pyramid.httpexceptions import HTTPException
 
@@ -17,8 +17,6 @@ CHUNK_BYTES = 256 * 1024
 class Body:
     """The bytes of a request, counted to tell a body that is cut off from a malformed one.
 
-    The first chunk is a full one: what the parser makes of a preamble depends on where it is cut.
-
     :ivar ended: whether there was nothing to read although more was expected.
     :ivar form_has_begun: whether a part has been seen.
     """
@@ -30,27 +28,27 @@ class Body:
         self.ended = False
         self.form_has_begun = False
 
-    def read(self, size: int) -> bytes:
-        """Return some bytes, none at the end.
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all bytes.
+
+        The first chunk is a full one: what the parser makes of a preamble depends on where it is
+        cut.
 
         :raises HTTPException: the client is gone, or no part begins in the first chunk.
         """
-        if self._hashes.size:
-            chunk = self._some(size)
+        first = bytearray()
+        while chunk := self._some(CHUNK_BYTES - len(first)):
+            first += chunk
+        chunk = bytes(first)
+        while chunk:
+            yield chunk
+            chunk = self._some(CHUNK_BYTES)
             if chunk and not self.form_has_begun:
                 raise errors.form_too_large(f"no part begins in its first {CHUNK_BYTES} bytes")
-        else:
-            chunk = self._all(size)
-        self.ended = size > 0 and not chunk and self._hashes.size != self._length
-        return chunk
-
-    def _all(self, size: int) -> bytes:
-        chunks = bytearray()
-        while len(chunks) < size and (chunk := self._some(size - len(chunks))):
-            chunks += chunk
-        return bytes(chunks)
+        self.ended = self._hashes.size != self._length
 
     def _some(self, size: int) -> bytes:
+        """Return some of the next bytes, none at the end."""
         if self._length is not None:
             size = min(size, self._length - self._hashes.size)
         if not size:

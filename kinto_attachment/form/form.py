@@ -18,9 +18,9 @@ from multipart import (
 
 from kinto_attachment import errors
 from kinto_attachment.form import digests
-from kinto_attachment.form.body import CHUNK_BYTES, Body
+from kinto_attachment.form.body import Body
 from kinto_attachment.form.fields import FIELDS
-from kinto_attachment.form.padding import Unpadded
+from kinto_attachment.form.padding import without_padding
 from kinto_attachment.form.parts import Parts
 from kinto_attachment.form.upload import StagedFile, Upload
 
@@ -78,9 +78,11 @@ def read_form(
                 max_segment_count=MAX_PARTS,
                 max_header_size=MAX_HEADER_BYTES,
             )
-            for event in parser.parse_blocking(Unpadded(body.read, boundary).read, CHUNK_BYTES):
-                body.form_has_begun = True
-                parts.take(event)
+            for chunk in without_padding(body.chunks(), boundary):
+                for event in parser.parse(chunk):
+                    body.form_has_begun = True
+                    parts.take(event)
+            parser.close()
         if body.ended and content_length is not None:
             raise body.truncated()
         hashes.verify()

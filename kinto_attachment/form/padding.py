@@ -1,60 +1,43 @@
 """Transport padding: white space at the end of the line of a boundary (RFC 2046, section 5.1.1).
 
-Receivers must accept it; the parser does not. A body without any, as nearly all are, is passed on
-as it is.
+Receivers must accept it; the parser does not.
 """
 
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 
 
-class Unpadded:
-    """A body whose transport padding is removed, if its first bytes have some."""
+def without_padding(chunks: Iterator[bytes], boundary: bytes) -> Iterator[bytes]:
+    """Yield the chunks of a body without padding, if there is some in the first of them.
 
-    def __init__(self, read: Callable[[int], bytes], boundary: bytes) -> None:
-        """Read from ``read``, which returns at most so many bytes of a body, none at its end."""
-        self._read = read
-        self._delimiter = b"\r\n--" + boundary
-        escaped = re.escape(b"--" + boundary)
-        self._padded = re.compile(rb"(\A|\r\n)(" + escaped + rb")[ \t]+(?=\r\n)")
-        self._padding = re.compile(rb"(\r\n" + escaped + rb")[ \t]+(?=\r\n)")
-        self._possible_padding = re.compile(rb"\r\n" + escaped + rb"[ \t]*\r?\Z")
-        self._has_begun = False
-        self._is_padded = False
-        self._held_back = b""
+    A body without any, as nearly all are, is passed on as it is.
+    """
+    line = re.escape(b"--" + boundary)
+    padded = re.compile(rb"(\A|\r\n)(" + line + rb")[ \t]+(?=\r\n)")
+    padding = re.compile(rb"(\r\n" + line + rb")[ \t]+(?=\r\n)")
+    possible_padding = re.compile(rb"\r\n" + line + rb"[ \t]*\r?\Z")
+    first = next(chunks, b"")
+    if not padded.search(first):
+        yield from itertools.chain(filter(None, [first]), chunks)
+        return
+    held_back = b""
+    for chunk in itertools.chain([padded.sub(rb"\1\2", first)], chunks):
+        chunk = padding.sub(rb"\1", held_back + chunk)
+        end = _end(chunk, b"\r\n--" + boundary, possible_padding)
+        held_back = chunk[end:]
+        if end:
+            yield chunk[:end]
+    if held_back:
+        yield held_back
 
-    def read(self, size: int) -> bytes:
-        """Return some bytes, none at the end."""
-        if not self._has_begun:
-            return self._begin(size)
-        return self._unpadded(size) if self._is_padded else self._read(size)
 
-    def _begin(self, size: int) -> bytes:
-        self._has_begun = True
-        chunk = self._read(size)
-        self._is_padded = self._padded.search(chunk) is not None
-        if not self._is_padded:
-            return chunk
-        return self._hold_back(self._padded.sub(rb"\1\2", chunk)) or self._unpadded(size)
-
-    def _unpadded(self, size: int) -> bytes:
-        while chunk := self._read(size):
-            if chunk := self._hold_back(self._padding.sub(rb"\1", self._held_back + chunk)):
-                return chunk
-        rest, self._held_back = self._held_back, b""
-        return rest
-
-    def _hold_back(self, chunk: bytes) -> bytes:
-        """Return a chunk without its end, if that may be the beginning of a padded boundary."""
-        end = self._end(chunk)
-        self._held_back = chunk[end:]
-        return chunk[:end]
-
-    def _end(self, chunk: bytes) -> int:
-        start = chunk.rfind(self._delimiter)
-        if start >= 0 and self._possible_padding.match(chunk, start):
-            return start
-        for length in range(len(self._delimiter) - 1, 0, -1):
-            if chunk.endswith(self._delimiter[:length]):
-                return len(chunk) - length
-        return len(chunk)
+def _end(chunk: bytes, delimiter: bytes, possible_padding: re.Pattern[bytes]) -> int:
+    """Return where the beginning of a boundary starts that may be padded, else the length."""
+    start = chunk.rfind(delimiter)
+    if start >= 0 and possible_padding.match(chunk, start):
+        return start
+    for length in range(len(delimiter) - 1, 0, -1):
+        if chunk.endswith(delimiter[:length]):
+            return len(chunk) - length
+    return len(chunk)
