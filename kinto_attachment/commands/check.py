@@ -6,7 +6,7 @@ import shlex
 from kinto_attachment.commands import options
 from kinto_attachment.commands.detection import find_problems
 from kinto_attachment.commands.inventory import Inventory
-from kinto_attachment.commands.problems import Finding
+from kinto_attachment.commands.problems import RESTORE, Finding
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import open_server
 
@@ -56,10 +56,12 @@ def report_totals(inventory: Inventory, console: Report) -> None:
 def _report(finding: Finding, console: Report, args: argparse.Namespace) -> None:
     kind = finding.kind
     command = kind.command and shlex.join([*kind.command.split(), *_options_of(args)])
-    steps = ", then ".join(filter(None, [kind.manual, command]))
+    next_step = f"; next: {command}" if command else ""
+    if command and not kind.repair:
+        next_step = f"; {RESTORE}{next_step}"
     console.tell(
         kind.name,
-        f"{finding.line}; next: {steps}" if steps else finding.line,
+        f"{finding.line}{next_step}",
         key=finding.key,
         record=finding.record_uri or None,
         severity=kind.severity,

@@ -111,19 +111,16 @@ class Inventory:
         self._database.execute("COMMIT")
 
     def _links(self):
-        links = (link for page in scan.pages_of_links(self._server) for link in page)
-        for link in self._report.watched("links", links):
+        for link in self._report.watched("links", scan.all_links(self._server)):
             attachment = records.as_text(link["attachment"]) if "attachment" in link else None
             yield link["record_uri"], link["location"], attachment, link["last_modified"] / 1000
 
     def _records(self):
-        pages = scan.pages_of_records(self._server)
-        found = ((uri, record) for uri, page in pages for record in page)
-        for collection_uri, record in self._report.watched("records", found):
+        found = scan.all_records(self._server)
+        for record_uri, record in self._report.watched("records", found):
             attachment = record["attachment"]
             if not attachment:
                 continue
-            record_uri = records.uri_of(collection_uri, record["id"])
             key = self._locate(record_uri, attachment)
             if key is None:
                 # A younger record may have been written after links and files were read.
@@ -139,10 +136,9 @@ class Inventory:
             )
 
     def _deletions(self):
-        for page in scan.pages_of_deletions(self._server):
-            for release in page:
-                for location in release["locations"]:
-                    yield location, release["last_modified"] / 1000
+        for deletion in scan.all_deletions(self._server):
+            for key in deletion["locations"]:
+                yield key, deletion["last_modified"] / 1000
 
     def _locate(self, record_uri: str, attachment: Any) -> str | None:
         """Return the key in this storage that an attachment refers to, or ``None``.

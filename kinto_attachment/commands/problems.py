@@ -16,11 +16,7 @@ FAULT = "fault"
 INFORMATIONAL = "informational"
 
 RESTORE = "attach the file again or restore it from a backup"
-CHECK = "kinto-attachment check"
-REPAIR = "kinto-attachment repair"
-
-COMPLETE_LINK = "copy the record's metadata to the link"
-REMOVE_LINK_AND_FILE = "remove the link, and delete the file if nothing else refers to it"
+"""The repair that no command makes."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +28,8 @@ class Kind:
     :ivar confirm: returns whether the problem exists now, called in a transaction with the server,
         the key and the record's URI. ``None``: it needs no confirmation.
     :ivar repair: what ``repair`` does, as an imperative, or ``None`` if it does nothing.
-    :ivar manual: what to do before the next command, or ``None``.
-    :ivar command: the next command to type, or ``None``.
+    :ivar command: the next command to type, or ``None``. If ``repair`` does nothing, ``RESTORE``
+        comes first.
     """
 
     name: str
@@ -41,7 +37,6 @@ class Kind:
     severity: str
     confirm: Callable[[Server, str, str], bool] | None
     repair: str | None = None
-    manual: str | None = None
     command: str | None = None
 
 
@@ -49,144 +44,115 @@ KINDS: dict[str, Kind] = {}
 """Every kind by its name."""
 
 
-def _kind(*args: Any, **options: Any) -> Kind:
-    kind = Kind(*args, **options)
-    KINDS[kind.name] = kind
-    return kind
+def _fault(
+    name: str,
+    meaning: str,
+    confirm: Callable[[Server, str, str], bool],
+    repair: str | None = None,
+    command: str = "kinto-attachment repair",
+) -> Kind:
+    return KINDS.setdefault(name, Kind(name, meaning, FAULT, confirm, repair, command))
 
 
-MISSING_FILE = _kind(
+def _information(name: str, meaning: str, *more: Any) -> Kind:
+    return KINDS.setdefault(name, Kind(name, meaning, INFORMATIONAL, *more))
+
+
+MISSING_FILE = _fault(
     "missing-file",
     "the record's file does not exist",
-    FAULT,
     confirm.is_missing,
-    manual=RESTORE,
-    command=CHECK,
+    command="kinto-attachment check",
 )
-SIZE_MISMATCH = _kind(
+SIZE_MISMATCH = _fault(
     "size-mismatch",
     "the file's size is not the one in its record",
-    FAULT,
     confirm.is_in_record,
-    manual=RESTORE,
-    command=CHECK,
+    command="kinto-attachment check",
 )
-HASH_MISMATCH = _kind(
+HASH_MISMATCH = _fault(
     "hash-mismatch",
     "the file's SHA-256 is not the one in its record",
-    FAULT,
     confirm.is_in_record,
-    manual=RESTORE,
-    command=f"{CHECK} --hash",
+    command="kinto-attachment check --hash",
 )
-MISSING_LINK = _kind(
+MISSING_LINK = _fault(
     "missing-link",
     "the record refers to the file without a link, so the file may be deleted",
-    FAULT,
     confirm.is_unlinked,
-    repair="add the link",
-    command=REPAIR,
+    "add the link",
 )
-METADATA_MISMATCH = _kind(
+METADATA_MISMATCH = _fault(
     "metadata-mismatch",
     "the link's metadata is not the record's",
-    FAULT,
     confirm.is_different,
-    repair=COMPLETE_LINK,
-    command=REPAIR,
+    "copy the record's metadata to the link",
 )
-STALE_LINK = _kind(
+STALE_LINK = _fault(
     "stale-link",
     "the link's record does not exist",
-    FAULT,
     confirm.is_stale,
-    repair=REMOVE_LINK_AND_FILE,
-    command=REPAIR,
+    "remove the link, and delete the file if nothing else refers to it",
 )
-DETACHED_LINK = _kind(
+DETACHED_LINK = _fault(
     "detached-link",
     "the link's record has another attachment or none",
-    FAULT,
     confirm.is_stale,
-    repair=REMOVE_LINK_AND_FILE,
-    command=REPAIR,
+    "remove the link, and delete the file if nothing else refers to it",
 )
-DANGLING_LINK = _kind(
+DANGLING_LINK = _fault(
     "dangling-link",
     "the link's file does not exist, and its record does not refer to it",
-    FAULT,
     confirm.is_stale,
-    repair="remove the link",
-    command=REPAIR,
+    "remove the link",
 )
-OVERDUE_DELETION = _kind(
+OVERDUE_DELETION = _fault(
     "overdue-deletion",
     "the file is queued for deletion, and was not deleted in time",
-    FAULT,
     confirm.is_queued,
-    repair="delete the file if no record refers to it",
-    command=REPAIR,
+    "delete the file if no record refers to it",
 )
-HEARTBEAT_LEFTOVER = _kind(
+HEARTBEAT_LEFTOVER = _fault(
     "heartbeat-leftover",
     "a heartbeat wrote the file and could not delete it",
-    FAULT,
     confirm.exists,
-    repair="delete the file",
-    command=REPAIR,
+    "delete the file",
 )
-ORPHAN_FILE = _kind(
+ORPHAN_FILE = _fault(
     "orphan-file",
     "no record refers to it",
-    FAULT,
     confirm.is_unreferenced,
-    repair="delete the file",
-    command=f"{REPAIR} --delete-files",
+    "delete the file",
+    "kinto-attachment repair --delete-files",
 )
-
-UNVERIFIED_ATTACHMENT = _kind(
+UNVERIFIED_ATTACHMENT = _information(
     "unverified-attachment",
     "the record refers to the file without a link, and nothing proves that the file is its own",
-    INFORMATIONAL,
     confirm.is_unlinked,
 )
-KEPT_FILE = _kind(
-    "kept-file",
-    "no record refers to it, and keep_old_files is on",
-    INFORMATIONAL,
-    confirm.is_unreferenced,
+KEPT_FILE = _information(
+    "kept-file", "no record refers to it, and keep_old_files is on", confirm.is_unreferenced
 )
-FOREIGN_FILE = _kind(
+FOREIGN_FILE = _information(
     "foreign-file",
     "no record refers to it, and the settings produce no such name",
-    INFORMATIONAL,
     confirm.is_unreferenced,
 )
-LEGACY_LINK = _kind(
+LEGACY_LINK = _information(
     "legacy-link",
     "an earlier plugin wrote the link, without metadata",
-    INFORMATIONAL,
     confirm.is_legacy,
-    repair=COMPLETE_LINK,
-    command=REPAIR,
+    "copy the record's metadata to the link",
+    "kinto-attachment repair",
 )
-PENDING_DELETION = _kind(
-    "pending-deletion",
-    "the file is queued for deletion",
-    INFORMATIONAL,
-    confirm.is_queued,
+PENDING_DELETION = _information(
+    "pending-deletion", "the file is queued for deletion", confirm.is_queued
 )
-INCOMPLETE_UPLOAD = _kind(
-    "incomplete-upload",
-    "the upload is in progress, or its server was killed",
-    INFORMATIONAL,
-    None,
+INCOMPLETE_UPLOAD = _information(
+    "incomplete-upload", "the upload is in progress, or its server was killed", None
 )
-INCOMPLETE_UPLOADS_UNKNOWN = _kind(
-    "incomplete-uploads-unknown",
-    "the storage does not list incomplete uploads",
-    INFORMATIONAL,
-    None,
+INCOMPLETE_UPLOADS_UNKNOWN = _information(
+    "incomplete-uploads-unknown", "the storage does not list incomplete uploads", None
 )
 
 

@@ -5,9 +5,10 @@ called and the history has no entry, since no user has edited a record.
 """
 
 import argparse
+import itertools
 import urllib.parse
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import BackendError
@@ -49,16 +50,11 @@ class Move(NamedTuple):
     :ivar url: the new location.
     """
 
-    collection_uri: str
-    record: dict[str, Any]
-    links: scan.Page
+    record_uri: str
+    record: scan.Object
+    links: list[scan.Object]
     key: str
     url: str
-
-    @property
-    def record_uri(self) -> str:
-        """The URI of the record."""
-        return records.uri_of(self.collection_uri, self.record["id"])
 
     def report(self, console: Report, what: str, verb: str) -> None:
         """Report the move."""
@@ -138,13 +134,20 @@ class Relocation:
 
     def moves(self) -> Iterator[Move]:
         """Return the moves to make. A record without a link to its file is reported and skipped."""
-        self._console.begin("records", unit=" records")
-        for collection_uri, page in scan.pages_of_records(self._server):
-            for start in range(0, len(page), FEW):
-                few = page[start : start + FEW]
-                self._console.advance(len(few))
-                yield from self._moves_among(collection_uri, few)
-        self._console.finish()
+        found = self._console.watched("records", scan.all_records(self._server))
+        under_old = ((uri, one) for uri, one in found if self._bases.may_contain(_url_of(one)))
+        while few := dict(itertools.islice(under_old, FEW)):
+            with self._server.reading():
+                links = records.links_of(self._server.objects, list(few))
+            for record_uri, record in few.items():
+                own = [link for link in links if link["record_uri"] == record_uri]
+                move = self._move(record_uri, record, own)
+                if move is not None:
+                    yield move
+                elif not self._bases.is_done(_url_of(record), _keys_of(own)):
+                    self.has_unknown = True
+                    line = f"left: {record_uri}: it has no link to a file of that name"
+                    self._console.tell("left", line, record=record_uri)
 
     def write(self, batch: list[Move]) -> bool:
         """Return whether all moves of a batch are made: together, or else one by one."""
@@ -159,29 +162,9 @@ class Relocation:
             move.report(self._console, "relocated", "relocated")
         return True
 
-    def _moves_among(self, collection_uri: str, page: scan.Page) -> Iterator[Move]:
-        candidates = {
-            records.uri_of(collection_uri, record["id"]): record
-            for record in page
-            if self._bases.may_contain(_url_of(record))
-        }
-        if not candidates:
-            return
-        with self._server.reading():
-            links = scan.links_of(self._server, list(candidates))
-        for record_uri, record in candidates.items():
-            own = [link for link in links if link["record_uri"] == record_uri]
-            move = self._move(collection_uri, record, own)
-            if move is not None:
-                yield move
-            elif not self._bases.is_done(_url_of(record), _keys_of(own)):
-                self.has_unknown = True
-                line = f"left: {record_uri}: it has no link to a file of that name"
-                self._console.tell("left", line, record=record_uri)
-
-    def _move(self, collection_uri: str, record: dict[str, Any], links: scan.Page) -> Move | None:
+    def _move(self, record_uri: str, record: scan.Object, links: list[scan.Object]) -> Move | None:
         found = self._bases.relocate(_url_of(record), _keys_of(links))
-        return Move(collection_uri, record, links, *found) if found else None
+        return Move(record_uri, record, links, *found) if found else None
 
     def _write_alone(self, move: Move) -> bool:
         current = move
@@ -208,29 +191,30 @@ class Relocation:
         """Return the move as it is now, or ``None`` if there is none to make any more."""
         record = scan.record_of(self._server, move.record_uri)
         with self._server.reading():
-            links = scan.links_of(self._server, [move.record_uri])
-        return self._move(move.collection_uri, record, links) if record else None
+            links = records.links_of(self._server.objects, [move.record_uri])
+        return self._move(move.record_uri, record, links) if record else None
 
 
-def _url_of(record: dict[str, Any]) -> str:
+def _url_of(record: scan.Object) -> str:
     attachment = record.get("attachment")
     url = attachment.get("location") if isinstance(attachment, dict) else None
     # The other URL is neither relative nor under any base.
     return url if isinstance(url, str) else "://"
 
 
-def _keys_of(links: scan.Page) -> list[str]:
+def _keys_of(links: list[scan.Object]) -> list[str]:
     return [link["location"] for link in links]
 
 
 def _write_move(server: Server, move: Move) -> None:
     record = dict(move.record)
     timestamp = record.pop("last_modified")
+    collection_uri = move.record_uri.rpartition("/records/")[0]
     # Only if it is as it was read; from now on it is locked until the transaction ends. (The row
     # remains: transactions that wait for a row do not find one that replaces it.)
     locked = server.objects.delete_all(
         "record",
-        move.collection_uri,
+        collection_uri,
         filters=[
             Filter("id", record["id"], COMPARISON.EQ),
             Filter("last_modified", timestamp, COMPARISON.EQ),
@@ -240,7 +224,7 @@ def _write_move(server: Server, move: Move) -> None:
         raise RecordChanged(move.record_uri)
     attachment = {**record["attachment"], "location": move.url}
     server.objects.update(
-        "record", move.collection_uri, record["id"], {**record, "attachment": attachment}
+        "record", collection_uri, record["id"], {**record, "attachment": attachment}
     )
     for link in move.links:
         is_of_record = records.are_same(link.get("attachment"), record["attachment"])

@@ -9,7 +9,7 @@ from kinto_attachment.commands.claims import Claims
 from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.problems import Finding
-from kinto_attachment.commands.scan import attachment_of, links_between, links_of, record_of
+from kinto_attachment.commands.scan import attachment_of, links_between, record_of
 from kinto_attachment.commands.server import Server
 from kinto_attachment.storage.names import KeyPatterns
 
@@ -61,7 +61,7 @@ class Remedies:
         :raises RepairRefused: nothing does, or it is not permitted.
         """
         if finding.kind not in self._by_kind:
-            raise RepairRefused(finding.kind.manual)
+            raise RepairRefused(problems.RESTORE)
         return self._by_kind[finding.kind](finding)
 
     def deletes_undated(self, finding: Finding) -> bool:
@@ -152,7 +152,7 @@ class Remedies:
 
     def _locked_origin(self, finding: Finding, attachment: Any, original: str) -> str:
         """Return the collection that a record's file was uploaded to, with its link locked."""
-        for link in links_of(self.server, [original]):
+        for link in records.links_of(self.server.objects, [original]):
             metadata = link.get("attachment") or attachment_of(self.server, original)
             is_same = link["location"] == finding.key and records.are_same(metadata, attachment)
             if is_same and records.lock_link(self.server.objects, link):

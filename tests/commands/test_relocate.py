@@ -151,7 +151,7 @@ def test_a_record_is_not_written_as_it_was_before_somebody_changed_it(deployment
     url = f"{COLLECTION}/records/first"
     deployment.app.patch_json(url, {"data": {"title": "changed"}}, headers=ALICE)
     opened = deployment._open_once(deployment.ini)
-    move = relocate.Move(COLLECTION, stale, [], "a.txt", f"{NEW}a.txt")
+    move = relocate.Move(f"{COLLECTION}/records/first", stale, [], "a.txt", f"{NEW}a.txt")
     with pytest.raises(relocate.RecordChanged), transaction.manager:
         relocate._write_move(opened, move)
     assert deployment.record("first")["title"] == "changed"
