@@ -1,5 +1,6 @@
 """The storage that the settings choose."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -9,61 +10,60 @@ from pyramid.settings import asbool
 from pyramid_storage.interfaces import IFileStorage
 
 from kinto_attachment.settings.values import Settings
+from kinto_attachment.storage.contract import Storage
 from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import LocalStorage
-from kinto_attachment.storage.pyramid import SpooledStorage
+from kinto_attachment.storage.pyramid import PyramidStorage
 
 
-def configured_storage(config: Configurator, settings: Settings) -> Any:
+def configured_storage(config: Configurator, settings: Settings) -> Storage:
     """Return the storage of the attachments, registered as the server's ``IFileStorage``.
 
-    :raises ConfigurationError: it cannot be used. (Whether a bucket can be reached is for the
-        heartbeat to tell.)
+    :raises ConfigurationError: it cannot be used. (Whether a bucket can be reached is checked by
+        the heartbeat.)
     """
     if settings.backend:
-        return _included(config, settings)
-    storage = _bucket(settings) if settings.aws else _folder(config, settings)
+        return _backend(config, settings, settings.backend)
+    if settings.aws:
+        return _bucket(config, settings.aws)
+    return _folder(config, settings, settings.base_path or "")
+
+
+def _folder(config: Configurator, settings: Settings, base_path: str) -> Storage:
+    folders = _folders(settings)
+    storage = LocalStorage(base_path, settings.base_url, settings.fsync, folders)
+    # A command beside the server, like `kinto migrate`, leaves staged files as they are.
+    is_command = getattr(config.registry, "command", None)
+    if not is_command and not asbool(config.get_settings()["readonly"]):
+        storage.prepare()
     config.registry.registerUtility(storage, IFileStorage)
     return storage
 
 
-def _folder(config, settings):
-    storage = LocalStorage(
-        settings.base_path, settings.base_url, settings.fsync, _folders(settings)
-    )
-    # A command beside the server, like `kinto migrate`, leaves what is staged as it is.
-    is_command = getattr(config.registry, "command", None)
-    if not is_command and not asbool(config.get_settings()["readonly"]):
-        storage.prepare()
-    return storage
-
-
-def _bucket(settings):
+def _bucket(config: Configurator, aws: Mapping[str, Any]) -> Storage:
     if find_spec("boto3") is None:
         raise ConfigurationError(
             "kinto.attachment.aws.bucket_name needs boto3: pip install kinto-attachment[s3]"
         )
-    # Here, since servers that keep files in a folder should not need boto3.
-    from kinto_attachment.storage.s3.storage import S3Storage
+    # Imported here, since servers with files in a folder do not need boto3.
+    from kinto_attachment.storage.s3.adapter import RepairedS3FileStorage
 
-    return S3Storage.from_settings(settings.aws, prefix="")
+    adapter = RepairedS3FileStorage.from_settings(aws, prefix="")
+    config.registry.registerUtility(adapter, IFileStorage)
+    return adapter.storage
 
 
-def _included(config, settings):
+def _backend(config: Configurator, settings: Settings, module: str) -> Storage:
+    setting = f"kinto.attachment.backend = {module}"
     try:
-        config.include(settings.backend)
+        config.include(module)
     except ImportError as error:
-        raise ConfigurationError(
-            f"kinto.attachment.backend = {settings.backend}: {error}"
-        ) from error
+        raise ConfigurationError(f"{setting}: {error}") from error
     backend = config.registry.queryUtility(IFileStorage)
     if backend is None:
-        raise ConfigurationError(
-            f"kinto.attachment.backend = {settings.backend}: registers no IFileStorage"
-        )
-    return SpooledStorage(backend, settings.base_url, _folders(settings))
+        raise ConfigurationError(f"{setting}: registers no IFileStorage")
+    return PyramidStorage(backend, settings.base_url, _folders(settings))
 
 
-def _folders(settings):
-    everyone = (settings.defaults, *settings.resources.values())
-    return Folders(own.folder for own in everyone)
+def _folders(settings: Settings) -> Folders:
+    return Folders(own.folder for own in (settings.defaults, *settings.resources.values()))

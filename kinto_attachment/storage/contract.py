@@ -4,6 +4,7 @@ A key is the name of a file in the storage: relative, with slashes. Every storag
 ``IFileStorage`` of pyramid_storage with the methods below.
 """
 
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, runtime_checkable
@@ -119,8 +120,8 @@ class Storage(Protocol):
         ...
 
     def url(self, key: str, /) -> str:
-        """Return the location of a stored file."""
-        ...
+        """Return the location of a stored file: the base URL and the percent-encoded key."""
+        return self.base_url + urllib.parse.quote(key)
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ IN_MEMORY_BYTES = 1024**2
 """Up to which size a staged file needs no disk."""
 
 
-class SpooledStorage:
+class PyramidStorage:
     """A backend that knows how to save a whole file (``IFileStorage`` of pyramid_storage).
 
     To open and to list files is no part of that interface: it is possible where the backend has

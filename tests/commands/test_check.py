@@ -17,7 +17,7 @@ from kinto_attachment import records
 from kinto_attachment.commands import problems, repair
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.storage.contract import StorageError, StoredFile
-from kinto_attachment.storage.pyramid import SpooledStorage
+from kinto_attachment.storage.pyramid import PyramidStorage
 from kinto_attachment.storage.s3.storage import S3Storage
 from tests.support.app import RECORD, App
 from tests.support.commands import COLLECTION, Deployment
@@ -593,7 +593,7 @@ def test_nobody_waits_who_deletes_nothing(amazon, monkeypatch):
 def test_the_dates_of_an_unknown_backend_prove_nothing():
     listed = StoredFile(ORPHAN, 3, 0.0)
     backend = SimpleNamespace(files=lambda: [listed])
-    (stored,) = SpooledStorage(backend).files()
+    (stored,) = PyramidStorage(backend).files()
     assert stored == dataclasses.replace(listed, is_dated=False)
 
 

@@ -4,7 +4,7 @@ import pytest
 from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.settings.read import read_settings
-from kinto_attachment.storage.s3.storage import S3Storage
+from kinto_attachment.storage.s3.adapter import RepairedS3FileStorage
 
 
 BUCKET = {"aws.bucket_name": "files"}
@@ -43,7 +43,7 @@ def test_without_a_bucket_there_are_no_settings_of_one():
 def test_an_empty_acl_is_none():
     settings = read(**BUCKET, **{"aws.acl": ""})
     assert settings.aws["aws.acl"] is None
-    assert S3Storage.from_settings(settings.aws, prefix="").acl is None
+    assert RepairedS3FileStorage.from_settings(settings.aws, prefix="").acl is None
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_only_files_in_a_folder_can_be_served_by_kinto():
 
 def test_a_storage_is_made_from_text_as_well_as_from_values():
     settings = {"storage.aws.bucket_name": "files", "storage.aws.timeout": "2"}
-    storage = S3Storage.from_settings(settings, prefix="storage.")
+    storage = RepairedS3FileStorage.from_settings(settings, prefix="storage.")
     assert storage.s3_client.meta.config.read_timeout <= 2
 
 
 def test_a_storage_without_a_bucket_is_refused():
     with pytest.raises(ConfigurationError, match="storage.aws.bucket_name"):
-        S3Storage.from_settings({}, prefix="storage.")
+        RepairedS3FileStorage.from_settings({}, prefix="storage.")
 
 
 def test_without_boto3_the_server_says_what_to_install(make_app, monkeypatch):

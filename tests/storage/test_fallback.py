@@ -6,7 +6,7 @@ from pyramid_storage.interfaces import IFileStorage
 from pyramid_storage.local import LocalFileStorage
 
 from kinto_attachment.storage.contract import StorageError
-from kinto_attachment.storage.pyramid import IN_MEMORY_BYTES, SpooledStorage
+from kinto_attachment.storage.pyramid import IN_MEMORY_BYTES, PyramidStorage
 from tests.support.app import ATTACHMENT
 from tests.support.forms import file_part, part
 from tests.support.storage_contract import read, store
@@ -56,8 +56,8 @@ def test_extensions_are_those_of_the_plugin_and_not_of_the_backend(make_app, tmp
 
 def test_locations_have_the_base_url_of_the_plugin_or_that_of_the_backend(tmp_path):
     backend = LocalFileStorage(str(tmp_path), "https://backend.example.org/")
-    assert SpooledStorage(backend).url("a.txt") == "https://backend.example.org/a.txt"
-    ours = SpooledStorage(backend, "https://cdn.example.org/")
+    assert PyramidStorage(backend).url("a.txt") == "https://backend.example.org/a.txt"
+    ours = PyramidStorage(backend, "https://cdn.example.org/")
     assert ours.url("a b.txt") == "https://cdn.example.org/a%20b.txt"
 
 
@@ -91,26 +91,26 @@ class WriteOnly:
 def test_the_heartbeat_works_where_files_cannot_be_opened(app):
     backend = WriteOnly()
     heartbeat = app.registry.heartbeats["attachments"]
-    heartbeat._storage = SpooledStorage(backend)
+    heartbeat._storage = PyramidStorage(backend)
     assert app.get("/__heartbeat__").json["attachments"] is True
     assert backend.files == {}
 
 
 def test_equal_names_are_kept_apart_where_the_backend_would_lose_one():
     backend = WriteOnly()
-    storage = SpooledStorage(backend)
+    storage = PyramidStorage(backend)
     names = [store(storage, content) for content in (b"1", b"2")]
     assert backend.files == dict(zip(names, (b"1", b"2"), strict=True))
 
 
 def test_the_backend_learns_the_mimetype():
     backend = WriteOnly()
-    name = store(SpooledStorage(backend))
+    name = store(PyramidStorage(backend))
     assert backend.headers[name] == {"Content-Type": "text/plain"}
 
 
 def test_a_large_file_is_spooled(tmp_path):
-    storage = SpooledStorage(LocalFileStorage(str(tmp_path)))
+    storage = PyramidStorage(LocalFileStorage(str(tmp_path)))
     content = b"x" * (3 * IN_MEMORY_BYTES)
     assert read(storage, store(storage, content)) == content
 
@@ -124,7 +124,7 @@ def test_whatever_a_backend_raises_is_a_failure_of_the_storage(tmp_path):
             raise RuntimeError("no such bucket")
 
     backend = Broken()
-    storage = SpooledStorage(backend)
+    storage = PyramidStorage(backend)
     with pytest.raises(StorageError, match="no such bucket"):
         store(storage)
     backend.files["a.txt"] = b""
@@ -143,14 +143,14 @@ class FillingUp(WriteOnly):
 def test_a_part_of_a_file_is_deleted_where_its_name_is_nobody_elses(unique, left):
     backend = FillingUp()
     with pytest.raises(StorageError, match="No space left"):
-        store(SpooledStorage(backend), unique=unique)
+        store(PyramidStorage(backend), unique=unique)
     assert backend.files == left
 
 
 def test_a_part_of_a_file_does_not_stand_for_the_one_that_it_replaces():
     backend = FillingUp()
     backend.files["story.txt"] = b"previous"
-    staged = SpooledStorage(backend).replace("story.txt", "text/plain")
+    staged = PyramidStorage(backend).replace("story.txt", "text/plain")
     with pytest.raises(StorageError, match="No space left"):
         staged.publish()
     assert backend.files == {}

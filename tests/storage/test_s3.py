@@ -14,7 +14,9 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.heartbeat import Heartbeat
-from kinto_attachment.storage.s3.storage import MAX_DELETED_AT_ONCE, S3Error, S3Storage
+from kinto_attachment.storage.s3.bucket import MAX_DELETED_AT_ONCE
+from kinto_attachment.storage.s3.client import S3Error
+from kinto_attachment.storage.s3.storage import S3Storage
 from tests.support.app import ATTACHMENT, RECORD
 from tests.support.forms import file_part, part
 from tests.support.s3 import MIB, PART_BYTES, Proxy, SlowLine, eventually, is_signed_for, through
@@ -217,8 +219,11 @@ class TestWhatIsSent:
     def test_on_amazon_botocore_chooses_the_checksums(self):
         options = {"aws.bucket_name": "files", "aws.region": "eu-central-1"}
         storage = S3Storage.from_settings(options, "")
-        assert storage.s3_client.meta.config.request_checksum_calculation == "when_supported"
-        assert storage.checksum(b"x") == {}
+        assert (
+            storage.bucket.client.boto3_client.meta.config.request_checksum_calculation
+            == "when_supported"
+        )
+        assert storage.bucket.checksum(b"x") == {}
 
     def test_a_thousand_are_deleted_by_one_request(self, watched, bucket, proxy):
         store(watched, name="story.txt", unique=True)
@@ -234,7 +239,7 @@ def reached_by(bucket, line, **more):
     options = through(bucket, line) | {"aws.timeout": 0.5, "aws.num_retries": 0}
     storage = S3Storage.from_settings(options | {f"aws.{k}": v for k, v in more.items()}, "")
     # Here, since the making of a client takes as long as that.
-    assert storage.s3_client
+    assert storage.bucket.client.boto3_client
     return storage
 
 
@@ -347,12 +352,12 @@ class TestPatience:
         staged.discard()
         assert time.monotonic() - began < 6
         assert eventually(lambda: bucket.uploads() == [])
-        assert eventually(lambda: not threads_in(storage.call.__code__))
+        assert eventually(lambda: not threads_in(storage.bucket.call.__code__))
 
     def test_the_heartbeat_is_true_and_quick_where_every_call_takes_long(self, bucket, proxy):
         bucket.client.put_object(Bucket=bucket.name, Key="first", Body=b"")
         storage = S3Storage.from_settings(through(bucket, proxy), "")
-        assert storage.s3_client
+        assert storage.bucket.client.boto3_client
 
         def take_time(handler, seen):
             threading.Event().wait(0.4)
@@ -470,7 +475,7 @@ class TestNames:
     def test_where_if_none_match_is_ignored_equal_names_do_not_overwrite(
         self, storage, bucket, size
     ):
-        storage.s3_client.meta.events.register("before-sign.s3", _hide_condition)
+        storage.bucket.client.boto3_client.meta.events.register("before-sign.s3", _hide_condition)
         contents = [bytes([number]) * size for number in (1, 2)]
         names = [store(storage, content) for content in contents]
         assert names == ["story.txt", "story-1.txt"]
@@ -637,7 +642,7 @@ class TestFaults:
         storage = S3Storage.from_settings({**options, "aws.endpoint_url": "http://127.0.0.1:1"}, "")
         with pytest.raises(StorageError):
             storage.exists("story.txt")
-        config = storage.s3_client.meta.config
+        config = storage.bucket.client.boto3_client.meta.config
         assert len(pauses) == 4
         assert 5 * config.read_timeout + sum(pauses) < 5 * 2
         assert config.connect_timeout == config.read_timeout
@@ -739,9 +744,9 @@ class TestLackingOperations:
         self, watched, bucket, proxy, monkeypatch
     ):
         monkeypatch.setattr(
-            "kinto_attachment.storage.s3.storage.MAX_COPIED_AT_ONCE_BYTES", PART_BYTES
+            "kinto_attachment.storage.s3.staged.MAX_COPIED_AT_ONCE_BYTES", PART_BYTES
         )
-        monkeypatch.setattr("kinto_attachment.storage.s3.storage.MIN_COPIED_PART_BYTES", 1)
+        monkeypatch.setattr("kinto_attachment.storage.s3.staged.MIN_COPIED_PART_BYTES", 1)
         content = os.urandom(2 * PART_BYTES + 1)
         assert store(watched, content) == "story.txt"
         assert proxy.operations().count("UploadPartCopy") == 3
@@ -776,7 +781,7 @@ class TestLackingOperations:
         self, watched, bucket, proxy, monkeypatch, operation, size, content
     ):
         if operation == "UploadPartCopy":
-            monkeypatch.setattr("kinto_attachment.storage.s3.storage.MAX_COPIED_AT_ONCE_BYTES", 1)
+            monkeypatch.setattr("kinto_attachment.storage.s3.staged.MAX_COPIED_AT_ONCE_BYTES", 1)
         proxy.misbehave = lambda handler, seen: (
             seen.operation == operation and (proxy.answer(handler, 200, content) or True)
         )
@@ -851,7 +856,7 @@ class TestLackingOperations:
         self, storage, bucket, monkeypatch
     ):
         names = [store(storage, name=name, unique=True) for name in ("a.txt", "b.txt", "c.txt")]
-        asked, call = [], storage.call
+        asked, call = [], storage.bucket.call
 
         def lack_and_hang(operation, **parameters):
             if operation == "delete_objects":
@@ -861,7 +866,7 @@ class TestLackingOperations:
                 raise S3Error(bucket.name, ReadTimeoutError(endpoint_url="http://localhost"))
             return call(operation, **parameters)
 
-        monkeypatch.setattr(storage, "call", lack_and_hang)
+        monkeypatch.setattr(storage.bucket, "call", lack_and_hang)
         assert list(storage.delete_many(names)) == ["b.txt", "c.txt"]
         assert asked == ["a.txt", "b.txt"]
         assert bucket.keys() == ["b.txt", "c.txt"]
@@ -878,7 +883,8 @@ class TestClient:
     def test_threads_share_one(self, storage):
         clients = []
         threads = [
-            threading.Thread(target=lambda: clients.append(storage.s3_client)) for _ in range(8)
+            threading.Thread(target=lambda: clients.append(storage.bucket.client.boto3_client))
+            for _ in range(8)
         ]
         for thread in threads:
             thread.start()
@@ -893,7 +899,7 @@ class TestClient:
             "boto3.session.Session.client", lambda self, *args, **kwargs: made.append(args)
         )
         assert made == []
-        assert storage.s3_client is None
+        assert storage.bucket.client.boto3_client is None
         assert made == [("s3",)]
 
     def test_a_server_starts_without_one(self, make_app, bucket, monkeypatch):
@@ -905,16 +911,16 @@ class TestClient:
         assert made == []
 
     def test_it_has_connections_for_all_threads_of_a_worker(self, storage):
-        assert storage.s3_client.meta.config.max_pool_connections >= 128
+        assert storage.bucket.client.boto3_client.meta.config.max_pool_connections >= 128
 
     def test_a_forked_process_makes_its_own(self, storage, bucket):
-        before = id(storage.s3_client)
+        before = id(storage.bucket.client.boto3_client)
         context = multiprocessing.get_context("fork")
         receiver, sender = context.Pipe()
 
         def child():
             store(storage, name="from-the-child.txt", unique=True)
-            sender.send(id(storage.s3_client))
+            sender.send(id(storage.bucket.client.boto3_client))
 
         process = context.Process(target=child)
         process.start()

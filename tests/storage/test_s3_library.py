@@ -12,7 +12,7 @@ from pyramid_storage.exceptions import FileNotAllowed
 from pyramid_storage.s3 import S3FileStorage
 
 from kinto_attachment.storage.contract import StorageError
-from kinto_attachment.storage.s3.storage import S3Storage
+from kinto_attachment.storage.s3.adapter import RepairedS3FileStorage
 from tests.support.s3 import ACCESS_KEY, SECRET_KEY
 
 
@@ -31,9 +31,9 @@ def make(storage_class, **settings):
 
 def make_on(storage_class, bucket, **settings):
     """A storage on a server, of the library's class by handing it a client that works."""
-    if storage_class is S3Storage:
+    if storage_class is RepairedS3FileStorage:
         settings = {"endpoint_url": bucket.endpoint_url, "bucket_name": bucket.name} | settings
-        return make(S3Storage, **settings)
+        return make(RepairedS3FileStorage, **settings)
 
     class WithClient(S3FileStorage):
         s3_client = bucket.client
@@ -174,7 +174,7 @@ CHECKS = [
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_it_is_mended_in_our_class(check, bucket):
-    check(S3Storage, bucket)
+    check(RepairedS3FileStorage, bucket)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -185,7 +185,7 @@ def test_it_is_broken_in_the_library(check, bucket):
 
 
 def test_a_file_object_is_saved_under_the_interface_of_the_library(bucket):
-    storage = make_on(S3Storage, bucket)
+    storage = make_on(RepairedS3FileStorage, bucket)
     name = storage.save_file(io.BytesIO(b"1"), "a.txt", folder="f", randomize=True)
     assert name.startswith("f/")
     assert bucket.files() == {name: b"1"}
@@ -193,13 +193,13 @@ def test_a_file_object_is_saved_under_the_interface_of_the_library(bucket):
 
 def test_an_extension_that_is_not_allowed_is_refused(bucket):
     with pytest.raises(FileNotAllowed):
-        make_on(S3Storage, bucket).save_file(io.BytesIO(b"1"), "a.exe")
+        make_on(RepairedS3FileStorage, bucket).save_file(io.BytesIO(b"1"), "a.exe")
     assert bucket.keys() == []
 
 
 def test_another_bucket_can_be_named(bucket, seaweedfs):
     other = type(bucket)(seaweedfs.endpoint_url, f"{bucket.name}-2"[-60:].lstrip("-"))
-    storage = make_on(S3Storage, bucket)
+    storage = make_on(RepairedS3FileStorage, bucket)
     name = storage.save_file(io.BytesIO(b"1"), "a.txt", bucket_name=other.name)
     assert (bucket.keys(), other.keys()) == ([], [name])
     assert (storage.exists(name), storage.exists(name, other.name)) == (False, True)

@@ -4,7 +4,7 @@ import pytest
 from pyramid_storage.local import LocalFileStorage
 
 from kinto_attachment.storage.local import LocalStorage
-from kinto_attachment.storage.pyramid import SpooledStorage
+from kinto_attachment.storage.pyramid import PyramidStorage
 from kinto_attachment.storage.s3.storage import S3Storage
 from tests.support.storage_contract import AtomicNames, StorageContract, ToldWhileStaged
 
@@ -48,4 +48,4 @@ class TestFakeS3(BucketContract):
 class TestFallback(FolderContract):
     @pytest.fixture
     def storage(self, tmp_path):
-        return SpooledStorage(LocalFileStorage(str(tmp_path), "https://example.org/"))
+        return PyramidStorage(LocalFileStorage(str(tmp_path), "https://example.org/"))

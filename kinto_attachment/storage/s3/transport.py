@@ -1,5 +1,6 @@
-"""How requests travel to S3: silence is bounded, and not the time that a transfer takes."""
+"""The transport of requests to S3: silence is limited, the duration of a transfer is not."""
 
+import http.client
 import os
 import socket
 import threading
@@ -29,32 +30,32 @@ SLOW_OPERATIONS = frozenset(
         "ListMultipartUploads",
     }
 )
-"""Those at which a store may work for a while before it says anything."""
+"""Operations during which a store may be silent for a while."""
 
 SLOWNESS = 12
-"""How many times the timeout a store may be silent at one of those."""
+"""How many times the timeout a store may be silent during one of those."""
 
 BLOCK_BYTES = 32 * 1024
-"""What is handed to the socket at once: the timeout is for each of these blocks."""
+"""What is written to the socket at once: the timeout applies to each of these blocks."""
 
 SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
 ]
 if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-    # Otherwise the kernel takes megabytes at once, and then none for as long as a slow line needs
-    # for a third of them. What is in flight, and thus the speed, is not limited by it.
+    # Otherwise the kernel buffers megabytes at once, and then accepts nothing until a slow line has
+    # sent a third of them. Bytes in flight, and thus the speed, are not limited by it.
     SOCKET_OPTIONS.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BLOCK_BYTES))
 
 
 class TransferAbandoned(Exception):
-    """Nobody wants the rest of a body to be sent."""
+    """The rest of a body is not needed any more."""
 
 
 class Body:
-    """The body of a request, as a file object over bytes that are in memory.
+    """The body of a request, as a file object over bytes in memory.
 
-    :param abandoned: when it is set, nothing more is sent.
+    :param abandoned: when it is set, no more bytes are sent.
     """
 
     def __init__(self, content: bytes | bytearray, abandoned: threading.Event | None = None):
@@ -68,7 +69,7 @@ class Body:
     def read(self, size: int | None = -1) -> bytes:
         """Return the next bytes.
 
-        :raises TransferAbandoned: nobody wants them.
+        :raises TransferAbandoned: they are not needed.
         """
         self._check()
         end = len(self) if size is None or size < 0 else self._position + size
@@ -79,7 +80,7 @@ class Body:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Return the new position.
 
-        :raises TransferAbandoned: nobody wants what follows.
+        :raises TransferAbandoned: the bytes there are not needed.
         """
         self._check()
         origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self)}[whence]
@@ -90,13 +91,13 @@ class Body:
         """Return the position of the next byte."""
         return self._position
 
-    def _check(self):
+    def _check(self) -> None:
         if self._abandoned.is_set():
-            raise TransferAbandoned("nobody waits for the upload any more")
+            raise TransferAbandoned("the upload is discarded")
 
 
 class Transport:
-    """Sends the requests of one client. To be registered for its event ``before-send.s3``.
+    """Sends the requests of one client, as a handler of its event ``before-send.s3``.
 
     botocore's own timeout is for the sending of a whole body, and the same for all operations.
     """
@@ -109,17 +110,18 @@ class Transport:
         self._sessions: dict[bool, URLLib3Session] = {}
 
     def send(self, request: AWSPreparedRequest, event_name: str, **_: Any) -> AWSResponse:
-        """Return the response on a request.
+        """Return the response to a request.
 
         :raises HTTPClientError: there is none.
         """
-        # botocore asks for 100 Continue before every file object: a round trip for each, and a
-        # second where the store does not know that.
-        request.headers.pop("Expect", None)
+        # botocore requests 100 Continue before every file object: a round trip for each, and a
+        # second if the store does not support it.
+        if "Expect" in request.headers:
+            del request.headers["Expect"]
         is_slow = event_name.rpartition(".")[2] in SLOW_OPERATIONS
         return self._session(is_slow, request.url).send(request)
 
-    def _session(self, is_slow, url):
+    def _session(self, is_slow: bool, url: str) -> URLLib3Session:
         with self._lock:
             if is_slow not in self._sessions:
                 silence = self._timeout * (SLOWNESS if is_slow else 1)
@@ -132,25 +134,27 @@ class Transport:
                 )
             return self._sessions[is_slow]
 
-    def _verify(self):
-        """Return the CA bundle that botocore would take, or ``True`` for its own."""
+    def _verify(self) -> Any:
+        """Return the CA bundle that botocore would use, or ``True`` for its own."""
         bundle = self._core.get_config_variable("ca_bundle")
         return os.environ.get("REQUESTS_CA_BUNDLE", True) if bundle is None else bundle
 
 
-class _PatientConnection:
-    """A connection whose timeouts are for silence.
+class _SilenceTimeout(http.client.HTTPConnection):
+    """A connection whose timeouts limit silence.
 
-    What the socket has taken may still be on its way, in buffers that nobody can look into: an
-    answer may take as long as the sending did, and then the timeout.
+    Bytes that the socket has accepted may still be in flight, in buffers that cannot be inspected:
+    the answer may take as long as the sending did, and then the timeout.
     """
 
+    sock: Any
+    timeout: Any
     _sending_seconds = 0.0
 
-    def request(self, *args, **kwargs):
+    def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
             self.connect()
-        # One that is used again has the timeout of its last answer. (urllib3 2 does that itself.)
+        # A reused connection has the timeout of its last answer. (urllib3 2 resets it itself.)
         self.sock.settimeout(self.timeout)
         started = time.monotonic()
         try:
@@ -158,7 +162,7 @@ class _PatientConnection:
         finally:
             self._sending_seconds = time.monotonic() - started
 
-    def send(self, data):
+    def send(self, data: Any) -> None:
         if hasattr(data, "read"):  # urllib3 1: http.client reads it in blocks.
             super().send(data)
             return
@@ -166,18 +170,19 @@ class _PatientConnection:
         for start in range(0, len(content), BLOCK_BYTES):
             super().send(content[start : start + BLOCK_BYTES])
 
-    def getresponse(self, *args, **kwargs):
-        # urllib3 1 has set the socket's timeout, urllib3 2 is about to take that of the connection.
+    def getresponse(self, *args: Any, **kwargs: Any) -> Any:
+        # urllib3 1 has set the timeout of the socket, urllib3 2 is about to set it from its own.
         self.sock.settimeout(self.sock.gettimeout() + self._sending_seconds)
         self.timeout += self._sending_seconds
         return super().getresponse(*args, **kwargs)
 
 
-class _HTTPConnection(_PatientConnection, AWSHTTPConnection):
+# The stubs of botocore and of urllib3 disagree about the class of responses.
+class _HTTPConnection(_SilenceTimeout, AWSHTTPConnection):  # type: ignore[misc]
     pass
 
 
-class _HTTPSConnection(_PatientConnection, AWSHTTPSConnection):
+class _HTTPSConnection(_SilenceTimeout, AWSHTTPSConnection):  # type: ignore[misc]
     pass
 
 
@@ -190,7 +195,9 @@ class _HTTPSPool(AWSHTTPSConnectionPool):
 
 
 class _Session(URLLib3Session):
+    # Private, but no parameter sets the classes of connections.
+    _pool_classes_by_scheme: dict[str, Any]
+
     def __init__(self, **options: Any):
         super().__init__(**options)
-        # No parameter is for the classes of connections.
         self._pool_classes_by_scheme.update(http=_HTTPPool, https=_HTTPSPool)
