@@ -75,7 +75,7 @@ transfer_encoding = _parameters(
 unknown_charset = _parameters("body: {} should be in UTF-8, not in {!r}")
 filename_required = _parameters("body: Filename is required.")
 extension_not_allowed = _parameters("body: File extension is not allowed.")
-null_in_id = _parameters("path: The id of a bucket, collection or record holds a NUL character")
+null_in_id = _parameters("path: The id of a bucket, collection or record contains a NUL character")
 ids_too_long = _parameters(
     "path: The ids of bucket and collection are names of folders here: up to {} bytes"
 )
@@ -92,7 +92,7 @@ invalid_json = _posted_data("body: {} is not valid JSON ({})")
 
 field_too_large = _too_large("body: {} is larger than {} bytes")
 file_too_large = _too_large("body: attachment has at least {} bytes, the limit is {}")
-form_too_large = _too_large("body: Too large a form: {}")
+form_too_large = _too_large("body: the form is too large: {}")
 
 length_required = Refusal(
     HTTPLengthRequired,

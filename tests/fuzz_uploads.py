@@ -1,9 +1,9 @@
-"""A long run of random forms through ``uploads`` (``make fuzz``), which is not part of the suite.
+"""A long run of random forms through ``read_form`` (``make fuzz``), not part of the suite.
 
-Forms are made of the pieces that forms are made of, broken, and read in pieces of any size. What
-must hold: a form is read or refused with one of Kinto's errors, the same in whatever pieces it
-comes, nothing stays staged of what is refused; and where Werkzeug's parser, which shares no code
-with ours, reads the body as well, both read the same file.
+Forms are assembled from typical pieces, broken, and read in pieces of any size. A form is read or
+refused with one of Kinto's errors, the same in any pieces; a refused form leaves nothing staged;
+and if Werkzeug's parser, which shares no code with this one, reads the body as well, both read the
+same file.
 
 ``FUZZ_SECONDS`` says how long (600), ``FUZZ_SEED`` where to begin (0).
 """
@@ -65,7 +65,7 @@ PIECES = [
 FILE = b'Content-Disposition: form-data; name="attachment"; filename="a.txt"\r\n\r\nonce'
 DATA = b'Content-Disposition: form-data; name="data"\r\n\r\n{"a": 1}'
 LOOSE_DELIMITER = re.compile(b"(?<!^)(?<!\r\n)" + DELIMITER + b"|\r\n\r\n" + DELIMITER)
-"""What is a boundary for Werkzeug alone: after a lone CR or LF, and where content begins."""
+"""A boundary for Werkzeug alone: after a lone CR or LF, and at the beginning of content."""
 CLEAN_NAME = re.compile(r"[\w .()-]+\.\w+", re.ASCII)
 
 
@@ -101,11 +101,11 @@ def break_somewhere(rng, body):
 
 
 def outcome(body, sizes, length, **options):
-    """Return what is read of a body, or with what it is refused."""
+    """Return the filename and hash of a body, or its refusal."""
     try:
         form, file = read_form(body, sizes, BOUNDARY, length, **options)
     except HTTPException as error:
-        # What is asked for and how much there was depends on the pieces.
+        # The numbers in the message depend on the pieces.
         return error.status_code, error.json["errno"]
     description = form.upload.description
     sent = form.upload.original or description
@@ -119,7 +119,7 @@ def outcome(body, sizes, length, **options):
 
 
 def read_by_werkzeug(body):
-    """Return the name and the content of the file, or ``None`` where it reads none."""
+    """Return the name and the content of the file, or ``None`` if it reads none."""
     try:
         parser = MultiPartParser(max_form_parts=16)
         _, files = parser.parse(io.BytesIO(body), BOUNDARY.encode(), len(body))
@@ -129,20 +129,20 @@ def read_by_werkzeug(body):
     return (found[0].filename, found[0].read()) if len(found) == 1 else None
 
 
-def compare(body, ours):
-    theirs = read_by_werkzeug(body)
-    if theirs is None or len(ours) == 2 or LOOSE_DELIMITER.search(body):
+def compare(body, result):
+    expected = read_by_werkzeug(body)
+    if expected is None or len(result) == 2 or LOOSE_DELIMITER.search(body):
         return False
-    filename, content = theirs
-    assert ours[1] == hashlib.sha256(content).hexdigest(), "another content than Werkzeug's"
-    # Of a broken filename*, parsers make different things.
+    filename, content = expected
+    assert result[1] == hashlib.sha256(content).hexdigest(), "another content than Werkzeug's"
+    # Parsers differ in how they read a broken filename*.
     if CLEAN_NAME.fullmatch(filename) and b"filename*" not in body.lower():
-        assert ours[0] == filename, "another filename than Werkzeug's"
+        assert result[0] == filename, "another filename than Werkzeug's"
     return True
 
 
 def try_one(rng):
-    """Read one random body in several ways, and return what came of it."""
+    """Read one random body in several ways, and return the result."""
     body = random_body(rng)
     length = rng.choice([len(body)] * 5 + [None] * 3 + [len(body) + 5, max(0, len(body) - 5)])
     options = {"max_field_bytes": rng.choice([1 << 20, 10]), "max_file_bytes": rng.choice([0, 100])}
@@ -150,7 +150,7 @@ def try_one(rng):
     whole = outcome(body, [1 << 20], length, **options)
     sizes = [rng.choice([1, 2, 3, 7, 50, 5000]) for _ in range(rng.randint(1, 5))]
     pieces = outcome(body, sizes, length, **options)
-    # Two things may be wrong with a body, and which is seen first depends on its pieces.
+    # A body may have two faults, and which is found first depends on its pieces.
     assert pieces == whole or len(pieces) == len(whole) == 2, (sizes, pieces, whole)
     compared = length == len(body) and compare(body, whole)
     return ("refused", *whole) if len(whole) == 2 else ("read", "compared" if compared else "")

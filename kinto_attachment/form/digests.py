@@ -84,7 +84,7 @@ class Hashes:
         """
         for subject, field, algorithm, value in self._digests:
             if self._hashes[algorithm].digest() != value:
-                reason = f"{field} has another {algorithm} than the bytes that came"
+                reason = f"{field} has another {algorithm} than the bytes received"
                 raise errors.wrong_digest(subject, reason)
 
 

@@ -77,7 +77,7 @@ def _fault(value: Any) -> str | None:
     if _is_deeper(value, MAX_DEPTH):
         return TOO_DEEP
     if has_null_character(value):
-        return "holds a NUL character"
+        return "contains a NUL character"
     return None
 
 

@@ -1,7 +1,10 @@
-"""A page to try attachments in a browser, for those who ask for it in ``kinto.includes``."""
+"""A page to try attachments in a browser, if it is in ``kinto.includes``."""
 
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
+from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationError
 from pyramid.httpexceptions import HTTPMovedPermanently
 from pyramid.security import NO_PERMISSION_REQUIRED
@@ -14,17 +17,17 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' {files}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Where everything is this server's own, but for the thumbnails."""
+"""Everything comes from this server, except for the thumbnails."""
 
 
-def includeme(config):
+def includeme(config: Configurator) -> None:
     """Serve the page under ``/v1/__playground__/``.
 
-    :raises ConfigurationError: the plugin itself is not included before.
+    :raises ConfigurationError: the plugin itself is not included first.
     """
     if not hasattr(config.registry, "attachment_storage"):
         raise ConfigurationError(
-            "kinto.includes: kinto_attachment.playground goes after kinto_attachment"
+            "kinto.includes: kinto_attachment.playground must come after kinto_attachment"
         )
     static = static_view("kinto_attachment.playground:static", use_subpath=True, cache_max_age=0)
     config.add_route("attachment-playground", PATH + "*subpath")
@@ -42,8 +45,8 @@ def includeme(config):
     )
 
 
-def _with_security_headers(view):
-    def secured(context, request):
+def _with_security_headers(view: Callable[..., Any]) -> Callable[..., Any]:
+    def secured(context: Any, request: Any) -> Any:
         response = view(context, request)
         files = _origin(request.registry.attachment_storage.base_url)
         response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.format(files=files)
@@ -54,7 +57,7 @@ def _with_security_headers(view):
     return secured
 
 
-def _origin(url):
+def _origin(url: str) -> str:
     """Return the scheme and host of a URL, or nothing for a relative one."""
     scheme, netloc = urlsplit(url)[:2]
     return f"{scheme}://{netloc}" if netloc else ""

@@ -44,13 +44,13 @@ def kinto(tmp_path_factory):
 
 @pytest.fixture
 def app(kinto):
-    """An application with a file that a refused upload must leave as it is."""
+    """An application with a file that a refused upload must not change."""
     kinto.upload(file_part(b"what was there before"))
     return kinto
 
 
 def refused(app, message, *parts, **headers):
-    """Check that this is refused with all as it was, and with a message that says which."""
+    """Check that this is refused with this message, and without any change."""
     before = app.state()
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     response = app.upload(*parts, headers={**ALICE, **headers}, status=400)
@@ -105,7 +105,7 @@ WRONG = {
 @pytest.mark.parametrize("beside", [[], [("Content-Digest", "unknown=1")]])
 def test_a_file_with_another_digest_is_refused(app, name, beside):
     field, algorithm, values = WRONG[name]
-    message = f"The attachment's {field} has another {algorithm} than the bytes that came"
+    message = f"The attachment's {field} has another {algorithm} than the bytes received"
     refused(app, message, part_with([*((field, value) for value in values), *beside]))
 
 
@@ -155,10 +155,10 @@ def test_the_digest_of_a_request_is_that_of_its_whole_body(app, algorithm, aroun
     before = app.state()
     response = post(app, body, dictionary(body + b".", algorithm), 400)
     assert response.json["errno"] == 107
-    message = f"The request's Content-Digest has another {algorithm} than the bytes that came"
+    message = f"The request's Content-Digest has another {algorithm} than the bytes received"
     assert message in response.json["message"]
     if "epilogue" in around:
-        # What comes after the form was sent as well.
+        # The epilogue is part of the body.
         post(app, body, dictionary(body_of(file_part(CONTENT)), algorithm), 400)
     assert app.state() == before
 
@@ -210,7 +210,7 @@ def test_the_digests_are_those_of_what_was_sent_and_not_of_what_is_stored(make_a
     assert app.state() == before
 
 
-def test_only_what_is_asked_for_is_hashed(monkeypatch):
+def test_only_needed_algorithms_are_computed(monkeypatch):
     made = []
     for name in list(digests.ALGORITHMS):
         real = digests.ALGORITHMS[name]
@@ -223,7 +223,7 @@ def test_only_what_is_asked_for_is_hashed(monkeypatch):
     assert made == ["sha-256"]
 
 
-def test_a_digest_that_is_compared_twice_is_compared_the_same():
+def test_a_digest_can_be_verified_twice():
     sent = digests.parse("file", {"Content-Digest": dictionary(CONTENT, *ALGORITHMS)})
     hashes = Hashes(sent)
     with pytest.raises(HTTPBadRequest):

@@ -1,4 +1,4 @@
-"""Files that are compressed while they come."""
+"""Files that are compressed while they are received."""
 
 import gzip
 import hashlib
@@ -56,7 +56,7 @@ def test_any_content_is_what_it_was_when_decompressed(app, content):
     assert attachment["original"]["size"] == len(content)
 
 
-def test_equal_files_give_equal_bytes_and_tell_neither_time_nor_name(app):
+def test_equal_files_give_equal_bytes_without_time_and_name(app):
     first = app.stored(app.upload(file_part(CONTENT, "a.txt")).json)
     second = app.stored(app.upload(file_part(CONTENT, "b.txt")).json)
     assert first == second
@@ -119,7 +119,7 @@ def test_a_request_that_is_not_allowed_starts_no_thread(app, monkeypatch):
     assert app.get("/", headers=ALICE).json
 
 
-def test_nothing_is_left_of_an_upload_for_which_there_is_no_thread(app, monkeypatch):
+def test_nothing_is_left_of_an_upload_if_no_thread_can_start(app, monkeypatch):
     def start(self):
         raise RuntimeError("can't start new thread")
 
@@ -129,7 +129,7 @@ def test_nothing_is_left_of_an_upload_for_which_there_is_no_thread(app, monkeypa
 
 
 @pytest.mark.parametrize("content", [b"x", random.Random(1).randbytes(3_000_000)])
-def test_a_storage_that_fails_is_answered_with_503(app, monkeypatch, content):
+def test_a_storage_that_fails_is_a_503(app, monkeypatch, content):
     def full(self, chunk):
         raise StorageError("No space left on device")
 

@@ -24,7 +24,7 @@ from tests.support.forms import read_form
 
 
 def bounded(examples):
-    """The same examples in every run, none of them kept in a file."""
+    """The same examples in every run, none of them stored."""
     return settings(
         max_examples=examples,
         derandomize=True,
@@ -46,7 +46,7 @@ PATTERNS = st.sampled_from(
 
 @bounded(400)
 @given(NAMES, PATTERNS, st.booleans(), st.sampled_from(["", ".gz"]))
-def test_a_stored_name_is_safe_whatever_was_sent(filename, pattern, randomize, appended):
+def test_a_key_is_safe_for_any_filename(filename, pattern, randomize, appended):
     name = make_key(filename, "blog/photos", randomize, pattern, "an-id", appended)
     folder, base = os.path.split(name)
     assert folder == "blog/photos"
@@ -59,7 +59,7 @@ def test_a_stored_name_is_safe_whatever_was_sent(filename, pattern, randomize, a
 
 @bounded(300)
 @given(NAMES, st.from_regex(r"[A-Za-z0-9]{1,20}", fullmatch=True), PATTERNS, st.booleans())
-def test_a_stored_name_keeps_the_extension(stem, extension, pattern, randomize):
+def test_a_key_keeps_the_extension(stem, extension, pattern, randomize):
     # A filename is a last component, and one that begins with its only dot has no extension.
     filename = f"x{stem.replace('/', '')}.{extension}"
     name = make_key(filename, "", randomize, pattern, "an-id")
@@ -75,7 +75,7 @@ def first(values, number):
 
 @bounded(25)
 @given(st.lists(st.one_of(NAMES, st.sampled_from(["a", "a-1", "a.txt", "a-1.txt"])), max_size=12))
-def test_a_name_is_never_taken_twice_and_never_outside_of_the_folder(filenames):
+def test_a_key_is_never_used_twice_and_never_outside_of_the_folder(filenames):
     with tempfile.TemporaryDirectory() as outside:
         storage = LocalStorage(os.path.join(outside, "files"), fsync=False)
         storage.prepare()
@@ -98,7 +98,7 @@ JSON = st.recursive(
     max_leaves=6,
 )
 OBJECTS = st.dictionaries(st.text("abc é", max_size=3), JSON, max_size=3)
-# What a clean filename is made of: the rest is for the tests of odd ones.
+# Characters of a clean filename: the rest is for the tests of odd input.
 FILENAMES = st.text("abcé. -_()'日\U0001f600\u200f;=", min_size=1, max_size=30).filter(
     lambda name: name.strip() == name and name not in (".", "..")
 )
@@ -144,7 +144,7 @@ def encoded_by_toolbelt(boundary, values):
 @pytest.mark.parametrize("encode", [encoded_by_urllib3, encoded_by_toolbelt])
 @bounded(200)
 @given(forms(), SIZES, st.booleans())
-def test_what_another_encoder_wrote_is_read_in_any_pieces(encode, form, sizes, length_is_known):
+def test_a_form_of_another_encoder_is_read_in_any_pieces(encode, form, sizes, length_is_known):
     boundary, content, data, permissions, filename, order = form
     values = {
         "attachment": (filename, content, "text/csv"),
@@ -161,7 +161,7 @@ def test_what_another_encoder_wrote_is_read_in_any_pieces(encode, form, sizes, l
     assert (read.data, read.permissions) == (data, permissions)
 
 
-# What WSGI hands on of a header (PEP 3333).
+# What WSGI passes on of a header (PEP 3333).
 HEADERS = st.text(st.characters(max_codepoint=255), max_size=30)
 CONTENT_TYPES = st.one_of(
     HEADERS,
@@ -173,7 +173,7 @@ CONTENT_TYPES = st.one_of(
 
 @bounded(300)
 @given(CONTENT_TYPES, st.none() | HEADERS)
-def test_no_header_of_a_request_is_more_than_refused(content_type, content_digest):
+def test_any_header_of_a_request_is_at_most_refused(content_type, content_digest):
     body = io.BytesIO(b"x" * 500)
     with pytest.raises(HTTPException) as refusal:
         read_form_from(body.read, content_type, 500, None, 10, 0, {}, content_digest=content_digest)

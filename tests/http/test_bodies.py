@@ -1,4 +1,4 @@
-"""Bodies that do not come, or not as they should: what is read, and how many threads it takes."""
+"""Bodies that are slow, cut off or refused: what is read, and how many threads it takes."""
 
 import contextlib
 import io
@@ -49,7 +49,7 @@ def collection(server):
 
 
 @pytest.mark.parametrize("length", [1_000_000, 1000])
-def test_refused_clients_that_stay_silent_do_not_stop_a_server(serve, length):
+def test_silent_clients_that_are_refused_do_not_block_a_server(serve, length):
     server = collection(serve("granian_of_two_threads"))
     with contextlib.ExitStack() as silent:
         for _ in range(4):
@@ -60,14 +60,14 @@ def test_refused_clients_that_stay_silent_do_not_stop_a_server(serve, length):
         assert requests.post(url, files=files, auth=AUTH, timeout=30).status_code == 201
 
 
-def test_a_refused_client_that_stays_silent_gets_its_answer(serve):
+def test_a_silent_client_that_is_refused_gets_its_response(serve):
     server = collection(serve("granian"))
     for framing in ("Content-Length: 1000000", "Transfer-Encoding: chunked"):
         with client(server, head(framing, user=None)) as connection:
             assert status_line(connection) == b"401 Unauthorized"
 
 
-def test_a_client_that_asks_before_it_sends_is_refused_at_once(serve):
+def test_a_client_that_expects_100_continue_is_refused_at_once(serve):
     server = collection(serve("granian"))
     for length in (1000, 1_000_000):
         headers = [f"Content-Length: {length}", "Expect: 100-continue"]
@@ -98,7 +98,7 @@ def test_chunks_that_are_cut_off_are_a_400_on_every_server(serve, kind, tmp_path
     assert [p for p in (tmp_path / "files").rglob("*") if p.is_file()] == []
 
 
-def test_a_body_in_chunks_is_refused_where_the_server_does_not_mark_its_end(serve):
+def test_a_body_in_chunks_is_refused_if_the_server_does_not_mark_its_end(serve):
     server = collection(serve("wsgiref"))
     body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(FORM_HEAD), FORM_HEAD)
     with client(server, head("Transfer-Encoding: chunked") + body) as connection:
@@ -109,7 +109,7 @@ def test_a_body_in_chunks_is_refused_where_the_server_does_not_mark_its_end(serv
 
 
 class Endless(io.RawIOBase):
-    """What a server gives that does not know where a body ends."""
+    """The input of a server that does not know where a body ends."""
 
     def __init__(self, content, rest):
         super().__init__()
@@ -154,7 +154,7 @@ def test_nothing_is_read_past_a_refused_body(app):
 
 
 class Waiting:
-    """The body of a client that sends nothing until it is told to."""
+    """The body of a client that sends nothing until it is released."""
 
     def __init__(self):
         self.is_read = threading.Event()
@@ -168,7 +168,7 @@ class Waiting:
 
 @pytest.fixture
 def reading():
-    """Start threads that read a body that does not come, and let it come at the end."""
+    """Start threads that read a body that is not sent, and send it at the end."""
     started = []
 
     def start(threads):
@@ -185,7 +185,7 @@ def reading():
         thread.join()
 
 
-def test_half_of_the_threads_read_and_no_more(reading, monkeypatch):
+def test_at_most_half_of_the_threads_read(reading, monkeypatch):
     monkeypatch.setattr("kinto_attachment.http.threads.MAX_SILENT_SECONDS", 0.01)
     threads = ReadingThreads()
     reading(threads)
@@ -206,7 +206,7 @@ def test_half_of_the_threads_read_and_no_more(reading, monkeypatch):
     assert not threads.read(io.BytesIO(b"x"), 1, 60)
 
 
-def test_a_thread_waits_for_the_place_of_one_that_is_at_work(reading, monkeypatch):
+def test_a_thread_waits_for_one_that_makes_progress(reading, monkeypatch):
     monkeypatch.setattr("kinto_attachment.http.threads.MAX_SILENT_SECONDS", 60)
     threads = ReadingThreads()
     first = reading(threads)
@@ -222,14 +222,14 @@ def test_a_thread_waits_for_the_place_of_one_that_is_at_work(reading, monkeypatc
     assert second.read() == b""
 
 
-def test_a_thread_waits_no_longer_than_it_may(reading, monkeypatch):
+def test_a_thread_waits_no_longer_than_its_time_limit(reading, monkeypatch):
     monkeypatch.setattr("kinto_attachment.http.threads.MAX_SILENT_SECONDS", 60)
     threads = ReadingThreads()
     reading(threads)
     assert not threads.read(io.BytesIO(b"x"), 1, 0.01)
 
 
-def test_a_body_that_fails_gives_its_place_back(monkeypatch):
+def test_a_body_that_fails_frees_its_place(monkeypatch):
     class Failing:
         def read(self, size):
             raise ValueError("the server's own way to say that the client is gone")

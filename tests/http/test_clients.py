@@ -51,7 +51,7 @@ def test_kinto_http_adds_downloads_and_removes_an_attachment(client, photo, tmp_
 
 
 @pytest.mark.parametrize("base_url", ["", "/v1/__files__/", "/v1/__files__"])
-def test_clients_find_a_file_whatever_its_location_begins_with(serve, photo, tmp_path, base_url):
+def test_clients_find_a_file_with_any_base_url(serve, photo, tmp_path, base_url):
     server = serve(
         attachment__serve_files="true",
         attachment__extensions="any",

@@ -22,7 +22,7 @@ CAROL = get_user_headers("carol")
 
 @pytest.fixture(params=[0, 2], ids=["included first", "included last"])
 def app(request, share_app):
-    """A Kinto with the plugins, in whatever order."""
+    """A Kinto with the plugins, in both orders."""
     plugins = list(OTHER_PLUGINS)
     plugins.insert(request.param, "kinto_attachment")
     return share_app(includes=" ".join(plugins))
@@ -33,7 +33,7 @@ def bucket_of(app, headers):
 
 
 def history(app, headers):
-    """Return what the history plugin tells of a user's bucket, but for times and ids."""
+    """Return the history plugin's entries for a user's bucket, without times and ids."""
     entries = app.get("/buckets/default/history", headers=headers).json["data"]
     mine = bucket_of(app, headers)
     return [
@@ -71,14 +71,14 @@ def test_bucket_and_collection_are_created_once(app):
     assert len(uris) == len(set(uris)) == 4
 
 
-def test_everybody_has_a_bucket_of_their_own(app):
+def test_every_user_has_a_bucket_of_their_own(app):
     app.upload(url=f"{PATH}/attachment")
     app.get(PATH, headers=BOB, status=404)
     other = f"{PATH.replace('default', bucket_of(app, ALICE))}/attachment"
     app.upload(url=other, headers=BOB, status=403)
 
 
-def test_who_is_not_authenticated_is_told_so(app):
+def test_an_unauthenticated_upload_is_refused(app):
     for response in (
         app.upload(url=f"{PATH}/attachment", headers={}, status=401),
         app.delete(f"{PATH}/attachment", status=401),
@@ -124,7 +124,7 @@ def test_without_the_plugin_there_is_no_default_bucket(make_app):
     app.upload(url=f"{PATH}/attachment", status=404)
 
 
-def test_the_json_schema_holds(share_app):
+def test_the_json_schema_applies(share_app):
     app = share_app(experimental_collection_schema_validation="true")
     schema = {"type": "object", "properties": {"attachment": {"type": "null"}}}
     app.create_collection(bucket_of(app, ALICE), "photos", schema=schema)
@@ -132,7 +132,7 @@ def test_the_json_schema_holds(share_app):
     assert app.files() == {}
 
 
-def test_the_json_schema_of_a_collection_that_another_creates_meanwhile_holds(
+def test_the_json_schema_of_a_collection_that_another_client_creates_meanwhile_applies(
     make_app, monkeypatch
 ):
     app = make_app(experimental_collection_schema_validation="true")
@@ -170,7 +170,7 @@ REFUSED = {
         MULTIPART,
         400,
     ),
-    "with a precondition that does not hold": (
+    "with a failing precondition": (
         {"If-Match": '"123"'},
         multipart(file_part()),
         MULTIPART,
@@ -182,13 +182,13 @@ REFUSED = {
         MULTIPART,
         400,
     ),
-    "from nobody": ({"Authorization": ""}, multipart(file_part()), MULTIPART, 401),
+    "without authentication": ({"Authorization": ""}, multipart(file_part()), MULTIPART, 401),
 }
 
 
 @pytest.fixture(scope="module")
 def database(postgresql, tmp_path_factory):
-    """A Kinto whose transactions can be undone, and what lists all that it keeps."""
+    """A Kinto whose transactions can be undone, and a function that lists everything it keeps."""
     url = postgresql()
     app = App(tmp_path_factory.mktemp("files"), **postgresql_backends(url))
     engine = sqlalchemy.create_engine(url)
@@ -232,7 +232,7 @@ def test_a_read_only_server_takes_no_upload(make_app):
     assert app.files() == {}
 
 
-def test_preconditions_hold(app):
+def test_preconditions_apply(app):
     url = f"{PATH}/attachment"
     etag = app.upload(url=url, headers={**ALICE, "If-None-Match": "*"}).headers["ETag"]
     before = app.files()
@@ -250,7 +250,7 @@ def test_preconditions_hold(app):
         PATH.replace("first", "not an id"),
     ],
 )
-def test_nothing_is_left_of_an_upload_to_what_cannot_be(database, path):
+def test_nothing_is_left_of_an_upload_to_an_impossible_path(database, path):
     app, objects = database
     before = objects()
     app.upload(url=f"{path.replace(' ', '%20')}/attachment", status=400)
@@ -258,7 +258,7 @@ def test_nothing_is_left_of_an_upload_to_what_cannot_be(database, path):
     assert app.files() == {}
 
 
-def test_nothing_is_left_of_detaching_what_is_not_there(database):
+def test_nothing_is_left_of_detaching_from_a_missing_record(database):
     app, objects = database
     before = objects()
     app.delete(f"{PATH}/attachment", headers=ALICE, status=404)

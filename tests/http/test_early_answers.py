@@ -1,4 +1,4 @@
-"""Refused uploads of 50 MB: real clients read the answer, and not that the connection was reset."""
+"""Refused uploads of 50 MB: real clients read the response instead of a connection reset."""
 
 import contextlib
 import http.client
@@ -26,7 +26,7 @@ REFUSED = {
 def serve_collection(serve, kind):
     server = serve(kind, attachment__max_size_bytes="1000", attachment__extensions="any")
     for path in ("/buckets/blog", "/buckets/blog/collections/photos"):
-        # With a body, since wsgiref tells of a Content-Type in any case.
+        # With a body, since wsgiref always sends a Content-Type.
         url = server.url + path
         requests.put(url, json={}, auth=("alice", "secret"), timeout=10).raise_for_status()
     return server
@@ -53,7 +53,7 @@ def curl(url, user, headers, large, *options):
     result = subprocess.run(
         ["curl", *options, "--form", f"attachment=@{large}", url], capture_output=True
     )
-    # 22: the status is one of an error. Whatever fails in the network has another code.
+    # 22: the status is one of an error. Network failures have other codes.
     assert result.returncode == 22, result.stderr
     return json.loads(result.stdout)["code"]
 
@@ -71,7 +71,7 @@ def python(url, user, headers, large):
 
 
 def naive(url, user, headers, large):
-    """A client that looks for the answer only when it has sent everything."""
+    """A client that reads the response only after it has sent everything."""
     body = multipart(file_part(large.read_bytes(), "large.bin"))
     address = urlsplit(url)
     with contextlib.closing(http.client.HTTPConnection(address.netloc, timeout=60)) as connection:
@@ -90,7 +90,7 @@ def test_curl_and_requests_read_why_their_upload_is_refused(server, large, tmp_p
         url = f"{server.url}/buckets/blog/collections/{collection}/records/first/attachment"
         answers[name] = (
             curl(url, user, headers, large),
-            # As clients that do not ask before they send.
+            # Like clients that do not send Expect: 100-continue.
             curl(url, user, headers, large, "--header", "Expect:"),
             curl(url, user, headers, large, "--header", "Transfer-Encoding: chunked"),
             python(url, user, headers, large),
@@ -108,14 +108,14 @@ OTHER_ANSWERS = {
 }
 
 
-def test_clients_read_that_their_upload_is_redirected(server, large):
+def test_clients_see_that_their_upload_is_redirected(server, large):
     for name, (path, status) in OTHER_ANSWERS.items():
         url = server.url.removesuffix("/v1") + path
         assert (name, naive(url, "alice", {}, large)) == (name, status)
 
 
 @pytest.mark.parametrize("bucket", ["blog", "default"])
-def test_clients_read_that_a_server_is_read_only(serve, large, bucket):
+def test_clients_see_that_a_server_is_read_only(serve, large, bucket):
     server = serve("granian", readonly="true")
     url = f"{server.url}/buckets/{bucket}/collections/photos/records/first/attachment"
     assert naive(url, "alice", {}, large) == 405

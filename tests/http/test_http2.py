@@ -1,4 +1,4 @@
-"""Granian over HTTP/2: not at all, since a client that is gone would hold a thread for ever."""
+"""Granian refuses HTTP/2, since a client that is gone would block a thread for ever."""
 
 import contextlib
 import re
@@ -13,7 +13,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 EMPTY_SETTINGS = bytes(3) + b"\x04" + bytes(5)
 
 
-def test_a_connection_in_http2_is_ended_at_once_and_the_server_goes_on(serve):
+def test_an_http2_connection_is_closed_at_once_and_the_server_goes_on(serve):
     server = serve("granian_of_two_threads")
     with contextlib.ExitStack() as connections:
         for _ in range(4):

@@ -1,4 +1,4 @@
-"""Input that means harm, or is merely odd: names, forms, JSON and mimetypes."""
+"""Malicious and odd input: names, forms, JSON and mimetypes."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ CONTENT = b"once upon a time"
 
 @pytest.fixture(scope="module")
 def kinto(tmp_path_factory):
-    """A Kinto that takes all extensions and keeps names, as far as they are safe."""
+    """A Kinto that accepts all extensions and keeps names as far as they are safe."""
     settings = {"kinto.attachment.extensions": "any", "kinto.attachment.randomize": "false"}
     app = App(tmp_path_factory.mktemp("odd") / "files", **settings)
     app.create_collection()
@@ -117,7 +117,7 @@ def test_a_filename_is_kept_in_the_record_and_stored_under_a_safe_name(app, name
     "sent",
     ["", ".", "..", " ", "a/", "a\\", "a/..", "a\\.", "\0", "\x01\x02", "\u202e", "/", ". ", "\0."],
 )
-def test_a_filename_of_which_nothing_is_left_is_refused(app, sent):
+def test_a_filename_without_any_safe_character_is_refused(app, sent):
     response = app.upload(file_part(filename=sent), status=400)
     refused(response, 107, "Filename is required")
 
@@ -326,7 +326,7 @@ def test_what_is_before_and_after_a_form_is_ignored(preamble, epilogue):
 
 
 @pytest.mark.parametrize("sizes", [[1 << 20], [5000]])
-def test_a_form_that_does_not_begin_is_not_waited_for(sizes):
+def test_a_form_without_a_part_in_its_first_chunk_is_refused(sizes):
     body = b"x" * 262_144 + b"\r\n" + multipart(file_part(CONTENT))
     with pytest.raises(HTTPException) as refusal:
         read_form(body, sizes)
@@ -335,7 +335,7 @@ def test_a_form_that_does_not_begin_is_not_waited_for(sizes):
 
 
 @pytest.mark.parametrize("before", [b"x", b"xxxxxxxxxx", b"\r", b"\n", b"\r\nx", b"x" * 5000])
-def test_a_boundary_inside_of_a_line_of_the_preamble_is_refused_in_whatever_pieces(before):
+def test_a_boundary_inside_of_a_line_of_the_preamble_is_refused_in_any_pieces(before):
     body = before + b"--boundary\r\n" + multipart(file_part(CONTENT), boundary="boundary")
     for size in range(1, 40):
         with pytest.raises(HTTPException) as refusal:
@@ -427,7 +427,7 @@ LARGE_FORMS = {
 @pytest.mark.parametrize("name", LARGE_FORMS)
 def test_a_form_with_too_much_around_the_file_is_refused(app, name):
     response = app.upload(*LARGE_FORMS[name], status=413)
-    refused(response, 113, "body: Too large a form: Maximum part")
+    refused(response, 113, "body: the form is too large: Maximum part")
 
 
 @pytest.mark.parametrize("name", ["y" * 20_000, "\0", "\u202e", "😀", "'", ""])
@@ -438,14 +438,14 @@ def test_the_name_of_an_unknown_field_is_shown_up_to_a_length(app, name):
 
 
 @pytest.mark.parametrize("encoding", ["7bit", "8bit", "Binary", " binary "])
-def test_an_encoding_for_the_transfer_that_changes_nothing_is_ignored(app, encoding):
+def test_a_transfer_encoding_that_changes_nothing_is_ignored(app, encoding):
     header = f"Content-Transfer-Encoding: {encoding}\r\n".encode()
     app.upload(header + file_part(), status=201)
 
 
 @pytest.mark.parametrize("encoding", ["base64", "quoted-printable", "x-own", "", "x" * 20_000])
 @pytest.mark.parametrize("sent", [file_part(b"eA=="), part("data", "e30=")])
-def test_an_encoding_for_the_transfer_is_refused_instead_of_stored(app, encoding, sent):
+def test_a_transfer_encoding_is_refused_instead_of_stored(app, encoding, sent):
     header = f"Content-Transfer-Encoding: {encoding}\r\n".encode()
     response = app.upload(header + sent, status=400)
     refused(response, 107, "should be sent as it is, without the Content-Transfer-Encoding")
@@ -589,7 +589,7 @@ def test_a_name_like_a_url_does_not_choose_its_own_mimetype(app):
     assert attachment["mimetype"] == "image/png"
 
 
-def test_what_is_no_mimetype_reaches_neither_s3_nor_a_header(make_app, fake_bucket):
+def test_an_invalid_mimetype_reaches_neither_s3_nor_a_header(make_app, fake_bucket):
     app = make_app(
         **fake_bucket.settings(),
     )
@@ -645,7 +645,7 @@ REFUSED_FIELDS = {
 
 @pytest.mark.parametrize("field", ["data", "permissions"])
 @pytest.mark.parametrize("name", REFUSED_FIELDS)
-def test_what_no_record_can_hold_is_refused_on_every_backend(backed_app, field, name):
+def test_data_that_cannot_be_stored_is_refused_on_every_backend(backed_app, field, name):
     text, message = REFUSED_FIELDS[name]
     backed_app.upload(file_part(b"what was there before"))
     before = backed_app.state()
@@ -696,7 +696,7 @@ def test_odd_data_is_stored_as_kinto_does_that(backed_app, exists, name):
     assert backed_app.files() == {attachment["location"]: CONTENT}
 
 
-def test_a_url_that_no_database_looks_for_is_an_attribute_like_any_other(backed_app):
+def test_a_url_that_no_database_can_search_for_is_an_ordinary_attribute(backed_app):
     backed_app.delete(RECORD, headers=ALICE, status="*")
     body = {"data": {"attachment": {"location": "https://cdn.test/a%00.txt"}}}
     for status in (201, 200):
@@ -734,7 +734,7 @@ def at_each_place(id_):
 
 
 def raw_request(app, method, path, query=""):
-    """Return the answer to a request whose path is not what webtest takes for text."""
+    """Return the response to a request whose path webtest does not accept."""
     sent = io.BytesIO(multipart(file_part()) if method == "POST" else b"")
     request = webtest.TestRequest.blank("/", method=method, headers=ALICE)
     request.content_type = f"multipart/form-data; boundary={BOUNDARY}"
@@ -749,7 +749,7 @@ def test_an_id_with_a_null_character_is_refused_on_every_backend(backed_app, met
     backed_app.upload()
     before = backed_app.state()
     for path in at_each_place(id_):
-        refused(raw_request(backed_app, method, path), 107, "holds a NUL character")
+        refused(raw_request(backed_app, method, path), 107, "contains a NUL character")
     assert backed_app.state() == before
 
 
@@ -775,14 +775,14 @@ def test_a_null_character_in_the_query_is_ignored_on_every_backend(backed_app, q
 
 
 class AnyId:
-    """A generator of ids that takes all (``kinto.record_id_generator``)."""
+    """A generator that accepts all ids (``kinto.record_id_generator``)."""
 
     def match(self, object_id):
         return True
 
 
 @pytest.mark.parametrize("id_", ["a%0A", "%C3%A9", "a%20b", "a%25b", "a:b", "~a"])
-def test_whatever_kinto_takes_for_an_id_may_have_a_file(share_app, id_):
+def test_any_id_that_kinto_accepts_can_have_a_file(share_app, id_):
     app = share_app(record_id_generator="tests.http.test_odd_input.AnyId")
     record = f"{RECORD.rpartition('/')[0]}/{id_}"
     for content in (b"first", b"second"):

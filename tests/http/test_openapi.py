@@ -20,7 +20,7 @@ from tests.support.users import ALICE, BOB
 ATTACHMENT_PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
 FILE_PATH = "/__files__/{subpath}"
 STATUS_CHECKS = [not_a_server_error, status_code_conformance]
-"""For files and empty answers: Kinto's generator says that everything is JSON."""
+"""For files and empty responses: Kinto's generator describes everything as JSON."""
 CHECKS = [*STATUS_CHECKS, content_type_conformance, response_schema_conformance]
 USERS = st.sampled_from([ALICE, ALICE, ALICE, BOB, {}, {"Authorization": "nonsense"}])
 FILES = st.tuples(
@@ -41,11 +41,11 @@ DATES = st.sampled_from(["Mon, 23 Nov 2026 00:00:00 GMT", "yesterday", "99999999
 
 
 MAX_ROUNDS = 10
-"""Versions of Schemathesis differ in what they make up first."""
+"""Versions of Schemathesis differ in what they generate first."""
 
 
 def bounded(examples):
-    """So many examples, none of them kept in a file."""
+    """A number of examples, none of them stored."""
     return settings(
         max_examples=examples,
         database=None,
@@ -56,14 +56,14 @@ def bounded(examples):
 
 
 def with_form(document):
-    """Return the document with the body as what it is: Kinto describes all bodies as JSON.
+    """Return the document with the body as a form: Kinto describes all bodies as JSON.
 
     The status ``default`` goes, which would allow any.
     """
     operations = document["paths"][ATTACHMENT_PATH]
     for method in ("post", "delete"):
         del operations[method]["responses"]["default"]
-        # The users are ours: it would make up others.
+        # Without this, it would generate users.
         del operations[method]["security"]
     parameters = operations["post"]["parameters"]
     (body,) = [parameter for parameter in parameters if parameter["in"] == "body"]
@@ -79,7 +79,7 @@ JSON_FIELD = {"type": "string", "format": "json-object"}
 
 
 def with_known_names(document, locations):
-    """Return the document with examples of what there is: other names are 404 at once."""
+    """Return the document with examples of what exists: other names are 404 at once."""
     known = {"bucket_id": ["blog", "none"], "collection_id": ["photos", "none"]}
     known["id"] = ["first", "second", "third", "fourth", "a+b"]
     for parameter in document["paths"][ATTACHMENT_PATH]["parameters"]:
@@ -109,7 +109,7 @@ def schema(serve):
 
 
 def assert_answers(operation, expected, examples, checks, headers):
-    """Call an operation in many ways until it has given all these statuses. Check all answers.
+    """Call an operation in many ways until it has returned all these statuses. Check all responses.
 
     The ways are the same in every run, for a version of Schemathesis.
     """
@@ -122,7 +122,7 @@ def assert_answers(operation, expected, examples, checks, headers):
 
 
 def statuses_of(operation, seeded, examples, checks, headers):
-    """Call an operation in many ways, check all answers, and return their statuses."""
+    """Call an operation in many ways, check all responses, and return their statuses."""
     seen = set()
 
     @seeded
@@ -146,7 +146,7 @@ def send(case, file, headers):
     return case.call(headers=headers, files={"attachment": file}, data=fields)
 
 
-def test_a_running_server_does_as_it_documents(schema):
+def test_a_running_server_conforms_to_its_document(schema):
     digests = {"Content-Digest": st.sampled_from(["sha-256=:AAAA:", "new=1", "nonsense!", "a=("])}
     posted, stored = schema[ATTACHMENT_PATH]["POST"], schema[FILE_PATH]["GET"]
     assert_answers(posted, {200, 201, 400, 401, 403, 404, 412, 413}, 120, CHECKS, digests)

@@ -1,4 +1,4 @@
-"""The page to try attachments: who serves it, and what keeps it from running foreign scripts."""
+"""The playground: when it is served, and what keeps it from running foreign scripts."""
 
 import pytest
 from pyramid.exceptions import ConfigurationError
@@ -17,7 +17,7 @@ def policy(app):
     return {name: sources for name, *sources in directives}
 
 
-def test_the_page_is_served_only_where_it_is_included(share_app):
+def test_the_page_is_served_only_if_it_is_included(share_app):
     assert base_settings()["kinto.includes"] == "kinto.plugins.default_bucket kinto_attachment"
     share_app().get(PAGE + "playground.js", status=404)
     page = share_app(includes=INCLUDES).get(PAGE)
@@ -26,7 +26,7 @@ def test_the_page_is_served_only_where_it_is_included(share_app):
 
 
 @pytest.mark.parametrize("name", ["playground.js", "attachments.js", "playground.css", "icon.svg"])
-def test_all_that_the_page_is_made_of_is_served(share_app, name):
+def test_every_file_of_the_page_is_served(share_app, name):
     app = share_app(includes=INCLUDES)
     assert app.get(PAGE + name).headers["X-Content-Type-Options"] == "nosniff"
     assert name in app.get(PAGE).text or name == "attachments.js"
@@ -56,5 +56,5 @@ def test_thumbnails_may_come_from_where_the_files_are(make_app):
 
 
 def test_the_page_without_the_plugin_stops_the_server(make_app):
-    with pytest.raises(ConfigurationError, match="goes after kinto_attachment"):
+    with pytest.raises(ConfigurationError, match="must come after kinto_attachment"):
         make_app(includes="kinto_attachment.playground kinto_attachment")

@@ -1,4 +1,4 @@
-"""Requests that are refused: each with Kinto's JSON error, and with everything as it was before."""
+"""Refused requests: each with Kinto's JSON error, and without any change."""
 
 import errno
 import io
@@ -19,7 +19,7 @@ MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 
 @pytest.fixture(params=["no record yet", "a record with a file"])
 def state(request, share_app):
-    """An application, and what must not have changed when the test is over."""
+    """An application that must not have changed when the test is over."""
     app = share_app(
         attachment__max_field_size_bytes="1000",
         experimental_collection_schema_validation="true",
@@ -120,7 +120,7 @@ REFUSED_FORMS = {
         [file_part(), part("data", r'{"a": ["\u0000"]}')],
         400,
         109,
-        "body: data is not valid JSON (holds a NUL character)",
+        "body: data is not valid JSON (contains a NUL character)",
     ),
     "data not UTF-8": (
         [file_part(), part("data", b'{"a": "\xff"}')],
@@ -294,7 +294,7 @@ def test_a_request_without_length_that_ends_too_early_is_refused(state):
     refused(response, 400, 107, "the request ended after 5000 bytes")
 
 
-def test_a_client_that_goes_away_leaves_nothing_but_a_line_in_the_log(state, caplog):
+def test_a_client_that_goes_away_leaves_only_a_line_in_the_log(state, caplog):
     class GoneAway(io.BytesIO):
         def read(self, size=-1):
             if self.tell() > 5000:
@@ -314,7 +314,7 @@ LARGE = 1_000_000
 
 
 class Unread(io.BytesIO):
-    """A body that must not be looked at: what refuses it is then that it is cut off."""
+    """A body that must not be read: the refusal would then be that it is cut off."""
 
     def read(self, size=-1):
         raise OSError("The body was read")
@@ -350,7 +350,7 @@ def test_if_none_match_refuses_an_existing_record_before_the_body_is_read(app):
     assert app.state() == before
 
 
-def test_if_match_holds_for_the_current_version_and_no_other(app):
+def test_if_match_accepts_the_current_version_and_no_other(app):
     etag = app.upload().headers["ETag"]
     app.upload(headers={**ALICE, "If-Match": etag}, status=200)
     before = app.state()
@@ -377,8 +377,8 @@ def test_a_record_changed_during_the_upload_fails_the_precondition(app, size):
 
 
 @pytest.mark.parametrize("size", [10, LARGE])
-def test_a_permission_that_was_withdrawn_during_the_upload_is_missed(app, size):
-    """Who may create records may not write one that somebody else has created meanwhile."""
+def test_a_permission_that_is_withdrawn_during_the_upload_is_missing(app, size):
+    """The permission to create records does not allow writing one that another user has created."""
     create = {"permissions": {"record:create": ["system.Authenticated"]}}
     app.patch_json("/buckets/blog/collections/photos", create, headers=ALICE)
 
@@ -403,7 +403,7 @@ def limited(share_app):
     return share_app(attachment__max_size_bytes=str(LIMIT))
 
 
-def test_a_file_of_the_largest_size_is_taken_whatever_is_beside_it(limited):
+def test_a_file_of_the_largest_size_is_accepted_with_any_fields(limited):
     data = part("data", '{"text": "%s"}' % ("x" * LIMIT))
     assert limited.upload(data, file_part(b"x" * LIMIT), status=201).json["size"] == LIMIT
 
@@ -441,7 +441,7 @@ def test_a_file_is_refused_as_soon_as_the_limit_is_passed(limited, length_is_kno
 
     length = len(body) if length_is_known else None
     refused(limited.upload_raw(Counted(body), length, status=413), 413, 113, "the limit is")
-    # Nothing is staged any more when what is left is read and thrown away.
+    # Nothing is staged any more when the rest is read and discarded.
     assert set(reads[1:]) == {0}
 
 
@@ -460,7 +460,7 @@ def body_that_is_counted(length):
 @pytest.mark.parametrize(
     ("length", "discarded"), [(50_000_000, 50_000_000), (100_000_000, 0), (None, 64 * 1024**2)]
 )
-def test_a_bounded_rest_of_a_refused_body_is_read_so_that_the_answer_arrives(
+def test_a_bounded_rest_of_a_refused_body_is_read_so_that_the_response_arrives(
     app, length, discarded
 ):
     body = body_that_is_counted(length or 1_000_000_000)
@@ -468,14 +468,14 @@ def test_a_bounded_rest_of_a_refused_body_is_read_so_that_the_answer_arrives(
     assert body.taken == discarded
 
 
-def test_the_rest_of_a_refused_body_is_not_read_when_it_takes_too_long(app, monkeypatch):
+def test_the_rest_of_a_refused_body_is_not_read_if_it_takes_too_long(app, monkeypatch):
     body = body_that_is_counted(50_000_000)
     monkeypatch.setattr("kinto_attachment.http.bodies.MAX_DISCARDING_SECONDS", 0)
     app.upload_raw(body, 50_000_000, headers=BOB, status=403)
     assert body.taken == 0
 
 
-def test_a_rest_that_cannot_be_read_does_not_take_the_place_of_the_answer(app):
+def test_a_rest_that_cannot_be_read_does_not_replace_the_response(app):
     class Broken(io.BytesIO):
         def read(self, size=-1):
             raise RuntimeError("the server's own way to say that the client is gone")
@@ -507,7 +507,7 @@ def test_other_methods_are_not_allowed(app, method):
 
 
 def test_a_refused_request_changes_nothing_for_those_that_follow(app):
-    """A route belongs to all threads: that of a refused request is as it was."""
+    """Routes are shared by all threads: that of a refused request is unchanged."""
     app.upload(headers=BOB, status=403)
     app.upload(part("data", "nonsense"), status=400)
     app.upload(status=201)
@@ -520,7 +520,7 @@ FULL_DISK = OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("call", ["write", "sync", "rename", "staging"])
-def test_a_full_disk_is_answered_with_503_and_logged_once(state, call, monkeypatch, caplog):
+def test_a_full_disk_is_a_503_and_logged_once(state, call, monkeypatch, caplog):
     def full(*args, **kwargs):
         raise FULL_DISK
 
@@ -558,7 +558,7 @@ def test_errors_can_be_read_by_pages_on_other_origins(app, origin):
         assert {"ETag", "Last-Modified", "Location"} <= set(exposed.split(", "))
 
 
-def test_a_preflight_is_answered_the_same_whether_the_record_exists_or_not(app):
+def test_a_preflight_has_the_same_response_whether_the_record_exists_or_not(app):
     app.upload()
     headers = {"Origin": "https://app.test", "Access-Control-Request-Method": "POST"}
     known = app.options(ATTACHMENT, headers=headers, status=200)

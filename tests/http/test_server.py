@@ -55,7 +55,7 @@ from tests.support.users import ALICE
         ({"attachment__base_url": "//cdn.test/files"}, "http:"),
     ],
 )
-def test_the_capability_tells_the_base_url(make_app, settings, base_url):
+def test_the_capability_shows_the_base_url(make_app, settings, base_url):
     capability = make_app(**settings).get("/").json["capabilities"]["attachments"]
     assert capability.keys() == {"version", "description", "url", "base_url", "gzipped"}
     assert capability["version"] == __version__
@@ -63,7 +63,7 @@ def test_the_capability_tells_the_base_url(make_app, settings, base_url):
 
 
 @pytest.mark.parametrize("gzipped", [True, False])
-def test_the_capability_tells_whether_files_are_compressed(make_app, gzipped):
+def test_the_capability_shows_whether_files_are_compressed(make_app, gzipped):
     app = make_app(
         attachment__gzipped=str(gzipped).lower(),
         attachment__resources__blog__gzipped=str(not gzipped).lower(),
@@ -99,7 +99,7 @@ def recorder(name, function, done):
     return recording
 
 
-def test_the_heartbeat_is_false_where_nothing_can_be_written(make_app, caplog):
+def test_the_heartbeat_is_false_if_nothing_can_be_written(make_app, caplog):
     app = make_app()
     os.rmdir(app.folder / ".staging")
     os.rmdir(app.folder)
@@ -108,7 +108,7 @@ def test_the_heartbeat_is_false_where_nothing_can_be_written(make_app, caplog):
     assert "The attachments storage does not work" in caplog.text
 
 
-def test_the_heartbeat_is_false_where_other_bytes_come_back(app, monkeypatch):
+def test_the_heartbeat_is_false_if_other_bytes_are_read(app, monkeypatch):
     storage = app.registry.attachment_storage
     monkeypatch.setattr(storage, "open", lambda name: io.BytesIO(b"others"))
     assert heartbeat(app, status=503) is False
@@ -121,7 +121,7 @@ def test_the_heartbeat_does_not_write_on_a_read_only_server(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_the_heartbeat_answers_when_the_storage_hangs(app, monkeypatch):
+def test_the_heartbeat_responds_if_the_storage_hangs(app, monkeypatch):
     freed = threading.Event()
     storage = app.registry.attachment_storage
     stage = storage.stage
@@ -134,7 +134,7 @@ def test_the_heartbeat_answers_when_the_storage_hangs(app, monkeypatch):
 
     monkeypatch.setattr(storage, "stage", hanging)
     assert [heartbeat(app, status=503) for _ in range(2)] == [False, False]
-    assert len(calls) == 1, "a storage that hangs should hold one thread and no more"
+    assert len(calls) == 1, "a storage that hangs should block one thread and no more"
     freed.set()
     monkeypatch.undo()
     wait_until(lambda: heartbeat(app, status="*"))
@@ -194,7 +194,7 @@ def test_refused_and_undone_uploads_are_not_counted(metrics, make_app):
     assert [entry for entry in metrics.counted if entry[0].startswith("attachments")] == []
 
 
-def test_the_time_that_the_storage_takes_is_watched(metrics, make_app):
+def test_the_storage_is_timed(metrics, make_app):
     make_app()
     assert ("backend.localstorage.seconds", "stage") in metrics.timed
 
@@ -236,7 +236,7 @@ def get_file(app, location, status=200, **headers):
     )
 
 
-def test_files_are_not_served_unless_told_so(app):
+def test_files_are_not_served_by_default(app):
     attachment = app.upload().json
     app.get(f"/__files__/{attachment['location']}", status=404)
 
@@ -259,7 +259,7 @@ def test_the_location_of_a_file_in_a_folder_leads_to_it(make_app):
     assert get_file(app, location).body == b"once upon a time"
 
 
-def test_a_base_url_goes_before_the_served_files(make_app):
+def test_a_base_url_takes_precedence_over_served_files(make_app):
     app = make_app(attachment__serve_files="true", attachment__base_url="https://cdn.test/")
     location = app.upload().json["location"]
     assert location.startswith("https://cdn.test/")
@@ -308,14 +308,14 @@ NO_RANGES = ["", "bytes", "bytes=", "bytes=-", "bytes=--1", "bytes=x-y", "bytes=
 NO_RANGES += ["bytes=0-1,3-4", "lines=0-1", "bytes=\u0663-", "bytes=1-2-3"]
 
 
-def test_a_range_that_is_none_or_several_is_ignored(serving):
+def test_an_invalid_or_multiple_range_is_ignored(serving):
     location = serving.upload().json["location"]
     for asked in NO_RANGES:
         assert get_file(serving, location, 200, Range=asked).body == b"once upon a time"
 
 
 @pytest.mark.parametrize("gone_before", ["it is looked at", "it is opened"])
-def test_a_file_that_goes_while_it_is_asked_for_is_not_found(serving, monkeypatch, gone_before):
+def test_a_file_that_is_deleted_during_the_request_is_not_found(serving, monkeypatch, gone_before):
     location = serving.upload().json["location"]
 
     def going(path, **options):
@@ -377,7 +377,7 @@ NO_DATES = [
 
 
 @pytest.mark.parametrize("date", NO_DATES)
-def test_condition_with_a_date_that_is_none_is_ignored(serving, date):
+def test_a_condition_with_an_invalid_date_is_ignored(serving, date):
     location = serving.upload().json["location"]
     for name in ("If_Modified_Since", "If_Unmodified_Since"):
         assert get_file(serving, location, 200, **{name: date}).body == b"once upon a time"
@@ -386,7 +386,7 @@ def test_condition_with_a_date_that_is_none_is_ignored(serving, date):
 
 
 @pytest.mark.parametrize("date", [date for date in NO_DATES if date.endswith(" GMT")])
-def test_range_on_a_condition_with_a_date_that_is_none_is_the_whole_file(serving, date):
+def test_a_range_on_a_condition_with_an_invalid_date_is_the_whole_file(serving, date):
     location = serving.upload().json["location"]
     response = get_file(serving, location, 200, Range="bytes=5-8", If_Range=date)
     assert response.body == b"once upon a time"
@@ -410,7 +410,7 @@ CONDITIONS = ["If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-S
 @hypothesis.settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_no_condition_is_an_error_of_the_server(serving, headers):
+def test_no_condition_makes_the_server_fail(serving, headers):
     location = next(iter(serving.files()), None) or serving.upload().json["location"]
     path = f"/__files__/{location.rpartition('/')[2]}"
     assert serving.get(path, headers=headers, status="*").status_code in (200, 206, 304, 416)
@@ -419,7 +419,7 @@ def test_no_condition_is_an_error_of_the_server(serving, headers):
     assert serving.delete(url, headers=ALICE | headers, status="*").status_code < 500
 
 
-def test_only_the_headers_are_sent_to_who_asks_for_them(serving):
+def test_head_sends_only_the_headers(serving):
     location = serving.upload().json["location"]
     response = serving.head(location.removeprefix("http://localhost/v1"))
     assert response.headers["Content-Length"] == "16"

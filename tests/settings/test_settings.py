@@ -7,7 +7,7 @@ from kinto_attachment.settings.read import read_settings
 
 
 def read(**settings):
-    """Return the settings as Kinto hands them on: each with and without prefix."""
+    """Return the settings as Kinto passes them on: each with and without prefix."""
     from_file = {"base_path": "/srv/files"} | settings
     values = {f"attachment.{name}": value for name, value in from_file.items()}
     values |= {f"kinto.attachment.{name}": value for name, value in from_file.items()}
@@ -102,7 +102,7 @@ def test_mimetypes_are_found_by_extension():
 
 
 @pytest.mark.parametrize("name", ["KINTO_ATTACHMENT_FOLDER", "ATTACHMENT_FOLDER"])
-def test_the_environment_goes_before_the_file(monkeypatch, name):
+def test_the_environment_overrides_the_file(monkeypatch, name):
     monkeypatch.setenv(name, "from-environment")
     assert read(folder="from-file").defaults.folder == "from-environment"
     assert read().defaults.folder == "from-environment"
@@ -244,7 +244,7 @@ def test_one_key_alone_stops_the_server(name):
         ("aws.timeout", "5"),
     ],
 )
-def test_what_is_for_a_bucket_stops_a_server_without_one(name, value):
+def test_a_setting_for_a_bucket_stops_a_server_without_one(name, value):
     expected = rf"^kinto\.attachment\.{name} is for the bucket kinto\.attachment\.aws\.bucket_name"
     with pytest.raises(ConfigurationError, match=expected):
         read(**{name: value})
@@ -267,7 +267,7 @@ def test_an_unknown_variable_stops_the_server(monkeypatch, variable, nearest):
         read()
 
 
-def test_a_variable_for_a_collection_that_the_file_does_not_name_stops_the_server(monkeypatch):
+def test_a_variable_for_a_collection_that_is_not_in_the_file_stops_the_server(monkeypatch):
     monkeypatch.setenv("KINTO_ATTACHMENT_RESOURCES_BLOG_FOLDER", "x")
     with pytest.raises(ConfigurationError, match=r"^KINTO_ATTACHMENT_RESOURCES_BLOG_FOLDER .*file"):
         read()
@@ -313,7 +313,7 @@ def test_an_unknown_name_stops_the_server(unknown, nearest):
 def test_the_nearest_setting_wins():
     settings = read(
         **{
-            "folder": "everywhere",
+            "folder": "server-wide",
             "extensions": "images",
             "resources.blog.folder": "of-the-bucket",
             "resources.blog.randomize": "false",
@@ -328,9 +328,9 @@ def test_the_nearest_setting_wins():
 
     assert effective("blog", "photos") == ("of-the-collection", False, False)
     assert effective("blog", "others") == ("of-the-bucket", False, False)
-    assert effective("news", "photos") == ("everywhere", True, True)
-    assert effective("news", "others") == ("everywhere", True, False)
-    assert effective("photos", "blog") == ("everywhere", True, False)
+    assert effective("news", "photos") == ("server-wide", True, True)
+    assert effective("news", "others") == ("server-wide", True, False)
+    assert effective("photos", "blog") == ("server-wide", True, False)
 
 
 def test_the_order_of_the_file_does_not_matter():
@@ -340,12 +340,12 @@ def test_the_order_of_the_file_does_not_matter():
         assert (settings.folder, settings.randomize) == ("no", False)
 
 
-def test_an_empty_folder_of_a_collection_is_one_of_its_own():
-    settings = read(**{"folder": "everywhere", "resources.blog.folder": ""})
+def test_an_empty_folder_of_a_collection_overrides_its_parent():
+    settings = read(**{"folder": "server-wide", "resources.blog.folder": ""})
     assert settings.for_collection("blog", "photos").folder == ""
 
 
-def test_the_environment_goes_before_the_setting_of_a_collection(monkeypatch):
+def test_the_environment_overrides_the_setting_of_a_collection(monkeypatch):
     monkeypatch.setenv("KINTO_ATTACHMENT_RESOURCES_BLOG_PHOTOS_FOLDER", "from-environment")
     settings = read(**{"resources.blog.photos.folder": "from-file"})
     assert settings.for_collection("blog", "photos").folder == "from-environment"
@@ -410,7 +410,7 @@ def test_the_server_does_not_start_with_a_wrong_setting(make_app):
 
 
 @pytest.mark.parametrize("base_path", ["/proc/files", "/dev/null/files"])
-def test_the_server_does_not_start_where_it_cannot_write(make_app, base_path):
+def test_the_server_does_not_start_if_it_cannot_write(make_app, base_path):
     with pytest.raises(ConfigurationError, match=r"kinto\.attachment\.base_path.*be written"):
         make_app(attachment__base_path=base_path)
 

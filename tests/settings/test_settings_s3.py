@@ -1,4 +1,4 @@
-"""The settings that choose where files live, and those of a bucket."""
+"""The settings that choose the storage, and those of a bucket."""
 
 import pytest
 from pyramid.exceptions import ConfigurationError
@@ -88,7 +88,7 @@ def test_a_wrong_value_stops_the_server_with_its_full_name(name, value):
         ({"aws.secret_key": "key"}, ("access_key", "secret_key")),
     ],
 )
-def test_values_that_do_not_go_together_stop_the_server(settings, names):
+def test_values_that_cannot_be_combined_stop_the_server(settings, names):
     with pytest.raises(ConfigurationError) as error:
         read(**BUCKET, **settings)
     for name in names:

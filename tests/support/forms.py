@@ -1,4 +1,4 @@
-"""Forms: their bodies, and what is read of them without a server."""
+"""Forms: their bodies, and how they are read without a server."""
 
 import io
 
@@ -42,7 +42,7 @@ class Staged:
         self.discarded = False
 
     def write(self, chunk):
-        assert not self.discarded, "something is written after it was discarded"
+        assert not self.discarded, "written to after it was discarded"
         self.content += chunk
 
     def discard(self):
@@ -50,7 +50,7 @@ class Staged:
 
 
 class Pieces(io.RawIOBase):
-    """A body that comes in pieces of these sizes, one after the other and from the start again."""
+    """A body that comes in pieces of these sizes, repeated from the start."""
 
     def __init__(self, body, sizes):
         self._body = io.BytesIO(body)
@@ -64,7 +64,7 @@ class Pieces(io.RawIOBase):
 
 
 def read_form(body, sizes=(1 << 20,), boundary=BOUNDARY, length=None, **options):
-    """Return the form of a body and what is staged of it.
+    """Return the form of a body and the staged file.
 
     A staged file is discarded if, and only if, there is no form.
 

@@ -1,7 +1,7 @@
 // A small client of Kinto's records and their attachments: plain JavaScript, to be copied from.
 
 export class Refusal extends Error {
-  /** What the server, or the browser, said against a request. `status` is 0 without an answer. */
+  /** An error of the server or the browser. `status` is 0 without a response. */
   constructor(status, body) {
     super(inWords(status, body));
     this.status = status;
@@ -33,8 +33,8 @@ export class Collection {
   /**
    * Attach a file to a record, which is created if need be, and return the attachment.
    *
-   * `fetch` would do (`body: form`), but tells nothing of how far the upload is. So this is an
-   * XMLHttpRequest: `onProgress` is called with a number from 0 to 1, and `signal` aborts.
+   * `fetch` (with `body: form`) works as well, but does not report progress. An XMLHttpRequest
+   * does: `onProgress` is called with a number from 0 to 1, and `signal` aborts.
    */
   attach(id, file, { lastModified, onProgress, signal } = {}) {
     const form = new FormData();
@@ -81,7 +81,7 @@ export class Collection {
       response = await fetch(url, {
         method,
         headers: { ...this.headers, ...headers },
-        // The browser would ask for a password by itself.
+        // The browser would ask for a password.
         credentials: "omit",
         cache: "no-store",
       });
@@ -103,7 +103,7 @@ async function jsonOf(response) {
   }
 }
 
-/** Return the header that has a change refused (412) if somebody else was faster. */
+/** Return the header that makes the server refuse a change (412) if another came first. */
 function unlessChanged(lastModified) {
   return lastModified ? { "If-Match": `"${lastModified}"` } : {};
 }

@@ -25,7 +25,7 @@ files.addEventListener("change", () => {
   files.value = "";
 });
 more.addEventListener("click", showMore);
-// Anywhere on the page: a file that misses the field would open instead of it.
+// Anywhere on the page: a file that misses the field would replace the page.
 for (const type of ["dragenter", "dragover"]) {
   addEventListener(type, (event) => {
     event.preventDefault();
@@ -69,7 +69,7 @@ async function showMore() {
 function uploadAll(list) {
   for (const file of list) {
     const item = makeUpload(file.name);
-    // One after another: the server has a thread for each, and only so many.
+    // One after another: each occupies a thread of the server.
     lastUpload = lastUpload.then(() => upload(item, file));
   }
 }
@@ -84,7 +84,7 @@ async function upload({ item, controller }, file) {
     const record = await into.get(id);
     item.remove();
     if (into !== collection) return;
-    // A list that was under way may have brought it already.
+    // A list that was being loaded may contain it already.
     cardOf(id)?.remove();
     records.prepend(makeCard(into, record));
     showWhetherEmpty();
@@ -170,7 +170,7 @@ function fail(item, error) {
     say(error.message);
     return;
   }
-  tellDevelopers(error);
+  logError(error);
   item.classList.add("failed");
   find("progress", item).remove();
   const state = find(".state", item);
@@ -196,7 +196,7 @@ function makeCard(from, record) {
     link.target = "_blank";
     link.rel = "noopener noreferrer";
     find(".name", card).append(link);
-    // Of a record that holds no file of the server's, its attachment may say anything.
+    // The attachment of a record without a file of the server may be anything.
     find(".size", card).textContent = Number.isFinite(attachment.size) ? inUnits(attachment.size) : "?";
     find(".mimetype", card).textContent = attachment.mimetype;
     find(".hash", card).textContent = attachment.hash;
@@ -256,7 +256,7 @@ function nameOf(record) {
   return attachment ? (attachment.original?.filename ?? attachment.filename) : "No file";
 }
 
-/** Return a location as a URL, and nothing where it is none or not of the web, as `javascript:…`. */
+/** Return a location as a URL, or nothing if it is not one of HTTP (`javascript:…`). */
 function webUrl(location) {
   try {
     const url = new URL(location, `${ROOT}/`);
@@ -267,7 +267,7 @@ function webUrl(location) {
 }
 
 function newId() {
-  // Not randomUUID(): that is missing where the page does not come by HTTPS or from this machine.
+  // Not randomUUID(): it is missing if the page comes neither by HTTPS nor from this machine.
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -284,13 +284,13 @@ async function saying(action) {
     say("");
     await action();
   } catch (error) {
-    tellDevelopers(error);
+    logError(error);
     say(error.message, true);
   }
 }
 
-/** Have the browser's console show an error of this page, which goes on nevertheless. */
-function tellDevelopers(error) {
+/** Show an error of this page in the browser's console, and go on. */
+function logError(error) {
   if (!(error instanceof Refusal)) reportError(error);
 }
 
