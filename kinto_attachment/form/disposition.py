@@ -7,7 +7,6 @@ off. Here, what can be read in one way only is read, and the rest is refused.
 import email.errors
 import email.header
 import re
-from typing import NamedTuple
 from urllib.parse import unquote
 
 from multipart import content_disposition_unquote
@@ -29,19 +28,10 @@ EXTENDED_CHARSETS = ("utf-8", "iso-8859-1")
 """The charsets of ``filename*`` (RFC 5987, section 3.2)."""
 
 
-class Disposition(NamedTuple):
-    """The parameters of a part.
+def parse(header: str) -> tuple[str, str | None]:
+    """Return the name and the filename in a Content-Disposition (RFC 7578, section 4.2).
 
-    :ivar name: of its field, empty if there is none.
-    :ivar filename: ``None`` if there is none.
-    """
-
-    name: str
-    filename: str | None
-
-
-def parse(header: str) -> Disposition:
-    """Return the parameters of a Content-Disposition (RFC 7578, section 4.2).
+    The name is empty, and the filename ``None``, if there is none.
 
     A value without quotes goes up to the next semicolon, whatever is in it. A filename may be
     percent-encoded as by browsers (HTML), have backslashes before its quotes (RFC 9110, section
@@ -51,8 +41,7 @@ def parse(header: str) -> Disposition:
     :raises HTTPBadRequest: the header cannot be read, or in more than one way.
     """
     parameters = _parameters(header)
-    name = content_disposition_unquote(parameters.get("name", ""))
-    return Disposition(name, _filename(parameters))
+    return content_disposition_unquote(parameters.get("name", "")), _filename(parameters)
 
 
 def _parameters(header: str) -> dict[str, str]:

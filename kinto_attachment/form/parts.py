@@ -11,7 +11,7 @@ from kinto_attachment import errors
 from kinto_attachment.form import digests, disposition
 from kinto_attachment.form.fields import FIELDS, JsonField
 from kinto_attachment.form.mimetypes import mimetype_of
-from kinto_attachment.form.upload import FilePart, StagedFile, Upload
+from kinto_attachment.form.upload import HASH, FilePart, StagedFile, Upload
 
 
 FILE = "attachment"
@@ -108,10 +108,11 @@ class Parts:
             raise errors.filename_required()
         mimetype = mimetype_of(filename, self.mimetype_by_extension, segment.content_type)
         fields = (digests.CONTENT_DIGEST, digests.REPR_DIGEST, digests.CONTENT_MD5)
-        sent = digests.parse(FILE, {name: _combined(segment, name) for name in fields})
+        parsed = digests.parse(FILE, {name: _combined(segment, name) for name in fields})
+        sent = digests.Hashes(parsed, [HASH])
         staged = self.stage(filename, mimetype)
         try:
-            return FilePart(filename, mimetype, staged, self.max_file_bytes, sent, self.gzip_level)
+            return FilePart(filename, mimetype, staged, self.max_file_bytes, self.gzip_level, sent)
         except BaseException:
             # There may be no thread left to compress it.
             staged.discard()

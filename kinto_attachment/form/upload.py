@@ -1,11 +1,10 @@
 """The file of a form: staged while it comes, and compressed on the way if configured."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from kinto_attachment import errors
-from kinto_attachment.form.digests import Digest, Hashes
+from kinto_attachment.form.digests import Hashes
 from kinto_attachment.form.gzip import GZIP_EXTENSION, GZIP_MIMETYPE, GzipWriter
 
 
@@ -49,55 +48,55 @@ class Upload:
     staged: StagedFile
 
 
+@dataclass
 class FilePart:
-    """A file that is being received."""
+    """A file that is being received.
 
-    def __init__(
-        self,
-        filename: str,
-        mimetype: str,
-        staged: StagedFile,
-        max_bytes: int,
-        digests: Iterable[Digest],
-        gzip_level: int | None,
-    ) -> None:
-        self._filename = filename
-        self._mimetype = mimetype
-        self._staged = staged
-        self._max_bytes = max_bytes
-        self._sent = Hashes(digests, [HASH])
-        self._compressed = Hashes(algorithms=[HASH])
+    :ivar max_bytes: 0 for a file of any size.
+    :ivar gzip_level: ``None`` to not compress it.
+    :ivar sent: the hashes of what is received.
+    """
+
+    filename: str
+    mimetype: str
+    staged: StagedFile
+    max_bytes: int
+    gzip_level: int | None
+    sent: Hashes
+
+    def __post_init__(self) -> None:
         self._gzip = None
-        if gzip_level is not None:
-            self._gzip = GzipWriter(self._write_compressed, gzip_level)
+        if self.gzip_level is not None:
+            self._compressed = Hashes(algorithms=[HASH])
+            self._gzip = GzipWriter(self._write_compressed, self.gzip_level)
 
     def write(self, chunk: bytes) -> None:
-        self._sent.update(chunk)
-        if 0 < self._max_bytes < self._sent.size:
-            raise errors.file_too_large(self._sent.size, self._max_bytes)
-        (self._gzip or self._staged).write(chunk)
+        self.sent.update(chunk)
+        if 0 < self.max_bytes < self.sent.size:
+            raise errors.file_too_large(self.sent.size, self.max_bytes)
+        (self._gzip or self.staged).write(chunk)
 
     def end(self) -> None:
-        self._sent.verify()
+        self.sent.verify()
         if self._gzip is not None:
             self._gzip.close()
 
     def discard(self) -> None:
         if self._gzip is not None:
             self._gzip.abort()
-        self._staged.discard()
+        self.staged.discard()
 
     @property
     def upload(self) -> Upload:
-        sent = _description(self._filename, self._mimetype, self._sent)
+        sent = _description(self.filename, self.mimetype, self.sent)
         if self._gzip is None:
-            return Upload(sent, None, self._staged)
-        filename = self._filename + GZIP_EXTENSION
-        return Upload(_description(filename, GZIP_MIMETYPE, self._compressed), sent, self._staged)
+            return Upload(sent, None, self.staged)
+        filename = self.filename + GZIP_EXTENSION
+        return Upload(_description(filename, GZIP_MIMETYPE, self._compressed), sent, self.staged)
 
     def _write_compressed(self, chunk: bytes) -> None:
         self._compressed.update(chunk)
-        self._staged.write(chunk)
+        self.staged.write(chunk)
 
 
 def _description(filename: str, mimetype: str, hashes: Hashes) -> Description:

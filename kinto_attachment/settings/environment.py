@@ -33,7 +33,7 @@ def refuse_unknown_variables(names: Iterable[str], prefix: str) -> None:
                 f"{found} (in the environment) is not in the file: of the settings of buckets and"
                 " collections, only those in the file can be set in the environment"
             )
-        refuse_unknown(f"{found} (in the environment)", found.upper(), known)
+        refuse_unknown(found, known, where=" (in the environment)")
 
 
 def _is_of_service(found: str) -> bool:

@@ -86,10 +86,11 @@ def typed_value(settings: Mapping[str, Any], full_name: str, option: Option) -> 
         raise ConfigurationError(f"{full_name} = {raw!r}: {error}") from error
 
 
-def refuse_unknown(shown: str, name: str, known: Iterable[str]) -> None:
+def refuse_unknown(name: str, known: Iterable[str], where: str = "") -> None:
     """Refuse a name, with the nearest of the known ones.
 
     :raises ConfigurationError: always.
     """
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0)[0]
-    raise ConfigurationError(f"{shown} is not a known setting, did you mean {nearest}?")
+    by_lower = {other.lower(): other for other in known}
+    nearest = by_lower[difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0)[0]]
+    raise ConfigurationError(f"{name}{where} is not a known setting, did you mean {nearest}?")

@@ -47,7 +47,7 @@ def read_settings(registry_settings: Mapping[str, Any]) -> Settings:
     resources = {name: _resource(name, prefix) for name in names if name.startswith(RESOURCES)}
     for name in names:
         if name not in OPTIONS and name not in resources:
-            refuse_unknown(prefix + name, (prefix + name).lower(), [prefix + o for o in OPTIONS])
+            refuse_unknown(prefix + name, [prefix + option for option in OPTIONS])
     refuse_unknown_variables(names, prefix)
     if not asbool(registry_settings.get("transaction_per_request", True)):
         # A request that fails would leave its record, and its file would be deleted.
@@ -56,7 +56,12 @@ def read_settings(registry_settings: Mapping[str, Any]) -> Settings:
         )
     texts = _texts(registry_settings, prefix, [*OPTIONS, *resources])
     values = typed_values(texts, prefix, OPTIONS)
-    _require_one_storage(values, prefix)
+    chosen = [prefix + name for name in STORAGES if values[name]]
+    if len(chosen) != 1:
+        choices = ", ".join(f"{prefix}{name} ({what})" for name, what in STORAGES.items())
+        raise ConfigurationError(
+            f"Set exactly one of {choices}: {' and '.join(chosen) or 'none'} is set"
+        )
     if values["serve_files"] and not values["base_path"]:
         raise ConfigurationError(f"{prefix}serve_files is for the files in {prefix}base_path")
     if not values[BUCKET]:
@@ -83,10 +88,9 @@ def _texts(registry_settings: Mapping[str, Any], prefix: str, names: list[str]) 
         keys = (prefix + name, PREFIX + name)
         found = [os.environ.get(variable(key)) for key in keys]
         found += [registry_settings.get(key) for key in keys]
-        for value in found:
-            if value is not None:
-                texts[prefix + name] = str(value).strip()
-                break
+        value = next((value for value in found if value is not None), None)
+        if value is not None:
+            texts[prefix + name] = str(value).strip()
     return texts
 
 
@@ -103,11 +107,8 @@ def _resource(name: str, prefix: str) -> list[str]:
             f"{prefix}{name} would never apply: the default bucket has another id for every user"
         )
     if option not in PER_COLLECTION:
-        full_name = prefix + name
-        beginning = full_name.removesuffix(option)
-        refuse_unknown(
-            full_name, full_name.lower(), [beginning + known for known in PER_COLLECTION]
-        )
+        beginning = (prefix + name).removesuffix(option)
+        refuse_unknown(prefix + name, [beginning + known for known in PER_COLLECTION])
     return parts
 
 
@@ -128,14 +129,3 @@ def _merged(
         parent = merged.get(resource[:1], defaults)
         merged[resource] = dataclasses.replace(parent, **own[resource])
     return merged
-
-
-def _require_one_storage(values: Mapping[str, Any], prefix: str) -> None:
-    chosen = [prefix + name for name in STORAGES if values[name]]
-    if len(chosen) > 1:
-        raise ConfigurationError(
-            f"More than one storage for attachments is configured: keep one of {', '.join(chosen)}"
-        )
-    if not chosen:
-        choices = ", ".join(f"{prefix}{name} ({what})" for name, what in STORAGES.items())
-        raise ConfigurationError(f"No storage for attachments is configured: set one of {choices}")
