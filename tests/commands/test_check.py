@@ -1,21 +1,24 @@
-"""What ``kinto-attachment check`` finds, and ``repair`` mends."""
+"""The problems that ``kinto-attachment check`` finds and ``repair`` repairs."""
 
 import dataclasses
 import hashlib
 import json
 import os
 import random
+import shlex
 import threading
 import time
 import uuid
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import requests
 
 from kinto_attachment import records
-from kinto_attachment.commands import problems, repair
+from kinto_attachment.commands import check, problems, repair
 from kinto_attachment.commands.inventory import Inventory
+from kinto_attachment.commands.main import main
 from kinto_attachment.storage.contract import StorageError, StoredFile
 from kinto_attachment.storage.pyramid import PyramidStorage
 from kinto_attachment.storage.s3.storage import S3Storage
@@ -75,7 +78,7 @@ class S3:
 
 @pytest.fixture(scope="module")
 def database(postgresql):
-    """One for all tests here, since every one has connections of its own."""
+    """One database for all tests here, since each has connections of its own."""
     return postgresql()
 
 
@@ -165,11 +168,11 @@ def lose_record_and_file(deployment):
     lose_record(deployment)
 
 
-def write_release(deployment, hours=2):
-    """Leave behind what a server that was killed after its commit leaves."""
+def write_deletion(deployment, hours=2):
+    """Leave a queued deletion, as a server does that is killed after its commit."""
     storage = deployment.app.registry.storage
     id_ = str(uuid.uuid4())
-    deployment.store.put(ORPHAN, b"let go")
+    deployment.store.put(ORPHAN, b"queued")
     with deployment.committing():
         storage.update(
             "attachment-releases", f"__attachments__/releases/{id_}", id_, {"locations": [ORPHAN]}
@@ -182,7 +185,7 @@ def write_release(deployment, hours=2):
     )
 
 
-def link_as_earlier_plugins_do(deployment):
+def make_link_legacy(deployment):
     name = location(deployment)
     lose_link(deployment)
     link = {
@@ -200,7 +203,7 @@ def link_as_earlier_plugins_do(deployment):
 
 
 BREAKAGES = {
-    problems.ORPHAN_FILE.name: lambda d: d.store.put(ORPHAN, b"nobody's"),
+    problems.ORPHAN_FILE.name: lambda d: d.store.put(ORPHAN, b"an orphan"),
     problems.HEARTBEAT_LEFTOVER.name: lambda d: d.store.put(HEARTBEAT, b"beat"),
     problems.STALE_LINK.name: lose_record,
     problems.DETACHED_LINK.name: lambda d: change_record(d, None),
@@ -209,20 +212,39 @@ BREAKAGES = {
     problems.METADATA_MISMATCH.name: lambda d: change_record(
         d, {**d.record()["attachment"], "mimetype": "text/html"}
     ),
-    problems.OVERDUE_DELETION.name: write_release,
+    problems.OVERDUE_DELETION.name: write_deletion,
 }
-"""What can be mended."""
+"""The faults that can be repaired."""
 
 LOSSES = {
     problems.MISSING_FILE.name: lambda d: d.store.remove(location(d)),
     problems.SIZE_MISMATCH.name: lambda d: d.store.put(location(d), b"once"),
     problems.HASH_MISMATCH.name: lambda d: d.store.put(location(d), b"ONCE upon a time"),
 }
-"""What cannot."""
+"""The faults that cannot."""
+
+
+def test_the_faults_here_are_all_in_the_table():
+    faults = {name: kind for name, kind in problems.KINDS.items() if kind.severity == "fault"}
+    assert set(BREAKAGES) == {name for name, kind in faults.items() if kind.repair}
+    assert set(LOSSES) == {name for name, kind in faults.items() if not kind.repair}
+
+
+def test_the_next_command_is_printed_with_the_options_that_it_needs(deployment, capsys):
+    deployment.upload()
+    deployment.store.remove(location(deployment))
+    with mock.patch.object(check, "open_server", deployment._open_once):
+        assert main(["check", "--grace", "2h", "--ini", deployment.ini]) == 0
+        assert main(["check", "--grace", "0", "--ini", deployment.ini]) == 1
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.endswith(
+        "(the record's file does not exist); attach the file again or restore it from a backup; "
+        f"next: kinto-attachment check --ini {deployment.ini} --grace 0"
+    )
 
 
 def is_sound(deployment):
-    """Look into everything: each record's file is there and linked, and there is nothing else."""
+    """Return whether each attachment has its file and its link, and nothing else exists."""
     records, links = {}, {}
     rows, files = deployment.state()
     for name, parent, id_, data in rows:
@@ -237,7 +259,7 @@ def is_sound(deployment):
     return True
 
 
-def test_nothing_is_wrong_on_a_server_that_was_only_used(either):
+def test_a_server_in_normal_use_has_no_problems(either):
     either.upload("first")
     either.upload("first", b"another")
     either.copy("first", "copy")
@@ -251,34 +273,40 @@ def test_nothing_is_wrong_on_a_server_that_was_only_used(either):
 
 
 @pytest.mark.parametrize("kind", BREAKAGES)
-def test_what_is_broken_is_told_and_mended(deployment, kind):
-    break_and_mend(deployment, kind)
+def test_a_fault_is_reported_and_repaired(deployment, kind):
+    break_and_repair(deployment, kind)
 
 
 @pytest.mark.parametrize("kind", [problems.ORPHAN_FILE.name, problems.MISSING_LINK.name])
-def test_what_is_broken_is_told_and_mended_on_s3(make_deployment, bucket, kind):
-    break_and_mend(make_deployment(S3(bucket)), kind)
+def test_a_fault_is_reported_and_repaired_on_s3(make_deployment, bucket, kind):
+    break_and_repair(make_deployment(S3(bucket)), kind)
 
 
-def break_and_mend(deployment, kind):
+def break_and_repair(deployment, kind):
     deployment.upload("second", b"another")
     deployment.upload()
     BREAKAGES[kind](deployment)
-    code, found = deployment.check("--hash")
-    assert (code, list(found)) == (1, [kind])
+    code, output = deployment.run("check", "--grace", "0", "--hash")
+    assert (code, [one["what"] for one in output]) == (1, [kind, "summary"])
+    program, *command = shlex.split(output[0]["next"])
+    assert (program, command[-4:]) == (
+        "kinto-attachment",
+        ["--ini", deployment.ini, "--grace", "0"],
+    )
 
     before = deployment.state()
     assert deployment.repair("--dry-run", "--delete-files") == (1, {"to repair": [kind]})
     assert deployment.state() == before
 
-    assert deployment.repair("--delete-files") == (0, {"repaired": [kind]})
+    code, output = deployment.run(*command)
+    assert (code, output[0]["what"], output[0]["finding"]) == (0, "repaired", kind)
     assert deployment.check("--hash") == (0, {})
     assert is_sound(deployment)
     assert "second" in str(deployment.links())
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-def test_what_is_lost_is_told_and_left(deployment, kind):
+def test_a_loss_is_reported_and_left(deployment, kind):
     deployment.upload("second", b"another")
     deployment.upload()
     LOSSES[kind](deployment)
@@ -290,7 +318,7 @@ def test_what_is_lost_is_told_and_left(deployment, kind):
     assert deployment.state() == before
 
 
-def test_bytes_are_read_only_where_that_is_asked_for(deployment):
+def test_files_are_read_only_with_hash(deployment):
     deployment.upload()
     LOSSES[problems.HASH_MISMATCH.name](deployment)
     assert deployment.check() == (0, {})
@@ -304,7 +332,7 @@ def test_a_record_copied_behind_kintos_back_is_linked(deployment):
     assert is_sound(deployment)
 
 
-def test_a_file_stays_with_the_copy_when_the_original_is_lost(deployment):
+def test_a_file_remains_with_the_copy_when_the_original_is_lost(deployment):
     deployment.upload()
     copy_record(deployment)
     lose_record(deployment)
@@ -315,7 +343,7 @@ def test_a_file_stays_with_the_copy_when_the_original_is_lost(deployment):
     assert is_sound(deployment)
 
 
-def test_a_record_is_not_linked_with_a_file_that_is_not_what_it_says(deployment):
+def test_a_record_with_wrong_metadata_gets_no_link(deployment):
     deployment.upload()
     lose_link(deployment)
     name = deployment.record()["attachment"]["location"]
@@ -326,8 +354,8 @@ def test_a_record_is_not_linked_with_a_file_that_is_not_what_it_says(deployment)
     assert deployment.state() == before
 
 
-def test_a_file_that_an_unlinked_record_carries_never_goes(deployment):
-    """Even where the record may not be linked, since it says something else about the file."""
+def test_a_file_in_an_unlinked_record_is_never_deleted(deployment):
+    """Not even if the record gets no link, since its metadata is wrong."""
     deployment.upload()
     copy_record(deployment)
     lose_record(deployment)
@@ -339,14 +367,14 @@ def test_a_file_that_an_unlinked_record_carries_never_goes(deployment):
     assert list(deployment.files().values()) == [b"once upon a time"]
 
 
-def test_files_without_link_stay_unless_their_deletion_is_asked_for(deployment):
+def test_orphan_files_remain_without_delete_files(deployment):
     deployment.upload()
-    deployment.store.put(ORPHAN, b"nobody's")
+    deployment.store.put(ORPHAN, b"an orphan")
     assert deployment.repair() == (1, {"left": [problems.ORPHAN_FILE.name]})
     assert ORPHAN in deployment.files()
 
 
-def test_files_that_were_kept_stay_whatever_is_asked_for(make_deployment):
+def test_kept_files_remain_with_all_options(make_deployment):
     deployment = make_deployment(attachment__keep_old_files="true")
     deployment.upload(content=b"old")
     deployment.upload(content=b"new")
@@ -356,7 +384,7 @@ def test_files_that_were_kept_stay_whatever_is_asked_for(make_deployment):
     assert sorted(deployment.files().values()) == [b"new", b"old"]
 
 
-def test_the_file_of_a_lost_record_stays_where_old_files_are_kept(make_deployment):
+def test_the_file_of_a_lost_record_remains_if_old_files_are_kept(make_deployment):
     deployment = make_deployment(attachment__keep_old_files="true")
     deployment.upload()
     lose_record(deployment)
@@ -366,40 +394,40 @@ def test_the_file_of_a_lost_record_stays_where_old_files_are_kept(make_deploymen
 
 
 @pytest.mark.parametrize("name", ["README.txt", f"elsewhere/{ORPHAN}", "cat.jpg"])
-def test_files_of_others_are_told_and_stay(deployment, name):
+def test_foreign_files_are_reported_and_remain(deployment, name):
     deployment.upload()
-    deployment.store.put(name, b"somebody's")
+    deployment.store.put(name, b"foreign")
     assert deployment.check() == (0, {problems.FOREIGN_FILE.name: [name]})
     assert deployment.repair("--delete-files", "--any-name") == (0, {})
     assert name in deployment.files()
 
 
-def test_names_that_anybody_could_give_take_one_more_word(make_deployment):
+def test_orphan_files_without_random_names_require_any_name(make_deployment):
     deployment = make_deployment(attachment__randomize="false")
     deployment.upload()
-    deployment.store.put("cat.jpg", b"nobody's")
+    deployment.store.put("cat.jpg", b"an orphan")
     assert deployment.check() == (1, {problems.ORPHAN_FILE.name: ["cat.jpg"]})
     assert deployment.repair("--delete-files") == (1, {"left": [problems.ORPHAN_FILE.name]})
     assert deployment.repair("--delete-files", "--any-name")[0] == 0
     assert list(deployment.files()) == ["story.txt"]
 
 
-def test_nothing_is_deleted_where_the_database_may_be_the_wrong_one(deployment):
-    deployment.store.put(ORPHAN, b"somebody's?")
+def test_nothing_is_deleted_if_the_database_may_be_the_wrong_one(deployment):
+    deployment.store.put(ORPHAN, b"of another database")
     code, done = deployment.repair("--delete-files")
     assert (code, done) == (1, {"left": [problems.ORPHAN_FILE.name]})
     assert ORPHAN in deployment.files()
 
 
-def test_folders_and_patterns_of_the_settings_make_names_ours(make_deployment):
+def test_keys_of_the_plugin_are_recognised_by_folder_and_pattern(make_deployment):
     deployment = make_deployment(
         attachment__folder="f/{bucket_id}/{collection_id}",
         attachment__filename_pattern="{datetime}-{filename}",
     )
     deployment.upload()
     ours = f"f/blog/photos/20261231235959-{ORPHAN}"
-    deployment.store.put(ours, b"nobody's")
-    deployment.store.put(f"f/{ORPHAN}", b"somebody's")
+    deployment.store.put(ours, b"an orphan")
+    deployment.store.put(f"f/{ORPHAN}", b"foreign")
     assert deployment.check() == (
         1,
         {problems.ORPHAN_FILE.name: [ours], problems.FOREIGN_FILE.name: [f"f/{ORPHAN}"]},
@@ -409,20 +437,20 @@ def test_folders_and_patterns_of_the_settings_make_names_ours(make_deployment):
     assert len(deployment.files()) == 2
 
 
-def test_links_of_earlier_plugins_are_told_and_completed(deployment):
+def test_legacy_links_are_reported_and_completed(deployment):
     deployment.upload()
     name = location(deployment)
-    link_as_earlier_plugins_do(deployment)
+    make_link_legacy(deployment)
     assert deployment.check("--hash") == (0, {problems.LEGACY_LINK.name: [name]})
     assert deployment.repair() == (0, {"repaired": [problems.LEGACY_LINK.name]})
     assert is_sound(deployment)
     assert deployment.check() == (0, {})
 
 
-def test_an_old_link_stays_where_the_file_is_not_what_the_record_says(deployment):
+def test_a_legacy_link_remains_if_the_metadata_is_wrong(deployment):
     deployment.upload()
     name = location(deployment)
-    link_as_earlier_plugins_do(deployment)
+    make_link_legacy(deployment)
     deployment.store.put(name, b"short")
     code, done = deployment.repair()
     assert (code, sorted(done["left"])) == (
@@ -432,21 +460,21 @@ def test_an_old_link_stays_where_the_file_is_not_what_the_record_says(deployment
     assert [link.get("attachment") for link in deployment.links()] == [None]
 
 
-def test_a_release_that_is_young_is_told_and_left(deployment):
+def test_a_young_deletion_is_reported_and_left(deployment):
     deployment.upload()
-    write_release(deployment, hours=0)
-    code, told = deployment.run("check")
-    assert (code, told[0]["what"], told[0]["severity"]) == (
+    write_deletion(deployment, hours=0)
+    code, output = deployment.run("check")
+    assert (code, output[0]["what"], output[0]["severity"]) == (
         0,
         problems.PENDING_DELETION.name,
         "informational",
     )
-    code, told = deployment.run("repair")
-    assert (code, len(told)) == (0, 1)
+    code, output = deployment.run("repair")
+    assert (code, len(output)) == (0, 1)
     assert ORPHAN in deployment.files()
 
 
-def test_an_upload_that_goes_on_is_told_and_left(either):
+def test_an_upload_in_progress_is_reported_and_left(either):
     storage = either.app.registry.attachment_storage
     staged = storage.stage(ORPHAN, "text/plain", unique=True)
     staged.write(b"x" * 11 * 1024**2)
@@ -458,7 +486,7 @@ def test_an_upload_that_goes_on_is_told_and_left(either):
     either.store.remove(ORPHAN)
 
 
-def test_a_store_that_lists_no_unfinished_uploads_is_told_and_no_fault(deployment, monkeypatch):
+def test_a_storage_that_lists_no_incomplete_uploads_is_no_fault(deployment, monkeypatch):
     deployment.upload()
     lose_link(deployment)
     storage = deployment._open_once(deployment.ini).files
@@ -468,8 +496,8 @@ def test_a_store_that_lists_no_unfinished_uploads_is_told_and_no_fault(deploymen
         raise StorageError("not implemented")
 
     monkeypatch.setattr(storage, "incomplete_uploads", incomplete_uploads)
-    code, told = deployment.run("check", "--grace", "0")
-    assert (code, [one["what"] for one in told]) == (
+    code, output = deployment.run("check", "--grace", "0")
+    assert (code, [one["what"] for one in output]) == (
         1,
         [
             problems.MISSING_LINK.name,
@@ -478,7 +506,7 @@ def test_a_store_that_lists_no_unfinished_uploads_is_told_and_no_fault(deploymen
             "summary",
         ],
     )
-    assert told[2]["because"] == "not implemented"
+    assert output[2]["because"] == "not implemented"
     assert deployment.repair() == (0, {"repaired": [problems.MISSING_LINK.name]})
     assert list(deployment.check()[1]) == [
         problems.INCOMPLETE_UPLOAD.name,
@@ -487,9 +515,7 @@ def test_a_store_that_lists_no_unfinished_uploads_is_told_and_no_fault(deploymen
 
 
 @pytest.mark.parametrize("command", ["repair", "relocate", "check"])
-def test_a_database_that_goes_away_is_told_in_a_line(
-    postgresql, tmp_path, capsys, monkeypatch, command
-):
+def test_a_lost_database_is_reported_in_a_line(postgresql, tmp_path, capsys, monkeypatch, command):
     app = App(tmp_path / "files", **postgresql_backends(postgresql()))
     app.create_collection()
     deployment = Deployment(app, tmp_path, app.files, capsys)
@@ -510,9 +536,9 @@ def test_a_database_that_goes_away_is_told_in_a_line(
         return result
 
     monkeypatch.setattr(records, name, then_lost)
-    code, told = deployment.run(command, *arguments.get(command, []))
-    assert (code, told[-1]["what"]) == (1, "summary" if command == "relocate" else "failure")
-    message = told[0]["reason"] if command == "relocate" else told[-1]["message"]
+    code, output = deployment.run(command, *arguments.get(command, []))
+    assert (code, output[-1]["what"]) == (1, "summary" if command == "relocate" else "failure")
+    message = output[0]["reason"] if command == "relocate" else output[-1]["message"]
     assert "connection" in message
     assert len(message.splitlines()) == 1
 
@@ -521,8 +547,8 @@ NOWHERE = "https://new.example.org/"
 
 
 @pytest.mark.parametrize("size", [0, 100_000])
-def test_the_age_of_a_file_counts_from_publishing(deployment, size):
-    """The last byte of an upload may come long before its form ends."""
+def test_the_age_of_a_file_begins_with_publishing(deployment, size):
+    """The last byte of an upload may arrive long before the end of its form."""
     deployment.upload()
     staged = deployment.app.registry.attachment_storage.stage(ORPHAN, "text/plain", unique=True)
     staged.write(b"x" * size)
@@ -557,7 +583,7 @@ def amazon(make_deployment, bucket, monkeypatch):
     return deployment
 
 
-def test_a_file_of_unknown_age_stays_where_its_transaction_ends_within_the_grace_period(
+def test_a_file_of_unknown_age_remains_if_its_transaction_ends_within_the_grace_period(
     amazon, monkeypatch
 ):
     waited = []
@@ -570,27 +596,27 @@ def test_a_file_of_unknown_age_stays_where_its_transaction_ends_within_the_grace
             records.add_link(amazon.app.registry.storage, uri, ORPHAN, {"location": ORPHAN})
 
     monkeypatch.setattr(repair, "_sleep_until", commit)
-    code, told = amazon.run("repair", "--delete-files")
-    assert (code, [one["what"] for one in told]) == (0, ["waiting", "summary"])
+    code, output = amazon.run("repair", "--delete-files")
+    assert (code, [one["what"] for one in output]) == (0, ["waiting", "summary"])
     assert 3600 <= waited[0] < 3660
     assert amazon.files()[ORPHAN] == LARGE
 
 
-def test_a_file_of_unknown_age_goes_when_it_was_seen_for_the_grace_period(amazon, monkeypatch):
+def test_a_file_of_unknown_age_is_deleted_after_the_grace_period(amazon, monkeypatch):
     monkeypatch.setattr(repair, "_sleep_until", lambda old_at: None)
-    code, told = amazon.run("repair", "--delete-files")
-    assert (code, [one["what"] for one in told]) == (0, ["waiting", "repaired", "summary"])
+    code, output = amazon.run("repair", "--delete-files")
+    assert (code, [one["what"] for one in output]) == (0, ["waiting", "repaired", "summary"])
     assert list(amazon.files().values()) == [b"once upon a time"]
 
 
-def test_nobody_waits_who_deletes_nothing(amazon, monkeypatch):
+def test_without_deletions_repair_does_not_wait(amazon, monkeypatch):
     monkeypatch.setattr(repair, "_sleep_until", lambda old_at: pytest.fail("it waits"))
     assert amazon.run("repair")[0] == 1
     assert amazon.run("repair", "--delete-files", "--dry-run")[0] == 1
     assert ORPHAN in amazon.files()
 
 
-def test_the_dates_of_an_unknown_backend_prove_nothing():
+def test_files_of_an_unknown_backend_are_undated():
     listed = StoredFile(ORPHAN, 3, 0.0)
     backend = SimpleNamespace(files=lambda: [listed])
     (stored,) = PyramidStorage(backend).files()
@@ -601,12 +627,12 @@ YOUNG = [kind for kind in [*BREAKAGES, *LOSSES] if kind != problems.OVERDUE_DELE
 
 
 @pytest.mark.parametrize("kind", YOUNG)
-def test_what_is_young_is_left_alone(deployment, kind):
+def test_what_is_young_is_skipped(deployment, kind):
     deployment.upload()
     (BREAKAGES | LOSSES)[kind](deployment)
     before = deployment.state()
-    code, told = deployment.run("check", "--hash")
-    assert (code, [one["what"] for one in told]) == (0, ["summary"])
+    code, output = deployment.run("check", "--hash")
+    assert (code, [one["what"] for one in output]) == (0, ["summary"])
     assert deployment.run("repair", "--delete-files")[0] == 0
     assert deployment.state() == before
 
@@ -616,13 +642,13 @@ def test_attachments_that_are_not_in_this_storage_are_counted(deployment):
     elsewhere = {"location": "https://example.org/cat.jpg", "hash": "0" * 64, "size": 1}
     deployment.app.put_json(url, {"data": {"attachment": elsewhere}}, headers=ALICE)
     deployment.app.put_json(f"{url}2", {"data": {"attachment": "text"}}, headers=ALICE)
-    code, told = deployment.run("check", "--grace", "0")
+    code, output = deployment.run("check", "--grace", "0")
     assert code == 0
-    assert [one["what"] for one in told] == ["summary"]
-    assert told[0]["unlocated"] == 2
+    assert [one["what"] for one in output] == ["summary"]
+    assert output[0]["unlocated"] == 2
 
 
-def test_a_record_under_the_base_url_whose_file_and_link_are_gone_may_be_made_up(make_deployment):
+def test_a_record_without_file_and_link_is_unverified(make_deployment):
     deployment = make_deployment(attachment__base_url="https://example.org/")
     deployment.upload()
     name = location(deployment)
@@ -631,31 +657,31 @@ def test_a_record_under_the_base_url_whose_file_and_link_are_gone_may_be_made_up
     assert deployment.check() == (0, {problems.UNVERIFIED_ATTACHMENT.name: [name]})
 
 
-def test_all_pages_are_looked_at(deployment, monkeypatch):
+def test_all_pages_are_read(deployment, monkeypatch):
     monkeypatch.setattr("kinto_attachment.records.PAGE_SIZE", 3)
     for number in range(8):
         deployment.upload(f"r{number}")
-    link_as_earlier_plugins_do_all = "UPDATE objects SET resource_name = '' WHERE id IN "
+    rename_resource = "UPDATE objects SET resource_name = '' WHERE id IN "
     deployment.sql(
-        link_as_earlier_plugins_do_all
+        rename_resource
         + "(SELECT id FROM objects WHERE resource_name = 'attachments' ORDER BY id LIMIT 4)"
     )
-    code, told = deployment.run("check", "--grace", "0")
-    assert told[-1] | {"links": 8, "records": 8, "files": 8} == told[-1]
+    code, output = deployment.run("check", "--grace", "0")
+    assert output[-1] | {"links": 8, "records": 8, "files": 8} == output[-1]
 
 
-def test_links_on_one_file_are_all_seen(deployment, monkeypatch):
-    """They have one id, and must not be cut off at the end of a page."""
+def test_all_links_to_one_file_are_read(deployment, monkeypatch):
+    """They have the same id, which continues on the next page."""
     monkeypatch.setattr("kinto_attachment.records.PAGE_SIZE", 3)
     deployment.upload()
     for number in range(7):
         deployment.copy("first", f"copy{number}")
-    code, told = deployment.run("check", "--grace", "0")
-    assert (code, told[-1]["links"], told[-1]["records"]) == (0, 8, 8)
+    code, output = deployment.run("check", "--grace", "0")
+    assert (code, output[-1]["links"], output[-1]["records"]) == (0, 8, 8)
 
 
-def test_all_is_found_where_kinto_gives_less_at_once(make_deployment):
-    """Whatever is listed, with links of any age, has more pages than that."""
+def test_all_is_found_if_kinto_returns_less_than_a_page(make_deployment):
+    """All lists, also that of legacy links, are longer."""
     old, new = "https://old.example.org/", "https://new.example.org/"
     deployment = make_deployment(storage_max_fetch_size="10", attachment__base_url=old)
     uris = [f"{COLLECTION}/records/r{number}" for number in range(26)]
@@ -665,8 +691,8 @@ def test_all_is_found_where_kinto_gives_less_at_once(make_deployment):
         "UPDATE objects SET parent_id = '__attachments__', data = data - 'attachment' - 'origin' "
         "WHERE resource_name = 'attachments'"
     )
-    code, told = deployment.run("relocate", "--base-url", old, new)
-    assert (code, told[-1]["counts"]) == (0, {"relocated": 26})
+    code, output = deployment.run("relocate", "--base-url", old, new)
+    assert (code, output[-1]["counts"]) == (0, {"relocated": 26})
     code, found = deployment.check("--hash")
     assert (code, {kind: len(names) for kind, names in found.items()}) == (
         0,
@@ -682,8 +708,8 @@ def test_all_is_found_where_kinto_gives_less_at_once(make_deployment):
     assert (deployment.files(), deployment.check()) == ({}, (0, {}))
 
 
-def test_every_link_of_a_record_is_looked_at(make_deployment):
-    """An earlier plugin may have left many that it should have removed."""
+def test_every_link_of_a_record_is_checked(make_deployment):
+    """Earlier plugins may not have removed them."""
     deployment = make_deployment(storage_max_fetch_size="2")
     deployment.upload()
     for number in range(5):
@@ -700,8 +726,8 @@ def test_every_link_of_a_record_is_looked_at(make_deployment):
     assert is_sound(deployment)
 
 
-def test_a_check_beside_running_changes_finds_nothing(serve, database, tmp_path, capsys):
-    """Files come and go all the time, many of them older than the grace period."""
+def test_a_check_during_changes_finds_nothing(serve, database, tmp_path, capsys):
+    """Files are stored and deleted continually, many of them older than the grace period."""
     server = serve("granian", **backends(database))
     app = SimpleNamespace(settings=postgresql_backends(database))
     deployment = Deployment(app, tmp_path, Folder(tmp_path / "files").files, capsys)
@@ -717,7 +743,7 @@ def test_a_check_beside_running_changes_finds_nothing(serve, database, tmp_path,
         with requests.Session() as session:
             session.auth = auth
             while not stop.is_set():
-                # Rarely the same one, so that what goes is old enough to be looked at.
+                # Rarely the same one, so that deleted files are older than the grace period.
                 at = f"{url}/records/{number}-{random.randrange(40)}"
                 files = {"attachment": ("a.txt", os.urandom(100), "text/plain")}
                 done.append(session.post(f"{at}/attachment", files=files, timeout=30).status_code)
@@ -730,22 +756,22 @@ def test_a_check_beside_running_changes_finds_nothing(serve, database, tmp_path,
         thread.start()
     try:
         eventually(lambda: len(done) > 100)
-        looked_at = 0
+        compared = 0
         for _ in range(3):
             seen = len(done)
-            code, told = deployment.run("check", "--grace", "1s", "--hash")
+            code, output = deployment.run("check", "--grace", "1s", "--hash")
             assert code == 0
-            # What a commit has let go a moment ago is told, and no fault.
-            assert {one["what"] for one in told} <= {problems.PENDING_DELETION.name, "summary"}
-            looked_at += told[-1]["files"]
+            # A pending deletion is reported, and no fault.
+            assert {one["what"] for one in output} <= {problems.PENDING_DELETION.name, "summary"}
+            compared += output[-1]["files"]
             eventually(lambda: len(done) > seen + 10)  # noqa: B023
         stop.set()
         for thread in threads:
             thread.join()
         assert set(done) <= {200, 201}
-        # Kinto itself answers 409 where two changes of a collection get the same time.
+        # Kinto answers 409 if two changes of a collection get the same timestamp.
         assert set(deleted) <= {200, 409}
-        assert looked_at > 30
+        assert compared > 30
         assert deployment.check("--hash") == (0, {})
     finally:
         stop.set()
@@ -754,8 +780,8 @@ def test_a_check_beside_running_changes_finds_nothing(serve, database, tmp_path,
         deployment.close()
 
 
-def test_what_changes_while_an_inventory_is_taken_is_looked_at_once_more(deployment, monkeypatch):
-    """Whatever was read before the change does not fit what is read after it."""
+def test_changes_while_the_inventory_is_read_are_no_problems(deployment, monkeypatch):
+    """What was read before a change does not match what is read after it."""
     for record in ("replaced", "deleted", "replaced-later", "deleted-later"):
         deployment.upload(record)
 

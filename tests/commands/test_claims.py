@@ -1,4 +1,4 @@
-"""What ``kinto-attachment`` believes of an ``attachment`` that a client has written itself."""
+"""Which attachments written by clients ``kinto-attachment`` accepts."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def deployed(app, capsys):
 
 
 def claim(deployment, attachment, uri=FORGED, headers=BOB):
-    """Write a record as any client may, and take the link away that the server makes of a copy."""
+    """Write a record as any client may, and remove the link that the server adds for a copy."""
     deployment.app.put_json(uri, {"data": {"attachment": attachment}}, headers=headers)
     lose_link(deployment, uri)
 
@@ -76,8 +76,8 @@ def lose_link(deployment, uri):
     )
 
 
-def put_file(deployment, name, content=b"of nobody"):
-    """Store a file that no record holds, and return what is true of it."""
+def put_file(deployment, name, content=b"an orphan"):
+    """Store a file that no record refers to, and return its metadata."""
     path = deployment.app.folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -90,8 +90,8 @@ def put_file(deployment, name, content=b"of nobody"):
     }
 
 
-def is_only_told(deployment, count=1):
-    """Look whether claims are told and no fault, and whether a repair leaves all as it is."""
+def is_unverified(deployment, count=1):
+    """Return whether claims are reported as unverified, and a repair changes nothing."""
     before = deployment.state()
     code, found = deployment.check("--hash")
     assert (code, {kind: len(locations) for kind, locations in found.items()}) == (
@@ -111,26 +111,26 @@ FORGERIES = {
     "another hash": {"hash": "0" * 64},
     "more": {"more": 1},
     "a size that no database knows": {"size": 10**30},
-    "a size that is none": {"size": "16"},
+    "a size that is text": {"size": "16"},
 }
 
 
 @pytest.mark.parametrize("case", FORGERIES)
-def test_what_is_made_up_is_told_and_no_fault(deployment, case):
+def test_made_up_metadata_is_no_fault(deployment, case):
     attachment = deployment.upload()
     claim(deployment, {**attachment, **FORGERIES[case]})
-    assert is_only_told(deployment)
+    assert is_unverified(deployment)
 
 
 @pytest.mark.parametrize(("true", "forged"), [(1, True), (1, 1.0), (0, False)])
-def test_metadata_are_the_same_where_they_are_the_same_json(deployment, true, forged):
+def test_metadata_is_compared_as_json(deployment, true, forged):
     attachment = deployment.upload(content=b"x" * true)
     claim(deployment, attachment)
     change_size(deployment, "forged", forged)
-    assert is_only_told(deployment)
+    assert is_unverified(deployment)
 
 
-def test_a_link_that_differs_in_a_type_only_differs(deployment):
+def test_a_link_differs_if_only_a_type_differs(deployment):
     deployment.upload(content=b"x")
     change_size(deployment, "first", True)
     code, found = deployment.check()
@@ -147,14 +147,14 @@ def change_size(deployment, record, size):
     assert changed == 1
 
 
-def test_a_copy_by_somebody_who_may_not_read_the_original_is_only_told(deployment):
+def test_a_copy_by_a_user_without_access_to_the_original_is_unverified(deployment):
     attachment = deployment.upload()
     claim(deployment, attachment)
-    assert is_only_told(deployment)
+    assert is_unverified(deployment)
 
 
 @pytest.mark.parametrize("reader", ["system.Everyone", "system.Authenticated", "bob", "his group"])
-def test_a_copy_by_somebody_who_may_read_the_original_is_linked(deployment, reader):
+def test_a_copy_by_a_user_with_access_to_the_original_gets_a_link(deployment, reader):
     attachment = deployment.upload()
     bob = deployment.app.get("/", headers=BOB).json["user"]["id"]
     group = "/buckets/blog/groups/friends"
@@ -168,11 +168,11 @@ def test_a_copy_by_somebody_who_may_read_the_original_is_linked(deployment, read
     assert deployment.repair() == (0, {"repaired": [problems.MISSING_LINK.name]})
     links = {link["record_uri"]: link for link in deployment.links()}
     assert links[FORGED]["attachment"] == attachment
-    # As the server links a copy: where the file was uploaded to decides whether it is kept.
+    # As for copies by the server: the original collection decides whether the file is kept.
     assert links[FORGED]["origin"] == COLLECTION
 
 
-def test_a_file_that_no_record_holds_is_that_of_a_record_that_says_all_of_it(deployment):
+def test_an_unreferenced_file_gets_a_link_from_a_record_with_all_metadata(deployment):
     attachment = deployment.upload()
     lose_link(deployment, f"{COLLECTION}/records/first")
     code, found = deployment.check()
@@ -192,11 +192,11 @@ UNPROVED = {
 
 
 @pytest.mark.parametrize("case", UNPROVED)
-def test_a_file_that_no_record_holds_is_not_linked_without_evidence(deployment, case):
+def test_an_unreferenced_file_gets_no_link_without_evidence(deployment, case):
     name, changed = UNPROVED[case]
     deployment.upload()
     claim(deployment, {**put_file(deployment, name), **changed})
-    assert is_only_told(deployment)
+    assert is_unverified(deployment)
 
 
 UNPROVED_SETTINGS = {
@@ -205,17 +205,19 @@ UNPROVED_SETTINGS = {
         {"filename_pattern": "{rid}.{filename}"},
         f"another.{RANDOM}.txt",
     ),
-    "a name that anybody could give": ({"randomize": "false"}, "story.txt"),
-    "where old files are kept": ({"keep_old_files": "true"}, f"{RANDOM}.txt"),
+    "a name that is not random": ({"randomize": "false"}, "story.txt"),
+    "old files are kept": ({"keep_old_files": "true"}, f"{RANDOM}.txt"),
 }
 
 
 @pytest.mark.parametrize("case", UNPROVED_SETTINGS)
-def test_a_name_is_evidence_where_the_settings_give_it_to_this_record(make_deployment, case):
+def test_a_key_that_the_settings_do_not_produce_for_the_record_is_no_evidence(
+    make_deployment, case
+):
     settings, name = UNPROVED_SETTINGS[case]
     deployment = make_deployment(**settings)
     claim(deployment, put_file(deployment, name))
-    assert is_only_told(deployment)
+    assert is_unverified(deployment)
 
 
 PROVED_SETTINGS = {
@@ -228,7 +230,7 @@ PROVED_SETTINGS = {
 
 
 @pytest.mark.parametrize("case", PROVED_SETTINGS)
-def test_names_with_ids_are_those_of_their_records(make_deployment, case):
+def test_a_key_that_the_settings_produce_for_the_record_is_evidence(make_deployment, case):
     settings, name = PROVED_SETTINGS[case]
     deployment = make_deployment(**settings)
     claim(deployment, put_file(deployment, name))
@@ -237,22 +239,22 @@ def test_names_with_ids_are_those_of_their_records(make_deployment, case):
     assert [link["record_uri"] for link in deployment.links()] == [FORGED]
 
 
-def test_names_that_are_not_random_take_one_more_word(make_deployment):
+def test_names_that_are_not_random_require_any_name(make_deployment):
     deployment = make_deployment(randomize="false")
     deployment.upload()
     lose_link(deployment, f"{COLLECTION}/records/first")
-    assert is_only_told(deployment)
+    assert is_unverified(deployment)
     assert deployment.repair("--any-name") == (0, {"repaired": [problems.MISSING_LINK.name]})
     assert deployment.check() == (0, {})
 
 
-def test_a_file_that_is_let_go_is_not_linked(deployment):
+def test_a_queued_file_gets_no_link(deployment):
     name = f"{RANDOM}.txt"
     claim(deployment, put_file(deployment, name))
     with deployment.committing():
-        release = {"locations": [name]}
+        deletion = {"locations": [name]}
         parent = "__attachments__/releases/a"
-        deployment.app.registry.storage.update("attachment-releases", parent, "a", release)
+        deployment.app.registry.storage.update("attachment-releases", parent, "a", deletion)
     code, found = deployment.check()
     assert found == {
         problems.UNVERIFIED_ATTACHMENT.name: [name],
@@ -262,15 +264,15 @@ def test_a_file_that_is_let_go_is_not_linked(deployment):
     assert deployment.links() == []
 
 
-def test_two_records_that_disagree_of_a_file_prove_nothing(deployment):
+def test_two_records_with_different_metadata_prove_nothing(deployment):
     attachment = put_file(deployment, f"{RANDOM}.txt")
     claim(deployment, attachment)
     other = f"{COLLECTION}/records/other"
     claim(deployment, {**attachment, "mimetype": "text/html"}, other, ALICE)
-    assert is_only_told(deployment, 2)
+    assert is_unverified(deployment, 2)
 
 
-def test_a_file_is_read_once_however_many_claim_it(deployment, monkeypatch):
+def test_a_file_with_many_claims_is_read_once(deployment, monkeypatch):
     attachment = deployment.upload(content=b"x" * 1000)
     orphan = put_file(deployment, f"{RANDOM}.txt", b"y" * 1000)
     for number in range(5):
@@ -290,7 +292,7 @@ def test_a_file_is_read_once_however_many_claim_it(deployment, monkeypatch):
     assert sorted(read) == sorted(deployment.files())
 
 
-def test_copies_are_what_the_holders_say(deployment, tmp_path, monkeypatch):
+def test_copy_uses_the_metadata_of_linked_records(deployment, tmp_path, monkeypatch):
     attachment = deployment.upload()
     orphan = put_file(deployment, f"{RANDOM}.txt")
     link_without_metadata(deployment)
@@ -309,13 +311,13 @@ def test_copies_are_what_the_holders_say(deployment, tmp_path, monkeypatch):
         return replace(storage, name, mimetype)
 
     monkeypatch.setattr(LocalStorage, "replace", noted)
-    code, told = deployment.run("copy", "--to", ini)
-    assert (code, told[-1]["counts"]) == (0, {"copied": 2})
+    code, output = deployment.run("copy", "--to", ini)
+    assert (code, output[-1]["counts"]) == (0, {"copied": 2})
     assert mimetypes == ["text/plain", "text/plain"]
 
 
 def link_without_metadata(deployment):
-    """Have the link be as earlier plugins wrote them."""
+    """Change the link to one of an earlier plugin."""
     deployment.sql(
         "UPDATE objects SET parent_id = '__attachments__', data = data - 'attachment' - 'origin' "
         "WHERE resource_name = 'attachments'"

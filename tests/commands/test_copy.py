@@ -1,4 +1,4 @@
-"""What ``kinto-attachment copy`` brings to another storage."""
+"""Copying files to another storage with ``kinto-attachment copy``."""
 
 import os
 
@@ -52,7 +52,7 @@ def fill(deployment):
     deployment.upload("small", b"once upon a time")
     deployment.upload("large", os.urandom(11 * MIB))
     (deployment.app.folder / "f").mkdir(exist_ok=True)
-    (deployment.app.folder / "f" / "nobody's.txt").write_bytes(b"of nobody")
+    (deployment.app.folder / "f" / "orphan.txt").write_bytes(b"an orphan")
 
 
 def s3_settings(bucket):
@@ -66,15 +66,15 @@ def test_all_files_go_to_s3_and_back(deployment, bucket, tmp_path, there, capsys
     fill(deployment)
     s3_ini = str(tmp_path / "s3.ini")
     write_ini(s3_ini, deployment.app.settings | s3_settings(bucket))
-    code, told = deployment.run("copy", "--to", s3_ini)
-    assert (code, told[-1]["counts"]) == (0, {"copied": 4})
+    code, output = deployment.run("copy", "--to", s3_ini)
+    assert (code, output[-1]["counts"]) == (0, {"copied": 4})
     assert bucket.files() == deployment.files()
     assert bucket.uploads() == []
     key = deployment.record("small")["attachment"]["location"]
     head = bucket.client.head_object(Bucket=bucket.name, Key=key)
     assert head["ContentType"] == "text/plain"
 
-    # And from there to another folder, by a server that has its files in the bucket.
+    # And from there to another folder, with the settings of a server on S3.
     back_ini = str(tmp_path / "back.ini")
     write_ini(
         back_ini,
@@ -84,15 +84,15 @@ def test_all_files_go_to_s3_and_back(deployment, bucket, tmp_path, there, capsys
     opened = deployment.app.opened
     del deployment.app.opened
     there_and_back.ini = s3_ini
-    code, told = there_and_back.run("copy", "--to", back_ini, "--jobs", "2")
+    code, output = there_and_back.run("copy", "--to", back_ini, "--jobs", "2")
     deployment.app.opened = opened
-    assert (code, told[-1]["counts"]) == (0, {"copied": 4})
+    assert (code, output[-1]["counts"]) == (0, {"copied": 4})
     assert there() == deployment.files()
     for key in bucket.files():
         bucket.client.delete_object(Bucket=bucket.name, Key=key)
 
 
-def test_what_is_there_is_not_copied_again_and_what_is_broken_is(deployment, folder_ini, there):
+def test_only_missing_and_damaged_files_are_copied_again(deployment, folder_ini, there):
     fill(deployment)
     deployment.run("copy", "--to", folder_ini)
     deployment.upload("late")
@@ -101,36 +101,36 @@ def test_what_is_there_is_not_copied_again_and_what_is_broken_is(deployment, fol
     with open(os.path.join(folder, names["small"]), "wb") as file:
         file.write(b"ONCE upon a time")
     os.truncate(os.path.join(folder, names["large"]), MIB)
-    code, told = deployment.run("copy", "--to", folder_ini)
-    assert (code, told[-1]["counts"]) == (0, {"copied": 3, "unchanged": 2})
+    code, output = deployment.run("copy", "--to", folder_ini)
+    assert (code, output[-1]["counts"]) == (0, {"copied": 3, "unchanged": 2})
     assert there() == deployment.files()
 
 
-def test_quick_trusts_sizes(deployment, folder_ini, there):
+def test_quick_compares_only_sizes(deployment, folder_ini, there):
     deployment.upload("small")
     name = deployment.record("small")["attachment"]["location"]
     deployment.run("copy", "--to", folder_ini)
     path = os.path.join(os.path.dirname(folder_ini), "there", name)
     with open(path, "wb") as file:
         file.write(b"ONCE upon a time")
-    code, told = deployment.run("copy", "--to", folder_ini, "--quick")
-    assert (code, told[-1]["counts"]) == (0, {"unchanged": 1})
+    code, output = deployment.run("copy", "--to", folder_ini, "--quick")
+    assert (code, output[-1]["counts"]) == (0, {"unchanged": 1})
     assert there() == {name: b"ONCE upon a time"}
 
 
-def test_a_damaged_file_is_told_and_not_copied(deployment, folder_ini, there):
+def test_a_damaged_file_is_reported_and_not_copied(deployment, folder_ini, there):
     deployment.upload("sound")
     deployment.upload("damaged")
     name = deployment.record("damaged")["attachment"]["location"]
     (deployment.app.folder / name).write_bytes(b"ONCE upon a time")
-    code, told = deployment.run("copy", "--to", folder_ini)
-    assert (code, told[-1]["counts"]) == (1, {"copied": 1, "failed": 1})
-    (failed,) = [one for one in told if one["what"] == "failed"]
+    code, output = deployment.run("copy", "--to", folder_ini)
+    assert (code, output[-1]["counts"]) == (1, {"copied": 1, "failed": 1})
+    (failed,) = [one for one in output if one["what"] == "failed"]
     assert failed["key"] == name
     assert list(there()) == [deployment.record("sound")["attachment"]["location"]]
 
 
-def test_a_file_that_goes_meanwhile_is_no_failure(deployment, folder_ini, there, monkeypatch):
+def test_a_file_that_is_deleted_meanwhile_is_no_failure(deployment, folder_ini, there, monkeypatch):
     deployment.upload("kept")
     deployment.upload("gone")
     name = deployment.record("gone")["attachment"]["location"]
@@ -138,8 +138,8 @@ def test_a_file_that_goes_meanwhile_is_no_failure(deployment, folder_ini, there,
     listed = list(files.files())
     (deployment.app.folder / name).unlink()
     monkeypatch.setattr(files, "files", lambda: iter(listed))
-    code, told = deployment.run("copy", "--to", folder_ini)
-    assert (code, told[-1]["counts"]) == (0, {"copied": 1, "gone": 1})
+    code, output = deployment.run("copy", "--to", folder_ini)
+    assert (code, output[-1]["counts"]) == (0, {"copied": 1, "gone": 1})
     assert len(there()) == 1
 
 
@@ -147,8 +147,8 @@ def test_a_copy_that_cannot_be_written_is_a_failure(deployment, folder_ini, ther
     deployment.upload()
     name = deployment.record("first")["attachment"]["location"]
     os.makedirs(os.path.join(os.path.dirname(folder_ini), "there", name))
-    code, told = deployment.run("copy", "--to", folder_ini)
-    assert (code, told[0]["what"], told[0]["key"]) == (1, "failed", name)
+    code, output = deployment.run("copy", "--to", folder_ini)
+    assert (code, output[0]["what"], output[0]["key"]) == (1, "failed", name)
     assert there() == {}
 
 
@@ -167,19 +167,19 @@ def test_a_record_can_be_served_from_the_other_storage(deployment, folder_ini, t
     assert len(deployment.files()) == 1
 
 
-def test_a_file_whose_hash_nobody_knows_is_read_back(deployment, folder_ini, there, monkeypatch):
-    deployment.upload("held")
-    (deployment.app.folder / "of-nobody.txt").write_bytes(b"of nobody")
+def test_a_file_without_a_known_hash_is_read_back(deployment, folder_ini, there, monkeypatch):
+    deployment.upload("linked")
+    (deployment.app.folder / "orphan.txt").write_bytes(b"an orphan")
     publish = LocalStorage._publish_over
 
     def break_it(self, staged_path, name):
-        if name == "of-nobody.txt":
+        if name == "orphan.txt":
             with open(staged_path, "wb") as file:
-                file.write(b"OF nobody")
+                file.write(b"AN orphan")
         return publish(self, staged_path, name)
 
     monkeypatch.setattr(LocalStorage, "_publish_over", break_it)
-    code, told = deployment.run("copy", "--to", folder_ini)
-    assert (code, told[-1]["counts"]) == (1, {"copied": 1, "failed": 1})
-    (failed,) = [one for one in told if one["what"] == "failed"]
-    assert failed["key"] == "of-nobody.txt"
+    code, output = deployment.run("copy", "--to", folder_ini)
+    assert (code, output[-1]["counts"]) == (1, {"copied": 1, "failed": 1})
+    (failed,) = [one for one in output if one["what"] == "failed"]
+    assert failed["key"] == "orphan.txt"

@@ -1,4 +1,4 @@
-"""What ``kinto-attachment relocate`` changes, and what it leaves."""
+"""Changing the base URL in records with ``kinto-attachment relocate``."""
 
 import threading
 
@@ -35,8 +35,8 @@ def deployment(shared_app, capsys):
 def test_locations_and_links_get_the_new_base_url(deployment):
     attachment = deployment.upload(filename="a b.txt")
     before = deployment.record()
-    code, told = deployment.run("relocate", "--base-url", OLD, NEW)
-    assert (code, told[-1]["counts"]) == (0, {"relocated": 1})
+    code, output = deployment.run("relocate", "--base-url", OLD, NEW)
+    assert (code, output[-1]["counts"]) == (0, {"relocated": 1})
     expected = {**attachment, "location": attachment["location"].replace(OLD, NEW)}
     after = deployment.record()
     assert after["attachment"] == expected
@@ -50,7 +50,7 @@ def test_locations_and_links_get_the_new_base_url(deployment):
     assert deployment.check() == (0, {})
 
 
-def test_who_synchronizes_sees_the_change(deployment):
+def test_clients_that_synchronize_see_the_change(deployment):
     deployment.upload("first")
     deployment.upload("second")
     url = f"{COLLECTION}/records"
@@ -65,18 +65,18 @@ def test_a_second_run_changes_nothing(deployment):
         deployment.upload(f"r{number}")
     deployment.run("relocate", "--base-url", OLD, NEW)
     before = deployment.state(), deployment.record("r0")
-    code, told = deployment.run("relocate", "--base-url", OLD, NEW)
-    assert (code, told[-1]["counts"]) == (0, {})
+    code, output = deployment.run("relocate", "--base-url", OLD, NEW)
+    assert (code, output[-1]["counts"]) == (0, {})
     assert (deployment.state(), deployment.record("r0")) == before
 
 
-def test_a_dry_run_tells_and_changes_nothing(deployment):
+def test_a_dry_run_reports_and_changes_nothing(deployment):
     attachment = deployment.upload()
     before = deployment.state()
-    code, told = deployment.run("relocate", "--dry-run", "--base-url", OLD, NEW)
-    assert (code, told[-1]["counts"]) == (0, {"to relocate": 1})
-    assert told[0]["from"] == attachment["location"]
-    assert told[0]["to"] == attachment["location"].replace(OLD, NEW)
+    code, output = deployment.run("relocate", "--dry-run", "--base-url", OLD, NEW)
+    assert (code, output[-1]["counts"]) == (0, {"to relocate": 1})
+    assert output[0]["from"] == attachment["location"]
+    assert output[0]["to"] == attachment["location"].replace(OLD, NEW)
     assert deployment.state() == before
 
 
@@ -99,7 +99,7 @@ def test_locations_can_become_absolute_and_relative_again(deployment):
     assert deployment.record()["attachment"]["location"] == NEW + name
 
 
-def test_a_base_inside_of_the_old_one_is_not_taken_twice(deployment):
+def test_a_new_base_below_the_old_one_is_added_once(deployment):
     deployment.upload()
     for _ in range(2):
         assert deployment.run("relocate", "--base-url", OLD, f"{OLD}v2")[0] == 0
@@ -107,26 +107,26 @@ def test_a_base_inside_of_the_old_one_is_not_taken_twice(deployment):
     assert deployment.record()["attachment"]["location"] == f"{OLD}v2/{name}"
 
 
-def test_what_a_record_does_not_hold_is_told_and_left(deployment):
+def test_a_location_without_a_link_is_reported_and_left(deployment):
     url = f"{COLLECTION}/records/forged"
-    forged = {"location": f"{OLD}of-nobody.txt"}
+    forged = {"location": f"{OLD}unlinked.txt"}
     elsewhere = {"location": "https://elsewhere.example.org/a.txt"}
     deployment.app.put_json(url, {"data": {"attachment": forged}}, headers=ALICE)
     deployment.app.put_json(f"{url}2", {"data": {"attachment": elsewhere}}, headers=ALICE)
-    code, told = deployment.run("relocate", "--base-url", OLD, NEW)
-    assert (code, [one.get("record") for one in told]) == (1, [url, None])
+    code, output = deployment.run("relocate", "--base-url", OLD, NEW)
+    assert (code, [one.get("record") for one in output]) == (1, [url, None])
     assert deployment.record("forged")["attachment"] == forged
     assert deployment.record("forged2")["attachment"] == elsewhere
 
 
-def test_a_change_that_comes_between_is_not_lost(deployment, monkeypatch):
+def test_a_concurrent_change_is_not_lost(deployment, monkeypatch):
     deployment.upload("first")
     deployment.upload("second")
     write = relocate.Relocation.write
     url = f"{COLLECTION}/records/first"
 
     def change_and_write(*args):
-        # By another thread, as a server is another process.
+        # In another thread, as a server is another process.
         body = {"data": {"title": "changed"}}
         thread = threading.Thread(
             target=lambda: deployment.app.patch_json(url, body, headers=ALICE)
@@ -136,14 +136,14 @@ def test_a_change_that_comes_between_is_not_lost(deployment, monkeypatch):
         return write(*args)
 
     monkeypatch.setattr(relocate.Relocation, "write", change_and_write)
-    code, told = deployment.run("relocate", "--base-url", OLD, NEW)
-    assert (code, told[-1]["counts"]) == (0, {"relocated": 2})
+    code, output = deployment.run("relocate", "--base-url", OLD, NEW)
+    assert (code, output[-1]["counts"]) == (0, {"relocated": 2})
     record = deployment.record("first")
     assert record["title"] == "changed"
     assert record["attachment"]["location"].startswith(NEW)
 
 
-def test_a_record_is_not_written_as_it_was_before_somebody_changed_it(deployment):
+def test_a_record_that_has_changed_is_not_overwritten(deployment):
     deployment.upload("first")
     storage = deployment.app.registry.storage
     with deployment.committing():

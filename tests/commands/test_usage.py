@@ -1,4 +1,4 @@
-"""The command line of ``kinto-attachment``: wrong usage, wrong settings, what a terminal shows."""
+"""The command line of ``kinto-attachment``: usage, settings, output."""
 
 import fcntl
 import logging
@@ -32,7 +32,7 @@ def settings(postgresql, tmp_path_factory):
 
 @pytest.fixture
 def run(capsys):
-    """Run the command inside of this process, which takes less time."""
+    """Run the command in this process, which is faster."""
     logger = logging.getLogger("kinto")
     level = logger.level
 
@@ -54,7 +54,7 @@ def ini(settings, tmp_path):
     return path
 
 
-def test_the_settings_file_is_named_as_kinto_has_it(ini):
+def test_the_settings_file_is_found_as_kinto_finds_it(ini):
     for arguments, environment in ((["--ini", ini], {}), ([], {"KINTO_INI": ini})):
         done = subprocess.run(
             [COMMAND, "check", *arguments],
@@ -80,15 +80,15 @@ WRONG_SETTINGS = {
 
 
 @pytest.mark.parametrize("case", WRONG_SETTINGS)
-def test_wrong_settings_are_told_in_a_line(run, settings, tmp_path, case):
+def test_wrong_settings_are_reported_in_a_line(run, settings, tmp_path, case):
     changed, message = WRONG_SETTINGS[case]
     path = str(tmp_path / "wrong.ini")
     write_ini(path, settings | changed)
-    code, told, failure = run("check", "--ini", path)
+    code, output, failure = run("check", "--ini", path)
     assert code == 2
     assert message in failure
     assert len(failure.splitlines()) == 1
-    assert told == ""
+    assert output == ""
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def test_wrong_settings_are_told_in_a_line(run, settings, tmp_path, case):
         ("copy", "--to", "no-such.ini", "--jobs", "0"),
     ],
 )
-def test_wrong_usage_is_2(run, arguments):
-    code, told, failure = run(*arguments)
+def test_wrong_usage_exits_with_2(run, arguments):
+    code, output, failure = run(*arguments)
     assert code == 2
     assert "kinto-attachment" in failure
-    assert told == ""
+    assert output == ""
 
 
-def test_files_that_cannot_be_reached_are_told_in_a_line(run, settings, tmp_path):
+def test_an_unreachable_storage_is_reported_in_a_line(run, settings, tmp_path):
     path = str(tmp_path / "kinto.ini")
     nowhere = {
         "kinto.attachment.base_path": "",
@@ -127,7 +127,7 @@ def test_files_that_cannot_be_reached_are_told_in_a_line(run, settings, tmp_path
     assert len(failure.splitlines()) == 1
 
 
-def test_a_terminal_shows_a_bar_and_nothing_else_does(ini):
+def test_a_terminal_shows_progress(ini):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     done = subprocess.run(
@@ -145,11 +145,11 @@ def test_a_terminal_shows_a_bar_and_nothing_else_does(ini):
 def read(terminal):
     try:
         return os.read(terminal, 65536)
-    except OSError:  # Linux says so where nobody writes any more.
+    except OSError:  # On Linux, the end of the output.
         return b""
 
 
-def test_a_newcomer_is_told_what_each_subcommand_does(run):
+def test_help_explains_each_subcommand(run):
     assert "compare them with the records" in " ".join(run("--help")[1].split())
     for name in ("check", "repair", "relocate", "copy"):
         help_ = " ".join(run(name, "--help")[1].split())
@@ -157,8 +157,8 @@ def test_a_newcomer_is_told_what_each_subcommand_does(run):
         assert "KINTO_INI" in help_
 
 
-def test_what_is_staged_is_left_to_the_server(run, settings, tmp_path):
-    """Who only looks does not clear what a killed worker left, as a server does when it starts."""
+def test_a_check_leaves_staged_files_to_the_server(run, settings, tmp_path):
+    """A server deletes the staged files of killed workers when it starts; a command does not."""
     folder = tmp_path / "files"
     (folder / ".staging").mkdir(parents=True)
     left = folder / ".staging" / "left"
@@ -166,12 +166,12 @@ def test_what_is_staged_is_left_to_the_server(run, settings, tmp_path):
     os.utime(left, (0, 0))
     path = str(tmp_path / "kinto.ini")
     write_ini(path, settings | {"kinto.attachment.base_path": str(folder)})
-    _, told, _ = run("check", "--ini", path)
-    assert "incomplete-upload: .staging/left" in told
+    _, output, _ = run("check", "--ini", path)
+    assert "incomplete-upload: .staging/left" in output
     assert left.exists()
 
 
-def test_a_backend_that_does_not_list_its_files_is_told_in_a_line(
+def test_a_backend_that_does_not_list_its_files_is_reported_in_a_line(
     run, settings, tmp_path, monkeypatch
 ):
     path = str(tmp_path / "kinto.ini")
@@ -189,7 +189,7 @@ def test_a_backend_that_does_not_list_its_files_is_told_in_a_line(
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_who_reads_the_output_may_leave(ini, options):
+def test_a_closed_output_ends_the_command_without_a_trace(ini, options):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([COMMAND, "check", "--ini", ini, *options], text=True, **pipes)
     process.stdout.close()

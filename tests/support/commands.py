@@ -1,4 +1,4 @@
-"""What the tests of the command share: a server, its settings file, and ways to break things."""
+"""A deployment: a server, its settings file and the command beside it."""
 
 import configparser
 import contextlib
@@ -24,7 +24,7 @@ class Deployment:
     """A Kinto with its records in PostgreSQL, and the command beside it.
 
     :ivar app: the server.
-    :ivar files: what looks into the storage, ``{name: content}``.
+    :ivar files: returns the stored files, ``{key: content}``.
     """
 
     def __init__(self, app, folder, files, capsys):
@@ -36,7 +36,7 @@ class Deployment:
         write_ini(self.ini, app.settings)
 
     def run(self, *arguments):
-        """Return the exit code of the command, and what it tells, as objects."""
+        """Return the exit code of the command, and its output as objects."""
         self._capsys.readouterr()
         module = SUBCOMMANDS[arguments[0]]
         with mock.patch.object(module, "open_server", self._open_once):
@@ -44,7 +44,7 @@ class Deployment:
         return code, [json.loads(line) for line in self._capsys.readouterr().out.splitlines()]
 
     def _open_once(self, ini):
-        # What takes most of the time of a small check. (Kept with the server, for the next test.)
+        # Opening takes most of the time of a small check, so the next test uses it, too.
         if not hasattr(self.app, "opened"):
             logger = logging.getLogger("kinto")
             level = logger.level
@@ -53,18 +53,18 @@ class Deployment:
         return self.app.opened
 
     def check(self, *arguments):
-        """Return the exit code of a check of all there is, and ``{what: keys}``."""
-        code, told = self.run("check", "--grace", "0", *arguments)
+        """Return the exit code of a check of everything, and ``{what: keys}``."""
+        code, output = self.run("check", "--grace", "0", *arguments)
         found = {}
-        for one in told[:-1]:
+        for one in output[:-1]:
             found.setdefault(one["what"], []).append(one["key"])
         return code, found
 
     def repair(self, *arguments):
         """Return the exit code of a repair, and ``{what: kinds of findings}``."""
-        code, told = self.run("repair", "--grace", "0", *arguments)
+        code, output = self.run("repair", "--grace", "0", *arguments)
         done = {}
-        for one in told[:-1]:
+        for one in output[:-1]:
             done.setdefault(one["what"], []).append(one["finding"])
         return code, done
 
@@ -75,12 +75,12 @@ class Deployment:
 
     @contextlib.contextmanager
     def committing(self):
-        """Commit what is done with Kinto's storage inside."""
+        """Commit what is done with Kinto's storage in the context."""
         with transaction.manager:
             yield
 
     def state(self):
-        """Return all there is: records, links, releases and files."""
+        """Return all records, links, queued deletions and files."""
         with self._engine.connect() as connection:
             rows = connection.execute(
                 sqlalchemy.text(
