@@ -1,13 +1,13 @@
 """The contract of an attachment storage: what a storage and a staged file can do.
 
-A key is the name of a file in the storage: relative, with slashes. Every storage is a utility
-``IFileStorage`` of pyramid_storage with the methods below.
+A key is the name of a file in the storage: relative, with slashes. What a storage cannot do,
+because it is full or out of reach for example, raises a :class:`StorageError`.
 """
 
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 
 class StorageError(Exception):
@@ -20,7 +20,7 @@ class StoredFile:
 
     :ivar size: in bytes, ``None`` if the storage does not report it.
     :ivar modified: when it was written, in seconds since 1970.
-    :ivar is_dated: whether ``modified`` is known not to precede its publication.
+    :ivar is_dated: whether it is known that it was not published after ``modified``.
     """
 
     key: str
@@ -30,19 +30,13 @@ class StoredFile:
 
 
 class StagedFile(Protocol):
-    """A file that is being written, invisible and not fetchable until it is published."""
+    """A file that is being written, and that nobody can fetch until it is published."""
 
     def write(self, chunk: bytes, /) -> None:
-        """Append bytes.
-
-        :raises StorageError: the storage does not accept them.
-        """
+        """Append bytes."""
 
     def publish(self) -> str:
-        """Make it a stored file, and return its key.
-
-        :raises StorageError: it cannot be stored.
-        """
+        """Make it a stored file, and return its key."""
         ...
 
     def discard(self) -> None:
@@ -50,11 +44,9 @@ class StagedFile(Protocol):
 
 
 class Storage(Protocol):
-    """Where the files of attachments are stored.
+    """Where the files of attachments are stored. ``str()`` is its name for administrators.
 
-    :ivar base_url: what :meth:`url` puts before a key, or ``""``.
-
-    ``str()`` of a storage is its name for administrators.
+    :ivar base_url: the URL of the folder of all files, or ``""``.
     """
 
     base_url: str
@@ -62,61 +54,49 @@ class Storage(Protocol):
     def stage(self, key: str, mimetype: str, unique: bool = False) -> StagedFile:
         """Return a staged file whose ``publish()`` takes a free key like the given one.
 
-        :param unique: no other upload ever has this key, so that it is free.
-        :raises StorageError: it cannot be written.
+        :param unique: no other upload has this key: it is free.
         """
         ...
 
     def replace(self, key: str, mimetype: str) -> StagedFile:
-        """Return a staged file whose ``publish()`` takes this key, and replaces what has it.
-
-        :raises StorageError: it cannot be written, or no stored file can have this key.
-        """
+        """Return a staged file whose ``publish()`` takes this key, and replaces what has it."""
         ...
 
     def open(self, key: str, /) -> BinaryIO:
         """Return a stored file, opened for reading.
 
         :raises FileNotFoundError: there is none.
-        :raises StorageError: it cannot be read.
         :raises io.UnsupportedOperation: the storage cannot read files.
         """
         ...
 
     def exists(self, key: str, /) -> bool:
-        """Return whether a stored file has this key.
-
-        :raises StorageError: the storage does not answer that.
-        """
+        """Return whether a stored file has this key."""
         ...
 
     def delete(self, key: str, /) -> bool:
-        """Delete a stored file, and return whether there was one.
-
-        :raises StorageError: it cannot be deleted.
-        """
+        """Delete a stored file, and return whether there was one."""
         ...
 
     def delete_many(self, keys: Iterable[str], /) -> dict[str, StorageError]:
-        """Delete stored files, and return those that could not be deleted.
-
-        A file that does not exist is no failure.
-        """
-        ...
+        """Delete stored files, if they exist, and return those that could not be deleted."""
+        failed = {}
+        for key in keys:
+            try:
+                self.delete(key)
+            except StorageError as error:
+                failed[key] = error
+        return failed
 
     def files(self) -> Iterator[StoredFile]:
         """Return all stored files, in no order, while they are read.
 
-        :raises StorageError: they cannot be listed.
         :raises io.UnsupportedOperation: the storage cannot list files.
         """
         ...
 
     def incomplete_uploads(self) -> Iterator[StoredFile]:
-        """Return all staged files, those of other processes included, while they are read.
-
-        :raises StorageError: they cannot be listed.
-        """
+        """Return all staged files, also those of other processes, while they are read."""
         ...
 
     def url(self, key: str, /) -> str:
@@ -126,9 +106,9 @@ class Storage(Protocol):
 
 @runtime_checkable
 class LocalFiles(Protocol):
-    """A storage in a folder of this host. Any other may take long to answer.
+    """A storage in a folder of this host.
 
-    While one of those is called, no database connection should be in use.
+    Any other may take long to answer: no database connection should wait for it.
     """
 
     def path(self, key: str, /) -> str:
@@ -137,14 +117,3 @@ class LocalFiles(Protocol):
         :raises FileNotFoundError: no stored file can have this key.
         """
         ...
-
-
-def delete_one_by_one(delete: Callable[[str], Any], keys: Iterable[str]) -> dict[str, StorageError]:
-    """Delete stored files, and return those that could not be deleted."""
-    failed = {}
-    for key in keys:
-        try:
-            delete(key)
-        except StorageError as error:
-            failed[key] = error
-    return failed

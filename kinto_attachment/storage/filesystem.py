@@ -1,4 +1,4 @@
-"""What file systems differ in: locks, ``fsync``, hard links, moves from one to another."""
+"""The differences between file systems: locks, ``fsync``, hard links, renames."""
 
 import contextlib
 import errno
@@ -7,13 +7,13 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import IO
 
 
 logger = logging.getLogger(__name__)
 
 KERNEL_ENOTSUPP = 524
-"""Linux's own ENOTSUPP, which some network file systems let through (``linux/errno.h``)."""
+"""Linux's own ENOTSUPP, which some network file systems pass on (``linux/errno.h``)."""
 
 UNSUPPORTED = {
     errno.EINVAL,
@@ -22,21 +22,27 @@ UNSUPPORTED = {
     errno.EOPNOTSUPP,
     KERNEL_ENOTSUPP,
 }
-"""What says that the file system cannot do something, and not that it has failed."""
+"""The errors of a file system that lacks an operation, other than those of a failure."""
 
 NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
 
 NO_FOLDER_SYNC = UNSUPPORTED | {errno.EBADF, errno.EISDIR, errno.EACCES}
-"""The last two where a folder cannot be opened, or may be written but not read."""
+"""The last two if a folder cannot be opened, or is writable but not readable."""
 
 NO_HARD_LINKS = {errno.EPERM, errno.EMLINK} | UNSUPPORTED - {errno.EINVAL}
-"""What ``link`` says on file systems like FAT or some network ones."""
+"""The errors of ``link`` on file systems like FAT and some network ones."""
+
+CONSEQUENCES = {
+    "locks": "what a killed worker leaves is deleted a day later",
+    "fsync of files": "a power cut may damage what was stored just before",
+    "fsync of folders": "a power cut may lose what was stored just before",
+}
 
 
 class FileSystem:
-    """The file system of a folder, as far as it goes: what it lacks is logged once, and left out.
+    """The file system of a folder. What it lacks is logged once, and left out.
 
-    :param fsync: whether files and names have to be on the disk.
+    :param fsync: whether contents and names must be on the disk.
     """
 
     def __init__(self, folder: str, fsync: bool = True):
@@ -45,12 +51,12 @@ class FileSystem:
         self._missing: set[str] = set()
         self._mutex = threading.Lock()
 
-    def lock(self, file: Any) -> bool:
+    def lock(self, file: IO[bytes]) -> bool:
         """Lock a file that is open for writing, and return whether there are locks.
 
         (For writing: NFSv4 has no exclusive locks for readers.)
 
-        :raises BlockingIOError: another one has the lock.
+        :raises BlockingIOError: another process has locked it.
         :raises OSError: it cannot be locked.
         """
         try:
@@ -61,7 +67,7 @@ class FileSystem:
         return True
 
     def sync(self, descriptor: int) -> None:
-        """Have a file's content on the disk, where the settings ask for that.
+        """Write the content of a file to the disk, unless ``fsync`` is off.
 
         :raises OSError: it could not be written.
         """
@@ -72,20 +78,24 @@ class FileSystem:
                 self._go_on_without("fsync of files", UNSUPPORTED, error)
 
     def sync_folder(self, folder: str) -> None:
-        """Have the names in a folder on the disk, where the settings ask for that.
+        """Write the names in a folder to the disk, unless ``fsync`` is off.
 
         :raises OSError: they could not be written.
         """
         if self._fsync:
             try:
-                _sync_folder(folder)
+                descriptor = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
             except OSError as error:
                 self._go_on_without("fsync of folders", NO_FOLDER_SYNC, error)
 
-    def _go_on_without(self, feature, numbers, error):
-        """Log what is missing, once.
+    def _go_on_without(self, feature: str, numbers: set[int], error: OSError) -> None:
+        """Log once that a feature is missing.
 
-        :raises OSError: the error is another one.
+        :raises OSError: the error does not say that.
         """
         if error.errno not in numbers:
             raise error
@@ -94,27 +104,12 @@ class FileSystem:
             self._missing.add(feature)
         if is_new:
             logger.warning(
-                "The file system of %s has no %s (%s): going on without%s",
+                "The file system of %s has no %s (%s): going on without, and %s",
                 self._folder,
                 feature,
                 error,
                 CONSEQUENCES[feature],
             )
-
-
-CONSEQUENCES = {
-    "locks": ", and what a killed worker leaves is deleted a day later",
-    "fsync of files": ", and a power cut may damage what was stored just before",
-    "fsync of folders": ", and a power cut may lose what was stored just before",
-}
-
-
-def _sync_folder(folder):
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def move_to_free_name(source: str, target: str) -> None:
@@ -127,7 +122,7 @@ def move_to_free_name(source: str, target: str) -> None:
     except OSError as error:
         if error.errno not in NO_HARD_LINKS:
             raise
-        # The name is taken first, as an empty file that nobody knows of yet.
+        # An empty file reserves the name, which no record refers to yet.
         os.close(os.open(target, os.O_CREAT | os.O_EXCL))
         with removed_on_error(target):
             os.replace(source, target)
@@ -138,7 +133,7 @@ def move_to_free_name(source: str, target: str) -> None:
 
 @contextlib.contextmanager
 def removed_on_error(path: str) -> Iterator[None]:
-    """Remove a file where what is done with it fails: nobody would know that it is there."""
+    """Remove a file if the block fails, since no record would refer to it."""
     try:
         yield
     except OSError:
@@ -147,13 +142,13 @@ def removed_on_error(path: str) -> Iterator[None]:
 
 
 def remove_or_log(path: str) -> bool:
-    """Remove a file that nobody needs any more, and return whether it is gone."""
+    """Remove a file that is not needed any more, and return whether it is gone."""
     try:
         os.remove(path)
     except FileNotFoundError:
         pass
     except OSError as error:
-        # What has gone wrong before is told, and not that this goes wrong as well.
-        logger.error("The unfinished upload %s stays: %s", path, error)
+        # Not raised, since it would hide an earlier error.
+        logger.error("The incomplete upload %s stays: %s", path, error)
         return False
     return True

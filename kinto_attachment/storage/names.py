@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import string
 import time
 import unicodedata
 import uuid
@@ -169,18 +170,17 @@ def _match(matching: list[CollectionSettings]) -> KeyMatch:
 def _key_pattern(
     settings: CollectionSettings, bucket_id: str = ID, collection_id: str = ID, rid: str = ID
 ) -> str:
-    folder = _filled(settings.folder, bucket_id=bucket_id, collection_id=collection_id)
+    folder = template_pattern(settings.folder, bucket_id=bucket_id, collection_id=collection_id)
     filename = UUID4 if settings.randomize else STEM
-    stem = _filled(settings.filename_pattern, datetime="[0-9]{14}", rid=rid, filename=filename)
+    stem = template_pattern(
+        settings.filename_pattern, datetime="[0-9]{14}", rid=rid, filename=filename
+    )
     return f"{folder}/{stem}{ENDING}" if folder else f"{stem}{ENDING}"
 
 
-def _filled(template: str, **placeholders: str) -> str:
+def template_pattern(template: str, **placeholders: str) -> str:
     """Return the pattern of a template: its text escaped, its placeholders replaced."""
-    for name, pattern in placeholders.items():
-        assert "|" not in pattern
-        template = template.replace(f"{{{name}}}", f"\0{name}\0")
-    text = re.escape(template)
-    for name, pattern in placeholders.items():
-        text = text.replace(re.escape(f"\0{name}\0"), pattern)
-    return text
+    return "".join(
+        re.escape(text) + (placeholders[name] if name else "")
+        for text, name, _, _ in string.Formatter().parse(template)
+    )

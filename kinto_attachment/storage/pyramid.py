@@ -4,11 +4,10 @@ import contextlib
 import io
 import os
 import tempfile
-import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from kinto_attachment.storage.contract import StorageError, StoredFile, delete_one_by_one
+from kinto_attachment.storage.contract import StagedFile, Storage, StorageError, StoredFile
 from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import files_in
 from kinto_attachment.storage.names import REMOTE_NUMBERED_IN_ORDER, candidate_keys
@@ -18,11 +17,11 @@ IN_MEMORY_BYTES = 1024**2
 """Up to which size a staged file needs no disk."""
 
 
-class PyramidStorage:
-    """A backend that knows how to save a whole file (``IFileStorage`` of pyramid_storage).
+class PyramidStorage(Storage):
+    """A backend that can save a whole file (``IFileStorage`` of pyramid_storage).
 
-    To open and to list files is no part of that interface: it is possible where the backend has
-    the methods ``open`` and ``files``, or ``path`` as the local one.
+    That interface cannot open and list files: this is possible if the backend has the methods
+    ``open`` and ``files``, or ``path`` like the local one.
 
     :ivar backend: what the module of ``kinto.attachment.backend`` has registered.
     """
@@ -36,59 +35,40 @@ class PyramidStorage:
     def __str__(self) -> str:
         return f"{type(self.backend).__module__}.{type(self.backend).__qualname__}"
 
-    def url(self, filename: str) -> str:
-        """Return the location of a stored file: the base URL and its name, or the backend's."""
-        if self._has_own_base_url:
-            return self.base_url + urllib.parse.quote(filename)
-        return self.backend.url(filename)
+    def url(self, key: str) -> str:
+        return super().url(key) if self._has_own_base_url else self.backend.url(key)
 
-    def stage(self, name: str, mimetype: str, unique: bool = False) -> "SpooledFile":
-        """Return a new staged file."""
+    def stage(self, key: str, mimetype: str, unique: bool = False) -> "SpooledFile":
         find = candidate_keys if unique else self._folders.candidate_keys
-        names = find(name, REMOTE_NUMBERED_IN_ORDER)
-        return SpooledFile(self.backend, name, mimetype, names, unique)
+        keys = find(key, REMOTE_NUMBERED_IN_ORDER)
+        return SpooledFile(self.backend, key, mimetype, keys, unique)
 
-    def replace(self, name: str, mimetype: str) -> "SpooledFile":
-        """Return a new staged file that takes this very name when it is published.
+    def replace(self, key: str, mimetype: str) -> "SpooledFile":
+        """Return a staged file that replaces what has its key.
 
-        (What had it is deleted before: no backend has another way.)
+        (By deleting that first: no backend has another way.)
         """
-        return SpooledFile(self.backend, name, mimetype, iter(()), unique=True, replace=True)
+        return SpooledFile(self.backend, key, mimetype, iter(()), unique=True, replace=True)
 
-    def open(self, name: str) -> BinaryIO:
-        """Return a stored file, opened for reading.
-
-        :raises FileNotFoundError: there is none.
-        :raises io.UnsupportedOperation: the backend does not tell how to.
-        """
+    def open(self, key: str) -> BinaryIO:
         if hasattr(self.backend, "open"):
-            return self.backend.open(name)
-        return open(self._path(name), "rb")
+            return self.backend.open(key)
+        return open(self._path(key), "rb")
 
-    def exists(self, filename: str) -> bool:
-        """Return whether there is a stored file of this name."""
+    def exists(self, key: str) -> bool:
         with _storage_errors():
-            return bool(self.backend.exists(filename))
+            return bool(self.backend.exists(key))
 
-    def delete(self, filename: str) -> bool:
-        """Delete a stored file and return whether there was one."""
-        existed = self.exists(filename)
+    def delete(self, key: str) -> bool:
+        existed = self.exists(key)
         if existed:
             with _storage_errors():
-                self.backend.delete(filename)
+                self.backend.delete(key)
         return existed
 
-    def delete_many(self, names: Iterable[str]) -> dict[str, StorageError]:
-        """Delete stored files, and return those that could not be deleted."""
-        return delete_one_by_one(self.delete, names)
-
     def files(self) -> Iterator[StoredFile]:
-        """Return all stored files.
-
-        :raises io.UnsupportedOperation: the backend does not tell how to.
-        """
         if hasattr(self.backend, "files"):
-            # What its dates mean, nobody knows.
+            # The meaning of its dates is unknown.
             return (
                 StoredFile(file.key, file.size, file.modified, is_dated=False)
                 for file in self.backend.files()
@@ -96,103 +76,91 @@ class PyramidStorage:
         return files_in(self._path(""), self._folders)
 
     def incomplete_uploads(self) -> Iterator[StoredFile]:
-        """Return nothing: a temporary file goes with its process."""
+        """Return nothing: a temporary file vanishes with its process."""
         return iter(())
 
-    def _path(self, name):
+    def _path(self, key: str) -> str:
         if not hasattr(self.backend, "path"):
             raise io.UnsupportedOperation(f"{self} has no path of a file")
-        return self.backend.path(name)
+        return self.backend.path(key)
 
 
-class SpooledFile:
+class SpooledFile(StagedFile):
     """A file that is being written, in memory while it is small, and then on the local disk.
 
-    :param names: those to try until a free one is found.
-    :param unique: whether nobody else asks for the name.
+    :param keys: the keys to try until a free one is found.
+    :param unique: whether no other upload has the key.
     """
 
     def __init__(
         self,
         backend: Any,
-        name: str,
+        key: str,
         mimetype: str,
-        names: Iterator[str],
+        keys: Iterator[str],
         unique: bool,
         replace: bool = False,
     ):
         self._backend = backend
-        self._name = name
+        self._key = key
         self._mimetype = mimetype
-        self._names = names
+        self._keys = keys
         self._unique = unique
         self._replace = replace
-        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)
 
     def write(self, chunk: bytes) -> None:
-        """Append these bytes.
-
-        :raises StorageError: they cannot be written, as on a full disk.
-        """
         with _storage_errors():
             self._file.write(chunk)
 
     def publish(self) -> str:
-        """Return the name under which the backend has stored the file.
-
-        :raises StorageError: it could not.
-        """
         with _storage_errors():
-            name = self._save_over() if self._replace else self._save(self._free_name())
+            key = self._save_over() if self._replace else self._save(self._free_key())
             self._file.close()
-            return name
-
-    def _save_over(self):
-        if self._backend.exists(self._name):
-            self._backend.delete(self._name)
-        name = self._save(self._name)
-        if name != self._name:
-            self._backend.delete(name)
-            raise StorageError(f"{self._name} would become {name}")
-        return name
-
-    def _free_name(self):
-        # Where a name is taken, one backend finds another, one overwrites, and one saves nothing.
-        for name in self._names:
-            if not self._backend.exists(name):
-                return name
-        raise StorageError(f"Every name like {self._name} is taken")
-
-    def _save(self, name):
-        try:
-            return self._save_file(name)
-        except Exception:
-            # A part of it may be there. Another's name, which may be his by now, is left alone.
-            if self._unique:
-                with contextlib.suppress(Exception):
-                    self._backend.delete(name)
-            raise
-
-    def _save_file(self, name):
-        folder, basename = os.path.split(name)
-        # The settings have allowed the extension. Backends differ in what `()` or `None` allows.
-        extension = os.path.splitext(basename)[1][1:].lower()
-        return self._backend.save_file(
-            self._file,
-            basename,
-            folder=folder,
-            extensions=(extension,),
-            headers={"Content-Type": self._mimetype},
-        )
+            return key
 
     def discard(self) -> None:
-        """Forget the file. Does nothing where it is published or discarded."""
         self._file.close()
+
+    def _save_over(self) -> str:
+        if self._backend.exists(self._key):
+            self._backend.delete(self._key)
+        key = self._save(self._key)
+        if key != self._key:
+            self._backend.delete(key)
+            raise StorageError(f"{self._key} would become {key}")
+        return key
+
+    def _free_key(self) -> str:
+        # If a name is taken, one backend takes another, one overwrites, and one saves nothing.
+        for key in self._keys:
+            if not self._backend.exists(key):
+                return key
+        raise StorageError(f"Every name like {self._key} is taken")
+
+    def _save(self, key: str) -> str:
+        folder, basename = os.path.split(key)
+        # The settings have allowed the extension. Backends differ in what `()` or `None` allows.
+        extension = os.path.splitext(basename)[1][1:].lower()
+        try:
+            return self._backend.save_file(
+                self._file,
+                basename,
+                folder=folder,
+                extensions=(extension,),
+                headers={"Content-Type": self._mimetype},
+            )
+        except Exception:
+            # A part may be stored. If another upload may have the key by now, it is left alone.
+            if self._unique:
+                with contextlib.suppress(Exception):
+                    self._backend.delete(key)
+            raise
 
 
 @contextlib.contextmanager
-def _storage_errors() -> Any:
-    # Backends raise what their client libraries do, or RuntimeError (pyramid_storage.gcloud).
+def _storage_errors() -> Iterator[None]:
+    # Backends raise the errors of their client libraries, or RuntimeError (pyramid_storage.gcloud).
     try:
         yield
     except Exception as error:

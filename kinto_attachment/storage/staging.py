@@ -1,4 +1,4 @@
-"""Staged files: what is written to a local storage, before it has a name."""
+"""The hidden folder of the staged files of a local storage."""
 
 import contextlib
 import logging
@@ -9,6 +9,7 @@ import stat
 import time
 import uuid
 from collections.abc import Iterator
+from typing import IO
 
 from kinto_attachment.storage.contract import StoredFile
 from kinto_attachment.storage.filesystem import FileSystem, remove_or_log
@@ -23,16 +24,16 @@ MAX_NOTE_BYTES = 4096
 
 ABANDONED_AFTER_SECONDS = 60
 ABANDONED_WITHOUT_LOCKS_AFTER_SECONDS = 24 * 3600
-"""How long a file was not written whose writer nobody can look for."""
+"""How long a staged file is unchanged if nothing shows whether its writer lives."""
 
 COPIED_CHUNK_BYTES = 1024**2
 
 
 class StagingFolder:
-    """The hidden folder of staged files.
+    """The folder of staged files.
 
-    Where a stored file belongs on another volume, its staged file is copied to a hidden file
-    there, and a note beside the staged file says in which folder that is.
+    If the stored file belongs on another volume, the staged file is copied to a hidden file there,
+    and a note beside the staged file contains the folder of the copy.
 
     :ivar path: of the folder.
     """
@@ -47,7 +48,7 @@ class StagingFolder:
         return os.path.join(self.path, uuid.uuid4().hex)
 
     def files(self) -> Iterator[StoredFile]:
-        """Return what is staged, and what of that is copied to another volume.
+        """Return the staged files, and their copies on other volumes.
 
         :raises OSError: the folder cannot be read.
         """
@@ -57,13 +58,13 @@ class StagingFolder:
                     path = self._copy_of(entry.path) if _is_note(entry.name) else entry.path
                     found = os.lstat(path)
                     if stat.S_ISREG(found.st_mode) and not entry.name.startswith("."):
-                        name = os.path.relpath(path, self._root)
-                        yield StoredFile(name, found.st_size, found.st_mtime)
+                        key = os.path.relpath(path, self._root)
+                        yield StoredFile(key, found.st_size, found.st_mtime)
 
     def clear_abandoned(self) -> None:
-        """Delete the staged files of writers that are gone: their locks went with them.
+        """Delete the staged files of writers that ended: their locks ended with them.
 
-        What cannot be read, locked or removed, and what is no file, is logged and stays.
+        What cannot be read, locked or removed, and what is not a file, is logged and stays.
         """
         with _skipped_on_error(self.path), os.scandir(self.path) as entries:
             for entry in entries:
@@ -72,38 +73,35 @@ class StagingFolder:
 
     @contextlib.contextmanager
     def copied(self, staged_path: str, folder: str) -> Iterator[str]:
-        """Give the path of a hidden copy in a folder on another volume, which is to be moved.
+        """Return the path of a hidden copy in a folder on another volume, to be moved.
 
-        The copy goes with the context, if it is still there.
+        If the copy is still there, it is deleted at the end of the context.
 
         :raises OSError: it cannot be written.
         """
         note = staged_path + NOTE_ENDING
         copy = _copy_in(folder, staged_path)
         try:
-            # First: nobody looks through all folders for what a killed worker has left.
+            # First: the copy of a killed worker is found by its note, not in all folders.
             self._write_note(note, folder)
-            self._copy(staged_path, copy)
+            with open(staged_path, "rb") as source, open(copy, "xb") as target:
+                shutil.copyfileobj(source, target, COPIED_CHUNK_BYTES)
+                target.flush()
+                self._file_system.sync(target.fileno())
             yield copy
         finally:
             if remove_or_log(copy):
                 remove_or_log(note)
 
-    def _write_note(self, note, folder):
+    def _write_note(self, note: str, folder: str) -> None:
         with open(note, "xb") as file:
             file.write(os.fsencode(os.path.relpath(folder, self._root)))
             file.flush()
             self._file_system.sync(file.fileno())
         self._file_system.sync_folder(self.path)
 
-    def _copy(self, source_path, target_path):
-        with open(source_path, "rb") as source, open(target_path, "xb") as target:
-            shutil.copyfileobj(source, target, COPIED_CHUNK_BYTES)
-            target.flush()
-            self._file_system.sync(target.fileno())
-
-    def _copy_of(self, note):
-        """Return the path of the copy that a note tells of.
+    def _copy_of(self, note: str) -> str:
+        """Return the path of the copy that a note refers to.
 
         :raises OSError: the note cannot be read.
         """
@@ -114,32 +112,32 @@ class StagingFolder:
         staged_path = note.removesuffix(NOTE_ENDING)
         return _copy_in(os.path.join(self._root, os.fsdecode(folder)), staged_path)
 
-    def _clear_if_abandoned(self, entry):
+    def _clear_if_abandoned(self, entry: "os.DirEntry[str]") -> None:
         if not entry.is_file(follow_symlinks=False):
             logger.warning("%s is no staged file, and stays", entry.path)
             return
         if _is_note(entry.name) and os.path.exists(entry.path.removesuffix(NOTE_ENDING)):
-            return  # It goes with its staged file.
+            return  # It is deleted with its staged file.
         with (
             contextlib.suppress(BlockingIOError),
             open(entry, "r+b", buffering=0, opener=_open_regular) as file,
         ):
             if self._is_abandoned(file):
                 self._remove(entry.path)
-                logger.info("Deleted %s, which a worker that ended had not finished", entry.path)
+                logger.info("Deleted %s, which a worker left unfinished when it ended", entry.path)
 
-    def _is_abandoned(self, file):
-        """Return whether no writer has a file.
+    def _is_abandoned(self, file: IO[bytes]) -> bool:
+        """Return whether the writer of a file has ended.
 
-        :raises BlockingIOError: its writer lives.
+        :raises BlockingIOError: the writer lives.
         """
         age = time.time() - os.fstat(file.fileno()).st_mtime
-        # One that is very young may not be locked yet.
+        # A very young file may not be locked yet.
         return age > ABANDONED_AFTER_SECONDS and (
             self._file_system.lock(file) or age > ABANDONED_WITHOUT_LOCKS_AFTER_SECONDS
         )
 
-    def _remove(self, path):
+    def _remove(self, path: str) -> None:
         note = path if _is_note(os.path.basename(path)) else path + NOTE_ENDING
         with contextlib.suppress(FileNotFoundError):
             copy = self._copy_of(note)
@@ -150,24 +148,24 @@ class StagingFolder:
             os.remove(path)
 
 
-def _is_note(name):
+def _is_note(name: str) -> bool:
     return bool(NOTE.fullmatch(name))
 
 
-def _copy_in(folder, staged_path):
+def _copy_in(folder: str, staged_path: str) -> str:
     return os.path.join(folder, f"{STAGING_FOLDER}-{os.path.basename(staged_path)}")
 
 
-def _open_regular(path, flags):
-    """Open what was a regular file a moment ago: no link is followed, no pipe waited for."""
+def _open_regular(path: str, flags: int) -> int:
+    """Return the descriptor of a file that was regular: follows no link, waits for no pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 @contextlib.contextmanager
-def _skipped_on_error(path):
+def _skipped_on_error(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        pass  # It went meanwhile, as staged files do.
+        pass  # Staged files vanish at any time.
     except OSError as error:
         logger.warning("%s is skipped: %s", path, error)
