@@ -381,3 +381,18 @@ def eventually(condition, seconds=30):
     while not (value := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return value
+
+
+class HeartbeatRequest:
+    """A request to a server that is not read-only."""
+
+    class registry:  # noqa: N801
+        settings = {"readonly": False}
+
+
+def logged_exceptions(caplog):
+    return [
+        f"{record.getMessage()}\n{record.exc_text}"
+        for record in caplog.records
+        if record.name.startswith("kinto_attachment") and record.exc_info
+    ]

@@ -10,8 +10,8 @@ from kinto_attachment.settings.read import read_settings
 from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.names import KeyPatterns
-from tests.storage.test_storage import listing, store
 from tests.support.forms import file_part
+from tests.support.local import listing, store
 from tests.support.users import ALICE, BOB
 
 

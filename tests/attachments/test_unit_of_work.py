@@ -1,0 +1,111 @@
+"""The files of a transaction: kept by a commit, deleted by an abort."""
+
+import os
+
+import pytest
+import transaction
+
+from kinto_attachment.storage.local import LocalStorage
+from kinto_attachment.unit_of_work import TransactionFiles
+from tests.support.local import listing, store
+
+
+@pytest.fixture
+def storage(tmp_path):
+    storage = LocalStorage(str(tmp_path / "files"))
+    storage.prepare()
+    return storage
+
+
+@pytest.fixture
+def running():
+    transaction.begin()
+    yield
+    transaction.abort()
+
+
+def test_a_commit_keeps_new_files(storage, running):
+    files = TransactionFiles(storage, doubt=pytest.fail)
+    files.created(store(storage, "new.txt"))
+    transaction.commit()
+    assert listing(storage) == ["new.txt"]
+
+
+def test_an_abort_deletes_new_files(storage, running):
+    files = TransactionFiles(storage, doubt=pytest.fail)
+    store(storage, "old.txt")
+    files.created(store(storage, "new.txt"))
+    transaction.abort()
+    assert listing(storage) == ["old.txt"]
+
+
+class Refusal(Exception):
+    connection_invalidated = False
+
+
+class LostConnection(Exception):
+    """As SQLAlchemy tells of it (``DBAPIError``)."""
+
+    connection_invalidated = True
+
+
+class RefusingManager:
+    """A data manager that does not let its transaction commit."""
+
+    transaction_manager = transaction.manager
+
+    def __init__(self, error):
+        self.error = error
+
+    def tpc_vote(self, running):
+        raise self.error
+
+    def abort(self, running):
+        pass
+
+    tpc_begin = commit = tpc_finish = tpc_abort = abort
+
+    def sortKey(self):
+        return "refusing"
+
+
+def test_a_refused_commit_deletes_new_files(storage, running):
+    files = TransactionFiles(storage, doubt=pytest.fail)
+    store(storage, "old.txt")
+    files.created(store(storage, "new.txt"))
+    transaction.get().join(RefusingManager(Refusal()))
+    with pytest.raises(Refusal):
+        transaction.commit()
+    assert listing(storage) == ["old.txt"]
+    transaction.abort()
+    assert listing(storage) == ["old.txt"]
+
+
+def test_a_commit_of_which_nobody_knows_whether_it_happened_deletes_nothing(storage, running):
+    doubtful = []
+    files = TransactionFiles(storage, doubtful.extend)
+    files.created(store(storage, "new.txt"))
+    transaction.get().join(RefusingManager(LostConnection()))
+    with pytest.raises(LostConnection):
+        transaction.commit()
+    transaction.abort()
+    assert listing(storage) == doubtful == ["new.txt"]
+
+
+def test_the_abort_that_follows_a_commit_deletes_nothing(storage, running):
+    files = TransactionFiles(storage, doubt=pytest.fail)
+    files.created(store(storage, "new.txt"))
+    running = transaction.get()
+    transaction.commit()
+    running.abort()
+    assert listing(storage) == ["new.txt"]
+
+
+def test_a_file_that_cannot_be_deleted_does_not_keep_the_others(storage, running, caplog):
+    files = TransactionFiles(storage, doubt=pytest.fail)
+    os.mkdir(os.path.join(storage.base_path, "folder.txt"))
+    files.created("folder.txt")
+    files.created(store(storage, "new.txt"))
+    transaction.abort()
+    assert listing(storage) == []
+    assert "folder.txt" in caplog.text
