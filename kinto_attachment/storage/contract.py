@@ -30,7 +30,7 @@ class StoredFile:
 
 
 class StagedFile(Protocol):
-    """A file that is being written, and that nobody can fetch until it is published."""
+    """A file that is being written, and cannot be fetched until it is published."""
 
     def write(self, chunk: bytes, /) -> None:
         """Append bytes."""

@@ -95,7 +95,7 @@ class KeyMatch:
 
     :ivar is_ours: whether the settings produce such keys.
     :ivar is_random: whether nothing but the plugin produces such keys.
-    :ivar is_kept: whether ``keep_old_files`` is on where the settings produce such keys.
+    :ivar is_kept: whether ``keep_old_files`` is on in the settings that produce such keys.
     """
 
     is_ours: bool

@@ -81,7 +81,7 @@ def test_a_refused_commit_deletes_new_files(storage, running):
     assert listing(storage) == ["old.txt"]
 
 
-def test_a_commit_of_which_nobody_knows_whether_it_happened_deletes_nothing(storage, running):
+def test_a_commit_in_doubt_deletes_nothing(storage, running):
     doubtful = []
     files = TransactionFiles(storage, doubtful.extend)
     files.created(store(storage, "new.txt"))
@@ -101,7 +101,7 @@ def test_the_abort_that_follows_a_commit_deletes_nothing(storage, running):
     assert listing(storage) == ["new.txt"]
 
 
-def test_a_file_that_cannot_be_deleted_does_not_keep_the_others(storage, running, caplog):
+def test_others_are_deleted_if_a_file_cannot_be(storage, running, caplog):
     files = TransactionFiles(storage, doubt=pytest.fail)
     os.mkdir(os.path.join(storage.base_path, "folder.txt"))
     files.created("folder.txt")

@@ -6,7 +6,7 @@ from pyramid_storage.local import LocalFileStorage
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.pyramid import PyramidStorage
 from kinto_attachment.storage.s3.storage import S3Storage
-from tests.support.storage_contract import AtomicNames, StorageContract, ToldWhileStaged
+from tests.support.storage_contract import AtomicNames, ListsIncompleteUploads, StorageContract
 
 
 class FolderContract(StorageContract):
@@ -27,7 +27,7 @@ class BucketContract(StorageContract):
         return lambda: bucket.keys() + bucket.uploads()
 
 
-class TestLocalFiles(FolderContract, AtomicNames, ToldWhileStaged):
+class TestLocalFiles(FolderContract, AtomicNames, ListsIncompleteUploads):
     @pytest.fixture
     def storage(self, tmp_path):
         storage = LocalStorage(str(tmp_path), "https://example.org/")
@@ -35,7 +35,7 @@ class TestLocalFiles(FolderContract, AtomicNames, ToldWhileStaged):
         return storage
 
 
-class TestRealS3(BucketContract, AtomicNames, ToldWhileStaged):
+class TestRealS3(BucketContract, AtomicNames, ListsIncompleteUploads):
     pass
 
 

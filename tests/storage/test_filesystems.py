@@ -31,7 +31,7 @@ NO_SYNC = [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, ENOTSUPP]
 FAILURES = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS]
 
 
-def test_what_a_file_system_keeps_for_itself_is_not_listed(storage, monkeypatch, caplog):
+def test_folders_of_the_file_system_are_not_listed(storage, monkeypatch, caplog):
     names = {store(storage, name) for name in ("a.txt", "f/b.txt")}
     make_folder(os.path.join(storage.base_path, "lost+found"))
     refuse_to_list(monkeypatch, "lost+found", errno.EACCES)
@@ -75,7 +75,7 @@ def test_files_are_stored_without_locks(no_locks, storage, caplog):
     assert listing(storage) == sorted(names)
 
 
-def test_missing_locks_are_told_once(no_locks, make_app, caplog):
+def test_missing_locks_are_logged_once(no_locks, make_app, caplog):
     app = make_app()
     app.upload(status=201)
     app.upload(status=200)
@@ -91,7 +91,7 @@ def test_staged_file_is_abandoned_after_a_day_without_locks(no_locks, storage, s
     assert listing(storage) == [".staging/young"]
 
 
-def test_locks_are_asked_for_with_descriptors_for_writing(storage, staging, monkeypatch):
+def test_locks_use_descriptors_for_writing(storage, staging, monkeypatch):
     """NFSv4 answers ``EBADF`` to others (flock(2), "NFS details")."""
     flock = fcntl.flock
 
@@ -124,7 +124,7 @@ def syncing(monkeypatch, number, of_folders):
 
 
 @pytest.mark.parametrize("number", [*NO_SYNC, errno.EBADF], ids=errno.errorcode.get)
-def test_file_is_stored_where_folders_cannot_be_synced(storage, stage, monkeypatch, caplog, number):
+def test_file_is_stored_if_folders_cannot_be_synced(storage, stage, monkeypatch, caplog, number):
     syncing(monkeypatch, number, of_folders=True)
     assert stage("new/story.txt").publish() == "new/story.txt"
     assert stage("newer/story.txt").publish() == "newer/story.txt"
@@ -134,7 +134,7 @@ def test_file_is_stored_where_folders_cannot_be_synced(storage, stage, monkeypat
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EISDIR], ids=errno.errorcode.get)
-def test_file_is_stored_where_folders_cannot_be_opened(storage, stage, monkeypatch, number):
+def test_file_is_stored_if_folders_cannot_be_opened(storage, stage, monkeypatch, number):
     real = os.open
 
     def refusing(path, *args, **kwargs):
@@ -145,7 +145,7 @@ def test_file_is_stored_where_folders_cannot_be_opened(storage, stage, monkeypat
 
 
 @pytest.mark.parametrize("number", NO_SYNC, ids=errno.errorcode.get)
-def test_file_is_stored_where_files_cannot_be_synced(storage, stage, monkeypatch, caplog, number):
+def test_file_is_stored_if_files_cannot_be_synced(storage, stage, monkeypatch, caplog, number):
     syncing(monkeypatch, number, of_folders=False)
     assert stage("story.txt").publish() == "story.txt"
     (line,) = warnings(caplog)
@@ -165,27 +165,3 @@ def test_file_that_could_not_be_synced_is_refused(storage, monkeypatch, number, 
         staged.publish()
     staged.discard()
     assert listing(storage) == []
-
-
-def another_volume(folder, patch):
-    """Have a folder be on another volume: no name leads from the one to the other."""
-
-    def checked(function):
-        def moving(source, target):
-            if (os.path.dirname(source) == folder) != (os.path.dirname(target) == folder):
-                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-            function(source, target)
-
-        return moving
-
-    for name in ("link", "rename", "replace"):
-        patch(os, name, checked(getattr(os, name)))
-
-
-@pytest.fixture
-def blog(storage, monkeypatch):
-    """A folder that is another volume."""
-    folder = os.path.join(storage.base_path, "blog")
-    os.mkdir(folder)
-    another_volume(folder, monkeypatch.setattr)
-    return folder

@@ -58,7 +58,7 @@ def test_numbered_names_are_no_folders_either():
     "template", ["{bucket_id}", "{bucket_id}.{collection_id}", "x.{bucket_id}"]
 )
 @pytest.mark.parametrize("name", ["b" * 255, "b" * 250 + ".file", "b" * 190 + "." + "b" * 64])
-def test_longest_names_are_told_apart(template, name):
+def test_longest_keys_are_distinct(template, name):
     folders = Folders([template])
     names = first(folders, name, 1000)
     assert len(set(names)) == 1000
@@ -66,7 +66,7 @@ def test_longest_names_are_told_apart(template, name):
     assert not any(map(folders.may_include, names))
 
 
-def test_file_goes_on_to_the_next_name_where_its_own_is_a_folder(tmp_path):
+def test_file_takes_the_next_key_if_its_own_is_a_folder(tmp_path):
     storage = LocalStorage(str(tmp_path))
     storage.prepare()
     (tmp_path / "story").mkdir()
@@ -75,7 +75,7 @@ def test_file_goes_on_to_the_next_name_where_its_own_is_a_folder(tmp_path):
     assert listing(storage) == ["story-2"]
 
 
-def test_file_goes_on_to_the_next_name_without_hard_links(tmp_path, monkeypatch):
+def test_file_takes_the_next_key_without_hard_links(tmp_path, monkeypatch):
     def no_link(source, target):
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -107,7 +107,7 @@ def app(request, make_app, tmp_path):
     return app
 
 
-def test_nobody_keeps_a_bucket_from_its_folder(app):
+def test_no_file_takes_the_name_of_the_folder_of_a_bucket(app):
     theirs = app.upload(file_part(b"theirs", "blog"), url=PICTURES, headers=BOB).json
     assert theirs["filename"] == "blog"
     assert theirs["location"] == "blog.file"
@@ -116,7 +116,7 @@ def test_nobody_keeps_a_bucket_from_its_folder(app):
     assert (app.stored(theirs), app.stored(ours)) == (b"theirs", b"ours")
 
 
-def test_no_bucket_keeps_a_file_from_being_stored(app):
+def test_file_with_the_name_of_a_bucket_is_stored(app):
     app.upload(file_part(b"ours", "story.txt"), url=BLOG, headers=ALICE, status=201)
     theirs = app.upload(file_part(b"theirs", "blog"), url=PICTURES, headers=BOB, status=201).json
     assert app.stored(theirs) == b"theirs"

@@ -73,7 +73,7 @@ def test_a_name_is_never_taken_twice_by_many_processes(storage):
     assert set(listing(storage)) == {"story.txt", *(f"story-{i}.txt" for i in range(1, 200))}
 
 
-def test_a_file_system_without_hard_links_will_do(storage, monkeypatch):
+def test_files_are_stored_without_hard_links(storage, monkeypatch):
     def no_link(source, target):
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -85,7 +85,7 @@ def test_a_file_system_without_hard_links_will_do(storage, monkeypatch):
 
 
 @pytest.mark.parametrize("unique", [False, True])
-def test_file_and_folders_are_synced_before_the_name_is_told(storage, monkeypatch, unique):
+def test_file_and_folders_are_synced_before_publish_returns(storage, monkeypatch, unique):
     synced = []
     fsync = os.fsync
 
@@ -101,7 +101,7 @@ def test_file_and_folders_are_synced_before_the_name_is_told(storage, monkeypatc
     assert synced[-1] == f"{base}/new"
 
 
-def test_nothing_is_synced_where_that_is_switched_off(storage, monkeypatch):
+def test_nothing_is_synced_if_fsync_is_off(storage, monkeypatch):
     monkeypatch.setattr(os, "fsync", None)
     fast = LocalStorage(storage.base_path, fsync=False)
     assert fast.exists(store(fast, "new/story.txt"))
@@ -245,7 +245,7 @@ def test_no_symbolic_link_leads_to_what_is_hidden(storage):
 
 @pytest.mark.parametrize("unique", [False, True])
 @pytest.mark.parametrize("folder", ["link", "link/new"])
-def test_no_file_is_stored_where_what_is_hidden_is(storage, folder, unique):
+def test_no_file_is_stored_in_a_hidden_folder_through_a_link(storage, folder, unique):
     os.symlink(".staging", os.path.join(storage.base_path, "link"))
     staged = storage.stage(f"{folder}/story.txt", "text/plain", unique=unique)
     with pytest.raises(StorageError):
@@ -260,7 +260,7 @@ def test_folder_that_is_inside_of_a_hidden_one_is_none_that_is_hidden(tmp_path):
     assert storage.exists(store(storage, "a/story.txt"))
 
 
-def test_deleting_tells_whether_there_was_a_file(storage):
+def test_delete_returns_whether_there_was_a_file(storage):
     name = store(storage, "story.txt")
     assert storage.delete(name) is True
     assert storage.delete(name) is False

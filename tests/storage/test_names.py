@@ -29,11 +29,11 @@ from kinto_attachment.storage.names import candidate_keys, make_key
         ("50%?#&.jpg", "50.jpg"),
     ],
 )
-def test_a_stored_name_is_safe_and_keeps_its_extension(filename, stored):
+def test_a_key_is_safe_and_keeps_the_extension(filename, stored):
     assert make_key(filename, "", randomize=False) == stored
 
 
-def test_a_stored_name_has_at_most_255_bytes():
+def test_a_key_has_at_most_255_bytes():
     name = make_key("x" * 5000 + ".jpeg", "", randomize=False)
     assert len(name) == 255
     assert name.endswith(".jpeg")
@@ -44,7 +44,7 @@ def test_a_stored_name_has_at_most_255_bytes():
 
 
 @pytest.mark.parametrize("in_order", [4, 1000])
-def test_after_the_first_names_their_numbers_are_random_ones_that_grow(in_order):
+def test_numbers_are_consecutive_first_and_then_random_and_longer(in_order):
     names = [
         n for n, _ in zip(candidate_keys("a/b.tar.gz", in_order), range(in_order + 9), strict=False)
     ]
@@ -57,18 +57,18 @@ def test_after_the_first_names_their_numbers_are_random_ones_that_grow(in_order)
     assert lengths == list(range(shortest, shortest + 8))
 
 
-def test_an_endless_extension_is_cut():
+def test_a_long_extension_is_cut():
     assert len(make_key("x." + "y" * 5000, "", randomize=False)) < 255
 
 
-def test_a_random_name_keeps_the_extension_in_lower_case():
+def test_a_random_key_has_the_extension_in_lower_case():
     uuid4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
     first = make_key("Photo.JPG", "a/b", randomize=True)
     assert re.fullmatch(rf"a/b/{uuid4}\.jpg", first)
     assert first != make_key("Photo.JPG", "a/b", randomize=True)
 
 
-def test_a_random_name_is_in_the_stored_one_whatever_the_record_is_called():
+def test_a_long_record_id_does_not_displace_the_random_name():
     pattern = "{rid}-" + "x" * 43 + "{filename}"
     name = make_key("a." + "y" * 80, "", True, pattern, "r" * 500, ".gz")
     assert re.search(r"x[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.y+\.gz$", name)

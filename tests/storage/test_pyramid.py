@@ -28,13 +28,13 @@ def make_with(make_app, tmp_path, backend, **settings):
     )
 
 
-def test_files_are_kept_by_pyramid_storages_own_local_backend(app):
+def test_files_are_stored_by_the_local_backend_of_pyramid_storage(app):
     attachment = app.upload(file_part(b"once upon a time", "story.txt")).json
     assert isinstance(app.registry.getUtility(IFileStorage), LocalFileStorage)
     assert app.files() == {attachment["location"]: b"once upon a time"}
 
 
-def test_previous_and_detached_files_go(app):
+def test_previous_and_detached_files_are_deleted(app):
     app.upload(file_part(b"old"))
     app.upload(file_part(b"new"))
     assert list(app.files().values()) == [b"new"]
@@ -54,7 +54,7 @@ def test_extensions_are_those_of_the_plugin_and_not_of_the_backend(make_app, tmp
     assert list(app.files().values()) == [b"2"]
 
 
-def test_locations_have_the_base_url_of_the_plugin_or_that_of_the_backend(tmp_path):
+def test_locations_have_the_base_url_of_the_plugin_or_of_the_backend(tmp_path):
     backend = LocalFileStorage(str(tmp_path), "https://backend.example.org/")
     assert PyramidStorage(backend).url("a.txt") == "https://backend.example.org/a.txt"
     ours = PyramidStorage(backend, "https://cdn.example.org/")
@@ -88,7 +88,7 @@ class WriteOnly:
         return name
 
 
-def test_the_heartbeat_works_where_files_cannot_be_opened(app):
+def test_the_heartbeat_works_if_files_cannot_be_opened(app):
     backend = WriteOnly()
     heartbeat = app.registry.heartbeats["attachments"]
     heartbeat._storage = PyramidStorage(backend)
@@ -96,14 +96,14 @@ def test_the_heartbeat_works_where_files_cannot_be_opened(app):
     assert backend.files == {}
 
 
-def test_equal_names_are_kept_apart_where_the_backend_would_lose_one():
+def test_equal_names_do_not_overwrite_although_the_backend_would():
     backend = WriteOnly()
     storage = PyramidStorage(backend)
     names = [store(storage, content) for content in (b"1", b"2")]
     assert backend.files == dict(zip(names, (b"1", b"2"), strict=True))
 
 
-def test_the_backend_learns_the_mimetype():
+def test_the_backend_receives_the_mimetype():
     backend = WriteOnly()
     name = store(PyramidStorage(backend))
     assert backend.headers[name] == {"Content-Type": "text/plain"}
@@ -115,7 +115,7 @@ def test_a_large_file_is_spooled(tmp_path):
     assert read(storage, store(storage, content)) == content
 
 
-def test_whatever_a_backend_raises_is_a_failure_of_the_storage(tmp_path):
+def test_any_error_of_a_backend_is_a_storage_error(tmp_path):
     class Broken(WriteOnly):
         def save_file(self, *args, **kwargs):
             raise RuntimeError("no such bucket")
@@ -140,14 +140,14 @@ class FillingUp(WriteOnly):
 
 
 @pytest.mark.parametrize(("unique", "left"), [(True, {}), (False, {"story.txt": b"once "})])
-def test_a_part_of_a_file_is_deleted_where_its_name_is_nobody_elses(unique, left):
+def test_a_partial_file_is_deleted_if_its_key_is_unique(unique, left):
     backend = FillingUp()
     with pytest.raises(StorageError, match="No space left"):
         store(PyramidStorage(backend), unique=unique)
     assert backend.files == left
 
 
-def test_a_part_of_a_file_does_not_stand_for_the_one_that_it_replaces():
+def test_a_partial_replacement_is_deleted():
     backend = FillingUp()
     backend.files["story.txt"] = b"previous"
     staged = PyramidStorage(backend).replace("story.txt", "text/plain")
@@ -157,6 +157,6 @@ def test_a_part_of_a_file_does_not_stand_for_the_one_that_it_replaces():
 
 
 @pytest.mark.parametrize("backend", ["no.such.module", "tests.support.backend_without_storage"])
-def test_a_backend_that_is_none_stops_the_server(make_app, tmp_path, backend):
+def test_a_module_without_a_backend_stops_the_server(make_app, tmp_path, backend):
     with pytest.raises(ConfigurationError, match=r"kinto\.attachment\.backend"):
         make_with(make_app, tmp_path, backend)

@@ -44,12 +44,12 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("make", STRANGERS.values(), ids=STRANGERS.keys())
-def test_server_starts_whatever_lies_among_the_staged_files(storage, staging, caplog, make):
+def test_server_starts_with_foreign_entries_among_the_staged_files(storage, staging, caplog, make):
     stranger = os.path.join(staging, "@eaDir")
     make(stranger)
     make_older(stranger)
     abandoned = leave(os.path.join(staging, "abandoned"))
-    # In a thread: to open a pipe is to wait for somebody at its other end.
+    # In a thread: opening a pipe waits for a process at its other end.
     in_background(storage.prepare).result(timeout=30)
     assert os.path.lexists(stranger)
     assert not os.path.exists(abandoned)
@@ -67,7 +67,7 @@ def test_application_starts_with_the_folder_of_a_nas_among_the_staged_files(make
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("step", ["opened", "locked", "removed"])
-def test_server_starts_where_a_staged_file_cannot_be_cleared(
+def test_server_starts_if_a_staged_file_cannot_be_deleted(
     storage, staging, monkeypatch, caplog, step, number
 ):
     theirs = leave(os.path.join(staging, "theirs"))
@@ -90,7 +90,7 @@ def test_server_starts_where_a_staged_file_cannot_be_cleared(
     assert os.strerror(number) in line
 
 
-def test_server_starts_where_a_staged_file_vanishes(storage, staging, monkeypatch, caplog):
+def test_server_starts_if_a_staged_file_vanishes(storage, staging, monkeypatch, caplog):
     gone = leave(os.path.join(staging, "gone"))
     flock = fcntl.flock
 
@@ -105,7 +105,7 @@ def test_server_starts_where_a_staged_file_vanishes(storage, staging, monkeypatc
     assert listing(storage) == []
 
 
-def test_server_starts_where_staged_files_cannot_be_listed(storage, monkeypatch, caplog):
+def test_server_starts_if_staged_files_cannot_be_listed(storage, monkeypatch, caplog):
     monkeypatch.setattr(os, "scandir", raising(errno.EACCES))
     storage.prepare()
     (line,) = warnings(caplog)
@@ -127,7 +127,7 @@ def stage_and_die(base_path):
     os._exit(9)
 
 
-def test_what_a_killed_worker_left_in_staging_goes_at_the_next_start(storage, staging):
+def test_staged_file_of_a_killed_worker_is_deleted_at_the_next_start(storage, staging):
     worker = multiprocessing.get_context("spawn").Process(
         target=stage_and_die, args=(storage.base_path,)
     )

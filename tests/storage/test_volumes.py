@@ -17,7 +17,7 @@ FAILURES = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS]
 
 
 def another_volume(folder, patch):
-    """Have a folder be on another volume: no name leads from the one to the other."""
+    """Make a folder look like another volume: no rename or link leads from or to it."""
 
     def checked(function):
         def moving(source, target):
@@ -91,7 +91,7 @@ def test_copy_on_another_volume_is_synced_before_it_has_its_name(storage, stage,
     assert synced[-1] == (blog, True)
 
 
-def test_nobody_sees_half_a_copy(storage, stage, blog, monkeypatch):
+def test_half_a_copy_is_invisible(storage, stage, blog, monkeypatch):
     seen = []
 
     def watched(source, target, size):
@@ -166,7 +166,7 @@ def copy_and_die(base_path, step):
 @pytest.mark.parametrize(
     ("step", "left"), [("half copied", []), ("copied", []), ("moved", ["blog/story.txt"])]
 )
-def test_copy_of_a_killed_worker_goes_at_the_next_start(storage, blog, step, left):
+def test_copy_of_a_killed_worker_is_deleted_at_the_next_start(storage, blog, step, left):
     worker = multiprocessing.get_context("spawn").Process(
         target=copy_and_die, args=(storage.base_path, step)
     )

@@ -315,7 +315,7 @@ class SlowLine:
         self._listener.close()
 
     def cut(self):
-        """Let nothing through any more, of which nobody is told."""
+        """Silently drop all further bytes."""
         self._is_cut.set()
 
     def _accept(self):

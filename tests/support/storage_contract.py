@@ -1,4 +1,4 @@
-"""What every storage promises. A backend is done when it passes."""
+"""The contract of storages, as tests. A backend is done when it passes."""
 
 import os
 import threading
@@ -40,9 +40,9 @@ def read(storage, name):
 
 
 class StorageContract:
-    """Subclasses have a fixture ``storage``, empty, and ``inside`` that lists all it holds.
+    """Subclasses have the fixtures ``storage``, which is empty, and ``inside``.
 
-    ``inside()`` looks into the storage itself, and returns the paths of stored and staged files.
+    ``inside()`` reads the storage itself, and returns the paths of stored and staged files.
     """
 
     @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
@@ -54,7 +54,7 @@ class StorageContract:
         assert inside() == ["story.txt"]
 
     @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-    def test_nobody_sees_a_staged_file(self, storage, size):
+    def test_a_staged_file_is_invisible(self, storage, size):
         staged = stage(storage, b"x" * size)
         assert not storage.exists("story.txt")
         assert list(storage.files()) == []
@@ -89,7 +89,7 @@ class StorageContract:
             b"1" * size,
         ]
 
-    def test_a_name_that_was_taken_while_the_file_came_is_left_alone(self, storage):
+    def test_a_key_taken_during_the_upload_is_not_overwritten(self, storage):
         staged = stage(storage, b"slow" * PART_BYTES)
         assert store(storage, b"quick") == "story.txt"
         assert staged.publish() == "story-1.txt"
@@ -100,7 +100,7 @@ class StorageContract:
         storage.delete(store(storage, b"1"))
         assert store(storage, b"2") == "story.txt"
 
-    def test_deleting_tells_whether_there_was_a_file(self, storage, inside):
+    def test_delete_returns_whether_there_was_a_file(self, storage, inside):
         name = store(storage)
         assert storage.delete(name) is True
         assert storage.delete(name) is False
@@ -111,7 +111,7 @@ class StorageContract:
         assert storage.delete_many(names[1:]) == {}
         assert inside() == ["folder/0.txt"]
 
-    def test_deleting_what_is_gone_is_no_failure(self, storage, inside):
+    def test_deleting_missing_files_is_no_failure(self, storage, inside):
         name = store(storage)
         assert storage.delete_many(["gone.txt", name, "folder/gone.txt"]) == {}
         assert storage.delete_many(["gone.txt"]) == {}
@@ -131,7 +131,7 @@ class StorageContract:
         assert {stored.key for stored in storage.files()} == expected
         staged.discard()
 
-    def test_the_list_tells_the_size_of_files_and_when_they_were_written(self, storage):
+    def test_the_list_has_size_and_date_of_files(self, storage):
         store(storage, b"once", name="f/a.txt")
         (stored,) = storage.files()
         assert (stored.key, stored.size) == ("f/a.txt", 4)
@@ -139,7 +139,7 @@ class StorageContract:
         assert abs(stored.modified - time.time()) < 60
 
     @pytest.mark.parametrize("size", [11, 2 * PART_BYTES + MIB], ids=["small", "large"])
-    def test_a_file_can_take_the_very_name_of_another_one(self, storage, inside, size):
+    def test_a_file_can_replace_another(self, storage, inside, size):
         store(storage, b"previous", name="f/story.txt")
         staged = storage.replace("f/story.txt", "text/plain")
         staged.write(b"2" * size)
@@ -148,13 +148,13 @@ class StorageContract:
         assert read(storage, "f/story.txt") == b"2" * size
         assert inside() == ["f/story.txt"]
 
-    def test_a_file_can_take_the_very_name_of_none(self, storage, inside):
+    def test_a_replacement_needs_no_previous_file(self, storage, inside):
         staged = storage.replace("f/story.txt", "text/plain")
         staged.write(b"new")
         assert staged.publish() == "f/story.txt"
         assert inside() == ["f/story.txt"]
 
-    def test_what_was_to_replace_a_file_can_be_discarded(self, storage, inside):
+    def test_a_replacement_can_be_discarded(self, storage, inside):
         store(storage, b"previous")
         staged = storage.replace("story.txt", "text/plain")
         staged.write(b"x" * 2 * PART_BYTES)
@@ -162,7 +162,7 @@ class StorageContract:
         assert read(storage, "story.txt") == b"previous"
         assert inside() == ["story.txt"]
 
-    def test_what_is_not_there_cannot_be_opened(self, storage):
+    def test_a_missing_file_cannot_be_opened(self, storage):
         with pytest.raises(FileNotFoundError):
             storage.open("gone.txt")
 
@@ -170,13 +170,13 @@ class StorageContract:
         assert storage.url("f/story.txt") == storage.base_url + "f/story.txt"
 
 
-class ToldWhileStaged:
-    """For storages where an upload that never ends leaves something behind.
+class ListsIncompleteUploads:
+    """For storages in which an upload that never ends leaves something behind.
 
     (moto's fake S3 says of all uploads that they began in 2010.)
     """
 
-    def test_a_large_staged_file_is_told_as_unfinished_until_it_ends(self, storage):
+    def test_a_large_staged_file_is_an_incomplete_upload_until_it_ends(self, storage):
         kept = stage(storage, b"x" * 2 * PART_BYTES, "f/a.txt", unique=True)
         gone = stage(storage, b"x" * 2 * PART_BYTES, "f/b.txt")
         assert len(list(storage.incomplete_uploads())) == 2
@@ -187,7 +187,7 @@ class ToldWhileStaged:
 
 
 class AtomicNames:
-    """For storages where equal names that come at once are told apart by the storage itself."""
+    """For storages that keep concurrent equal names apart themselves."""
 
     @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
     def test_equal_names_at_once_never_overwrite_one_another(self, storage, inside, size):

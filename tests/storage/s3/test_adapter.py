@@ -1,6 +1,6 @@
-"""What is broken in pyramid_storage's own S3 backend, and mended in ours.
+"""Faults of the S3 backend of pyramid_storage that the adapter repairs.
 
-Every check holds for our class, and fails on the library's.
+Every check passes with the adapter, and fails with the library's class.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ def the_timeout_is_for_reading_too(storage_class, bucket):
 
 
 def the_number_of_tries_is_the_configured_one(storage_class, bucket):
-    # botocore's own tries, which are five where nothing is said, are off.
+    # The retries of botocore, five by default, are off.
     retries = make(storage_class, num_retries=1).s3_client.meta.config.retries
     assert retries["total_max_attempts"] == 1
 
@@ -173,12 +173,12 @@ CHECKS = [
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_it_is_mended_in_our_class(check, bucket):
+def test_the_adapter_passes(check, bucket):
     check(RepairedS3FileStorage, bucket)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_it_is_broken_in_the_library(check, bucket):
+def test_the_library_fails(check, bucket):
     # Some faults show in what is asserted, some raise.
     with pytest.raises((AssertionError, KeyError, TypeError, ParamValidationError, FileNotAllowed)):
         check(S3FileStorage, bucket)

@@ -28,13 +28,13 @@ class TestAttachments:
         assert content_of(bucket, attachment) == content
         assert bucket.uploads() == []
 
-    def test_the_previous_file_goes_when_another_is_attached(self, app, bucket):
+    def test_the_previous_file_is_deleted_when_another_is_attached(self, app, bucket):
         app.upload(file_part(b"old"))
         attachment = app.upload(file_part(b"new")).json
         assert content_of(bucket, attachment) == b"new"
         assert len(bucket.keys()) == 1
 
-    def test_the_file_goes_when_it_is_detached(self, app, bucket):
+    def test_the_file_is_deleted_when_it_is_detached(self, app, bucket):
         app.upload()
         app.delete(ATTACHMENT, headers=ALICE)
         assert bucket.keys() == []
@@ -54,11 +54,11 @@ class TestAttachments:
         assert bucket.keys() == []
         assert bucket.uploads() == []
 
-    def test_the_capability_tells_the_url_of_the_bucket(self, app, bucket):
+    def test_the_capability_has_the_url_of_the_bucket(self, app, bucket):
         capability = app.get("/").json["capabilities"]["attachments"]
         assert capability["base_url"] == bucket.location("")
 
-    def test_a_base_url_stands_instead_of_that_of_the_bucket(self, make_app, bucket):
+    def test_a_base_url_replaces_that_of_the_bucket(self, make_app, bucket):
         app = make_app(**bucket.settings(base_url="https://cdn.example.org"))
         location = app.upload().json["location"]
         assert location == f"https://cdn.example.org/{bucket.keys()[0]}"

@@ -19,7 +19,7 @@ def refusal(status):
     return ClientError(answer, "operation")
 
 
-class TestLackingOperations:
+class TestMissingOperations:
     """Stores that speak a part of the protocol, and what they say instead of an answer."""
 
     @pytest.mark.parametrize(("status", "code"), [(501, "NotImplemented"), (400, "InvalidRequest")])
@@ -91,7 +91,7 @@ class TestLackingOperations:
             (400, "InvalidRequest"),
         ],
     )
-    def test_where_uploads_cannot_be_listed_there_is_one_warning(
+    def test_one_warning_if_uploads_cannot_be_listed(
         self, watched, bucket, proxy, caplog, status, code
     ):
         proxy.misbehave = lambda handler, seen: (
@@ -109,7 +109,7 @@ class TestLackingOperations:
     @pytest.mark.parametrize(
         ("status", "code"), [(403, "AccessDenied"), (404, "NoSuchBucket"), (500, "InternalError")]
     )
-    def test_that_uploads_may_not_be_listed_is_an_error(self, watched, proxy, status, code):
+    def test_a_refusal_to_list_uploads_is_an_error(self, watched, proxy, status, code):
         proxy.misbehave = lambda handler, seen: (
             seen.operation == "ListMultipartUploads" and proxy.refuse(handler, status, code)
         )
@@ -167,7 +167,7 @@ class TestLackingOperations:
         monkeypatch.undo()
         storage.delete_many(names)
 
-    def test_failures_of_which_the_names_are_missing_are_told_of_all(self, watched, bucket, proxy):
+    def test_failures_without_keys_are_reported_for_all(self, watched, bucket, proxy):
         answer = b"<DeleteResult><Error><Code>AccessDenied</Code></Error></DeleteResult>"
         proxy.misbehave = lambda handler, seen: proxy.answer(handler, 200, answer) or True
         assert list(watched.delete_many(["a.txt", "b.txt"])) == ["a.txt", "b.txt"]

@@ -114,16 +114,14 @@ class TestFaults:
         assert_unavailable(app, bucket.name, caplog, file_part(b"x" * size))
 
     @pytest.mark.parametrize("wrong", ["access_key", "secret_key", "bucket_name"])
-    def test_a_file_is_refused_where_the_settings_do_not_fit(self, make_app, bucket, caplog, wrong):
+    def test_a_file_is_refused_if_the_settings_are_wrong(self, make_app, bucket, caplog, wrong):
         options = bucket.settings()
         options[f"attachment__aws__{wrong}"] = "wrong"
         app = make_app(**options)
         app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
         assert_unavailable(app, options["attachment__aws__bucket_name"], caplog)
 
-    def test_a_file_is_refused_where_there_are_no_credentials(
-        self, make_app, bucket, caplog, monkeypatch
-    ):
+    def test_a_file_is_refused_without_credentials(self, make_app, bucket, caplog, monkeypatch):
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         app = make_app(**bucket.settings(aws__access_key="", aws__secret_key=""))
         app.put_json(RECORD, {"data": {"title": "before"}}, headers=ALICE)
@@ -164,7 +162,7 @@ class TestFaults:
         app.upload()
         assert len(bucket.keys()) == 1
 
-    def test_what_s3_refuses_is_not_tried_again(self, app, proxy):
+    def test_a_refusal_is_not_retried(self, app, proxy):
         proxy.misbehave = refusing(403, "AccessDenied")(proxy)
         app.upload(status=503)
         assert proxy.operations() == ["PutObject"]
@@ -182,7 +180,7 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("operation", "size"), [("PutObject", 11), ("Complete", 3 * PART_BYTES)]
     )
-    def test_what_is_replaced_is_not_deleted(self, watched, bucket, proxy, operation, size):
+    def test_a_replaced_file_is_not_deleted(self, watched, bucket, proxy, operation, size):
         store(watched, b"previous")
         proxy.misbehave = swallowing(proxy, operation)
         staged = watched.replace("story.txt", "text/plain")
@@ -193,9 +191,7 @@ class TestFaults:
         assert not eventually(lambda: "DeleteObject" in proxy.operations(), seconds=1)
         assert bucket.keys() == ["story.txt"]
 
-    def test_one_that_cannot_be_deleted_keeps_no_other_from_being_deleted(
-        self, watched, bucket, proxy
-    ):
+    def test_others_are_deleted_if_one_cannot_be(self, watched, bucket, proxy):
         names = [store(watched, name=name, unique=True) for name in ("a.txt", "b.txt")]
         proxy.misbehave = lambda handler, seen: (
             (b"b.txt" in handler.path.encode() and proxy.refuse(handler, 403, "AccessDenied"))
@@ -216,7 +212,9 @@ class TestFaults:
         (logged,) = logged_exceptions(caplog)
         assert previous in logged
 
-    def test_a_failure_in_a_batch_is_told_and_the_others_are_deleted(self, watched, bucket, proxy):
+    def test_a_failure_in_a_batch_is_reported_and_the_others_are_deleted(
+        self, watched, bucket, proxy
+    ):
         names = [store(watched, name=name, unique=True) for name in ("a.txt", "b.txt")]
         refusal = (
             b"<DeleteResult><Error><Key>b.txt</Key><Code>AccessDenied</Code></Error></DeleteResult>"

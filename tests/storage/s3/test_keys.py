@@ -36,9 +36,7 @@ class TestNames:
         assert sum("If-None-Match" in seen.headers for seen in proxy.seen) == 1
 
     @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
-    def test_where_if_none_match_is_ignored_equal_names_do_not_overwrite(
-        self, storage, bucket, size
-    ):
+    def test_equal_names_do_not_overwrite_if_if_none_match_is_ignored(self, storage, bucket, size):
         storage.bucket.client.boto3_client.meta.events.register("before-sign.s3", _hide_condition)
         contents = [bytes([number]) * size for number in (1, 2)]
         names = [store(storage, content) for content in contents]

@@ -1,4 +1,4 @@
-"""The requests to S3: how many, what they carry, and where they go."""
+"""The requests to S3: how many, their headers, and their paths."""
 
 import threading
 
@@ -13,7 +13,7 @@ from tests.support.s3 import PART_BYTES, Proxy, eventually, is_signed_for, throu
 from tests.support.storage_contract import read, stage, store
 
 
-class TestWhatIsSent:
+class TestRequests:
     def test_a_small_upload_is_one_request(self, make_app, bucket, proxy):
         app = make_app(**bucket.settings(aws__endpoint_url=proxy.url))
         app.upload(file_part(b"x" * PART_BYTES))
@@ -34,7 +34,7 @@ class TestWhatIsSent:
         app.upload(file_part(b"x" * PART_BYTES), part("data", "{not JSON"), status=400)
         assert proxy.operations() == []
 
-    def test_a_large_file_goes_up_while_it_comes(self, watched, proxy):
+    def test_a_large_file_is_sent_while_it_arrives(self, watched, proxy):
         staged = stage(watched, b"x" * (2 * PART_BYTES + 1), unique=True)
         assert eventually(lambda: proxy.operations().count("UploadPart") == 2)
         assert "Complete" not in proxy.operations()
@@ -47,7 +47,7 @@ class TestWhatIsSent:
             "Complete",
         ]
 
-    def test_no_more_than_two_parts_are_on_their_way(self, watched, bucket, proxy):
+    def test_no_more_than_two_parts_are_in_flight(self, watched, bucket, proxy):
         blocked = threading.Event()
         first_two = threading.Barrier(3)
 
@@ -169,7 +169,7 @@ class TestEndpointWithPath:
         options = fake_bucket.options | {"aws.endpoint_url": proxy.url + request.param}
         return S3Storage.from_settings(options | {"aws.region": "us-east-1"}, "")
 
-    def test_every_request_goes_below_it_and_is_signed_for_that(self, storage, proxy, fake_bucket):
+    def test_every_request_has_the_path_and_is_signed_for_it(self, storage, proxy, fake_bucket):
         small = store(storage)
         large = store(storage, b"x" * (PART_BYTES + 1))
         assert [read(storage, small), len(read(storage, large))] == [

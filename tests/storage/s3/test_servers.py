@@ -74,7 +74,7 @@ def test_a_worker_that_is_killed_midway_leaves_no_object(server, serve, bucket):
     assert bucket.uploads() == bucket.keys() == []
 
 
-def test_a_worker_that_is_told_to_stop_lets_an_upload_end(server, bucket):
+def test_a_stopping_worker_finishes_an_upload(server, bucket):
     connection = begin_large_upload(server, bucket)
     server.tell_to_stop()
     connection.send(LARGE[-10:])
@@ -84,7 +84,7 @@ def test_a_worker_that_is_told_to_stop_lets_an_upload_end(server, bucket):
     assert len(bucket.keys()) == 1
 
 
-def test_a_worker_that_is_told_to_stop_leaves_nothing_of_an_upload_that_does_not(server, bucket):
+def test_a_stopping_worker_leaves_nothing_of_an_upload_that_does_not_end(server, bucket):
     connection = begin_large_upload(server, bucket)
     server.tell_to_stop()
     connection.close()
@@ -113,7 +113,7 @@ def test_a_process_that_ends_aborts_the_uploads_of_its_threads(bucket):
     assert bucket.uploads() == bucket.keys() == []
 
 
-def test_a_client_that_goes_away_midway_leaves_nothing(server, bucket):
+def test_a_client_that_disconnects_midway_leaves_nothing(server, bucket):
     begin_large_upload(server, bucket).close()
     assert eventually(lambda: bucket.uploads() == []), server.log.read_text()
     assert bucket.keys() == []
@@ -165,7 +165,7 @@ def test_two_servers_share_a_database_and_a_bucket(serve, bucket, postgresql):
 
 
 def upload(server, record, content):
-    """Attach a file, again where another client changed the record at once, as Kinto asks for."""
+    """Attach a file, and retry if another client changed the record, as Kinto asks for."""
     for _ in range(20):
         response = requests.post(
             attachment_url(server, record),

@@ -32,7 +32,7 @@ def reached_by(bucket, line, **more):
     return storage
 
 
-class TestPatience:
+class TestTimeouts:
     @pytest.fixture
     def make_line(self, bucket):
         lines = []
@@ -55,7 +55,7 @@ class TestPatience:
         assert bucket.content("story.txt") == content
 
     def test_an_answer_may_take_as_long_as_the_sending_did(self, bucket, proxy):
-        # As where the end of what was sent is still in buffers on its way.
+        # As if the end of the body were still in buffers on its way.
         proxy.misbehave = lambda handler, seen: threading.Event().wait(1)
         line = SlowLine(proxy.url, MIB / 2)
         try:
@@ -64,7 +64,7 @@ class TestPatience:
             line.stop()
         assert len(bucket.content("story.txt")) == MIB
 
-    def test_a_line_that_was_slow_is_given_up_when_it_is_cut(self, bucket, make_line):
+    def test_a_slow_line_times_out_when_it_is_cut(self, bucket, make_line):
         line = make_line(MIB)
         storage = reached_by(bucket, line)
         store(storage, b"x" * 3 * MIB, "before", unique=True)
@@ -75,7 +75,7 @@ class TestPatience:
         assert time.monotonic() - began < 1.5
 
     @pytest.mark.parametrize("size", [11, PART_BYTES], ids=["small", "one part"])
-    def test_a_server_that_reads_nothing_is_given_up(self, bucket, silence, size):
+    def test_a_server_that_reads_nothing_times_out(self, bucket, silence, size):
         storage = reached_by(bucket, silence, num_retries=2)
         began = time.monotonic()
         with pytest.raises(StorageError):
@@ -83,7 +83,7 @@ class TestPatience:
         # A kernel whose buffers are full may find room for a little more at first.
         assert time.monotonic() - began < 3 * (0.5 + 0.5)
 
-    def test_a_server_that_is_silent_about_a_part_is_given_up(self, bucket, proxy):
+    def test_a_server_that_is_silent_about_a_part_times_out(self, bucket, proxy):
         ended = threading.Event()
         proxy.misbehave = lambda handler, seen: seen.operation == "UploadPart" and ended.wait(30)
         staged = reached_by(bucket, proxy, num_retries=2).stage("large", "text/plain", unique=True)
@@ -106,7 +106,7 @@ class TestPatience:
         assert storage.delete_many(names) == {}
         assert bucket.keys() == []
 
-    def test_s3_may_work_for_ever_as_long_as_it_says_so(self, bucket, proxy, monkeypatch):
+    def test_s3_may_work_for_ever_while_it_sends_something(self, bucket, proxy, monkeypatch):
         monkeypatch.setattr("kinto_attachment.storage.s3.transport.SLOWNESS", 1)
 
         def say_so(handler, seen):
@@ -131,7 +131,7 @@ class TestPatience:
         assert store(reached_by(bucket, proxy), b"x" * (PART_BYTES + 1), unique=True)
         assert len(bucket.content("story.txt")) == PART_BYTES + 1
 
-    def test_what_is_discarded_is_not_sent_to_its_end(self, bucket, make_line):
+    def test_a_discarded_file_is_not_sent_to_its_end(self, bucket, make_line):
         line = make_line(PART_BYTES / 30)
         storage = reached_by(bucket, line, timeout=8)
         staged = storage.stage("large", "text/plain", unique=True)
@@ -143,7 +143,7 @@ class TestPatience:
         assert eventually(lambda: bucket.uploads() == [])
         assert eventually(lambda: not threads_in(storage.bucket.call.__code__))
 
-    def test_the_heartbeat_is_true_and_quick_where_every_call_takes_long(self, bucket, proxy):
+    def test_the_heartbeat_is_true_and_quick_although_every_call_is_slow(self, bucket, proxy):
         bucket.client.put_object(Bucket=bucket.name, Key="first", Body=b"")
         storage = S3Storage.from_settings(through(bucket, proxy), "")
         assert storage.bucket.client.boto3_client
