@@ -40,23 +40,21 @@ class Heartbeat:
     def _running_probe(self) -> "Probe":
         """Return the running probe, so that a storage that hangs occupies only one thread."""
         with self._lock:
-            if self._probe is None or self._probe.is_done:
+            if self._probe is None or self._probe.end.done():
                 self._probe = Probe(self._storage)
             return self._probe
 
 
 class Probe:
-    """A file that is written, read and deleted, in a thread of its own."""
+    """A file that is written, read and deleted, in a thread of its own.
+
+    :ivar end: the future result.
+    """
 
     def __init__(self, storage: Storage):
         self._storage = storage
         self._is_readable = False
-        self._end = in_background(self._write_read_delete)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it has ended."""
-        return self._end.done()
+        self.end = in_background(self._write_read_delete)
 
     def result(self, timeout: float) -> bool:
         """Return whether the storage works.
@@ -66,11 +64,11 @@ class Probe:
 
         :raises TimeoutError: the result is not known yet.
         """
-        wait([self._end], timeout)
-        if self._is_readable and not self.is_done:
-            self._end.add_done_callback(self._log_failure)
+        wait([self.end], timeout)
+        if self._is_readable and not self.end.done():
+            self.end.add_done_callback(self._log_failure)
             return True
-        return self._end.result(timeout=0)
+        return self.end.result(timeout=0)
 
     def _log_failure(self, end: "Future[bool]") -> None:
         if end.exception() is not None:
