@@ -1,4 +1,8 @@
-"""``kinto-attachment check``: compares records, links and files."""
+"""Compare records, links and files.
+
+Every problem is reported with the next command to type, and nothing is changed. A link says that a
+record refers to a file; a file without a link may be deleted.
+"""
 
 import argparse
 import shlex
@@ -9,14 +13,6 @@ from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.problems import RESTORE, Finding
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import open_server
-
-
-SUMMARY = "compare records, links and files"
-
-DESCRIPTION = """
-Compare records, links and files, and report problems, each with the next command to type. Nothing
-is changed. A link says that a record refers to a file; a file without a link may be deleted.
-"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

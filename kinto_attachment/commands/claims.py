@@ -56,7 +56,7 @@ class Claims:
 
         :raises StorageError: the file cannot be read.
         """
-        if self._has("SELECT 1 FROM links WHERE key = :key", key=key):
+        if self._inventory.has("SELECT 1 FROM links WHERE key = :key", key=key):
             return self._doubt_as_copy(record_uri, key)
         with self._server.reading():
             attachment = attachment_of(self._server, record_uri)
@@ -73,26 +73,26 @@ class Claims:
     def _doubt_as_copy(self, record_uri: str, key: str) -> str | None:
         if self.original(record_uri, key):
             return None
-        if self._has(ORIGINALS, key=key, record=record_uri):
+        if self._inventory.has(ORIGINALS, key=key, record=record_uri):
             return "its writers may not read the record that it copies"
         return "other records have the file with other metadata"
 
     def _doubt_alone(self, record_uri: str, key: str, attachment: Any) -> str | None:
         if not _is_complete(attachment):
             return "its metadata is incomplete"
-        if not self._has(
+        if not self._inventory.has(
             "SELECT 1 FROM files WHERE key = :key AND size = :size",
             key=key,
             size=attachment["size"],
         ):
             return "no file has that name and size"
-        if self._has("SELECT 1 FROM deletions WHERE key = :key", key=key):
+        if self._inventory.has("SELECT 1 FROM deletions WHERE key = :key", key=key):
             return "the file is queued for deletion"
         doubt = self._doubt_by_name(record_uri, key, attachment["filename"])
         if doubt:
             return doubt
         claimed = {"hash": attachment["hash"], "size": attachment["size"]}
-        if self._has(RIVALS, key=key, record=record_uri, **claimed):
+        if self._inventory.has(RIVALS, key=key, record=record_uri, **claimed):
             return "another record has other metadata for the file"
         return None if self._hash_of(key) == attachment["hash"] else "the file has another SHA-256"
 
@@ -106,9 +106,6 @@ class Claims:
         if not match.is_random and not self._any_name:
             return "the file's name is not random"
         return None
-
-    def _has(self, query: str, **values: Any) -> bool:
-        return any(self._inventory.rows(query, **values))
 
     def _hash_of(self, key: str) -> str | None:
         # Many records may claim the same file, one after another.

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from kinto_attachment.storage.contract import StorageError
@@ -31,12 +32,8 @@ def chunks_of(files: Any, key: str) -> Iterator[bytes]:
     :raises StorageError: it cannot be read.
     """
     with files.open(key) as stored:
-        while True:
-            try:
-                chunk = stored.read(CHUNK_BYTES)
-            except Exception as error:
-                # Any error of a connection or a disk in the middle of a file.
-                raise StorageError(f"{key}: {type(error).__name__}: {error}") from error
-            if not chunk:
-                return
-            yield chunk
+        try:
+            yield from iter(partial(stored.read, CHUNK_BYTES), b"")
+        except Exception as error:
+            # Any error of a connection or a disk in the middle of a file.
+            raise StorageError(f"{key}: {type(error).__name__}: {error}") from error

@@ -1,4 +1,9 @@
-"""``kinto-attachment copy``: copies all files to another storage, under the same names."""
+"""Copy all files to another storage, under the same names.
+
+The target is the storage of another settings file, for example S3 instead of a folder. Files that
+exist there with the same size and SHA-256 are skipped. Run it while the server is running, once
+more for new files, and then switch to the other settings.
+"""
 
 import argparse
 import contextlib
@@ -16,14 +21,6 @@ from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import open_files, open_server
 from kinto_attachment.storage.contract import StorageError
 
-
-SUMMARY = "copy all files to another storage"
-
-DESCRIPTION = """
-Copy all files to the storage of another settings file, under the same names, as from a folder to
-S3. Files that exist there with the same size and SHA-256 are skipped. Run it while the server is
-running, once more for new files, and then switch to the other settings.
-"""
 
 # The metadata of a record without a link to the file may be made up.
 FILES = """
@@ -55,12 +52,8 @@ class Job(NamedTuple):
     mimetype: str
 
 
-class Outcome(NamedTuple):
-    """The outcome of a job: ``copied``, ``unchanged``, ``gone``, or ``failed`` with a reason."""
-
-    what: str
-    key: str
-    reason: str | None = None
+Outcome = tuple[str, str, str | None]
+"""What became of a file (``copied``, ``unchanged``, ``gone``, ``failed``), its key, a reason."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -91,19 +84,14 @@ def run(args: argparse.Namespace, console: Report) -> bool:
         inventory.add_others(console.watched("files there", target.files()))
         console.begin("bytes", next(inventory.rows("SELECT sum(size) FROM files"))[0] or 0)
         copier = _Copier(server.files, target, console, args.quick)
-        for outcome in _in_parallel(args.jobs, copier.copy, _jobs(inventory)):
-            _report(outcome, console)
+        for what, key, reason in _in_parallel(args.jobs, copier.copy, _jobs(inventory)):
+            if what in ("copied", "failed"):
+                line = f"{what}: {key}" + (f": {reason}" if reason else "")
+                console.tell(what, line, key=key, reason=reason)
+            else:
+                console.counts[what] += 1
         console.end("" if console.counts else "Nothing to do")
     return not console.counts["failed"]
-
-
-def _report(outcome: Outcome, console: Report) -> None:
-    what, key, reason = outcome
-    if what in ("copied", "failed"):
-        line = f"{what}: {key}" + (f": {reason}" if reason else "")
-        console.tell(what, line, key=key, reason=reason)
-    else:
-        console.counts[what] += 1
 
 
 def _jobs(inventory: Inventory) -> Iterator[Job]:
@@ -141,14 +129,14 @@ class _Copier:
         try:
             if job.target_size == job.size and (self._quick or self._is_copied(job)):
                 self._console.advance(job.size)
-                return Outcome("unchanged", job.key)
+                return "unchanged", job.key, None
             self._transfer(job)
         except FileNotFoundError:
             # Deleted since it was listed.
-            return Outcome("gone", job.key)
+            return "gone", job.key, None
         except (CopyMismatch, StorageError) as error:
-            return Outcome("failed", job.key, str(error))
-        return Outcome("copied", job.key)
+            return "failed", job.key, str(error)
+        return "copied", job.key, None
 
     def _is_copied(self, job: Job) -> bool:
         expected = job.hash or sha256_of(self._source, job.key)

@@ -84,6 +84,10 @@ class Inventory:
             with contextlib.suppress(sqlite3.ProgrammingError):
                 cursor.close()
 
+    def has(self, query: str, **values: Any) -> bool:
+        """Return whether a query has any row."""
+        return next(self.rows(query, **values), None) is not None
+
     def count(self, table: str) -> int:
         """Return the number of rows in a table."""
         return next(self.rows(f"SELECT count(*) FROM {table}"))[0]
@@ -151,7 +155,7 @@ class Inventory:
             "SELECT 1 FROM files WHERE key = :key",
         ):
             for key in possible:
-                if any(self.rows(query, record=record_uri, key=key)):
+                if self.has(query, record=record_uri, key=key):
                     return key
         if not self._server.files.base_url:
             return None

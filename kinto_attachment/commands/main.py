@@ -1,4 +1,4 @@
-"""The command line of ``kinto-attachment``."""
+"""The command line of ``kinto-attachment``. The docstring of a subcommand is its help."""
 
 import argparse
 import io
@@ -51,8 +51,9 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(title="subcommands", required=True, metavar="SUBCOMMAND")
     for name, module in SUBCOMMANDS.items():
+        summary, _, details = (module.__doc__ or "").partition("\n")
         subparser = subparsers.add_parser(
-            name, help=module.SUMMARY, description=module.DESCRIPTION, epilog=EPILOG
+            name, help=summary, description=summary + details, epilog=EPILOG
         )
         options.add_ini(subparser)
         subparser.add_argument("--json", action="store_true", help="print one JSON object a line")

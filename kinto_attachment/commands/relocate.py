@@ -1,7 +1,9 @@
-"""``kinto-attachment relocate``: changes the base URL of the locations in records.
+"""Change the base URL of the locations in records.
 
-Records get new timestamps, so that clients which synchronize see the change. Listeners are not
-called and the history has no entry, since no user has edited a record.
+If files are served from another address, change kinto.attachment.base_url, restart the server, and
+then run this. Records get new timestamps, so that clients which synchronize see the change.
+Listeners are not called and the history has no entry, since no user has edited a record. It may be
+interrupted and run again.
 """
 
 import argparse
@@ -19,15 +21,6 @@ from kinto_attachment.commands import options, scan
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server, first_line, open_server
 
-
-SUMMARY = "change the base URL in records"
-
-DESCRIPTION = """
-Change the base URL of locations in records, if files are served from another address: change
-kinto.attachment.base_url, restart the server, then run this. Records get new timestamps, so that
-clients which synchronize see the change; there are no events and no history entries. It may be
-interrupted and run again.
-"""
 
 BATCH = 20
 """How many records are written in one transaction. Other writers to the collection may wait for
@@ -149,50 +142,42 @@ class Relocation:
                     line = f"left: {record_uri}: it has no link to a file of that name"
                     self._console.tell("left", line, record=record_uri)
 
-    def write(self, batch: list[Move]) -> bool:
+    def write(self, batch: list[Move], attempts: int = ATTEMPTS) -> bool:
         """Return whether all moves of a batch are made: together, or else one by one."""
         try:
             with self._server.transaction():
                 for move in batch:
                     _write_move(self._server, move)
-        except (RecordChanged, BackendError):
-            written = [self._write_alone(move) for move in batch]
-            return all(written)
+        except (RecordChanged, BackendError) as error:
+            if len(batch) > 1:
+                written = [self.write([move]) for move in batch]
+                return all(written)
+            return self._retry(batch[0], attempts - 1, first_line(error))
         for move in batch:
             move.report(self._console, "relocated", "relocated")
         return True
+
+    def _retry(self, move: Move, attempts: int, reason: str) -> bool:
+        """Return whether the record as it is now is relocated."""
+        current = self._read_again(move.record_uri)
+        if current is None:
+            return True
+        if attempts:
+            return self.write([current], attempts)
+        line = f"left: {move.record_uri}: {reason}; gave up after {ATTEMPTS} attempts"
+        self._console.tell("left", line, record=move.record_uri, reason=reason)
+        return False
 
     def _move(self, record_uri: str, record: scan.Object, links: list[scan.Object]) -> Move | None:
         found = self._bases.relocate(_url_of(record), _keys_of(links))
         return Move(record_uri, record, links, *found) if found else None
 
-    def _write_alone(self, move: Move) -> bool:
-        current = move
-        for _ in range(ATTEMPTS):
-            try:
-                with self._server.transaction():
-                    _write_move(self._server, current)
-            except RecordChanged:
-                reason = f"record kept changing; gave up after {ATTEMPTS} attempts"
-            except BackendError as error:
-                reason = first_line(error)
-            else:
-                current.report(self._console, "relocated", "relocated")
-                return True
-            again = self._read_again(move)
-            if again is None:
-                return True
-            current = again
-        line = f"left: {move.record_uri}: {reason}"
-        self._console.tell("left", line, record=move.record_uri, reason=reason)
-        return False
-
-    def _read_again(self, move: Move) -> Move | None:
-        """Return the move as it is now, or ``None`` if there is none to make any more."""
-        record = scan.record_of(self._server, move.record_uri)
+    def _read_again(self, record_uri: str) -> Move | None:
+        """Return the move of a record as it is now, or ``None`` if there is none to make."""
+        record = scan.record_of(self._server, record_uri)
         with self._server.reading():
-            links = records.links_of(self._server.objects, [move.record_uri])
-        return self._move(move.record_uri, record, links) if record else None
+            links = records.links_of(self._server.objects, [record_uri])
+        return self._move(record_uri, record, links) if record else None
 
 
 def _url_of(record: scan.Object) -> str:
@@ -221,7 +206,7 @@ def _write_move(server: Server, move: Move) -> None:
         ],
     )
     if not locked:
-        raise RecordChanged(move.record_uri)
+        raise RecordChanged("the record has changed")
     attachment = {**record["attachment"], "location": move.url}
     server.objects.update(
         "record", collection_uri, record["id"], {**record, "attachment": attachment}

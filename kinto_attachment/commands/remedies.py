@@ -73,7 +73,7 @@ class Remedies:
         except RepairRefused:
             return False
         query = "SELECT 1 FROM files WHERE key = :key AND NOT is_dated"
-        return any(self._inventory.rows(query, key=finding.key))
+        return self._inventory.has(query, key=finding.key)
 
     def _for_orphan_file(self, finding: Finding) -> Remedy:
         if not self._options.delete_files:
@@ -117,7 +117,7 @@ class Remedies:
     def _is_in_other_record(self, finding: Finding) -> bool:
         """Return whether another record refers to the file, with a link or without."""
         query = "SELECT 1 FROM records WHERE key = :key AND record != :record"
-        return any(self._inventory.rows(query, key=finding.key, record=finding.record_uri))
+        return self._inventory.has(query, key=finding.key, record=finding.record_uri)
 
     def _for_missing_link(self, finding: Finding) -> Remedy:
         attachment = self._verified_attachment(finding)

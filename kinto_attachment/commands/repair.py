@@ -1,4 +1,9 @@
-"""``kinto-attachment repair``: repairs what a check finds, if it provably belongs to the plugin."""
+"""Repair what a check finds, if it provably belongs to the plugin.
+
+Missing links are added, stale links removed with their files, and files deleted that the server was
+to delete. Orphan files are deleted only on request: a file that was left behind looks like one that
+keep_old_files has kept. A file that is missing cannot be brought back.
+"""
 
 import argparse
 import math
@@ -14,15 +19,6 @@ from kinto_attachment.commands.remedies import Remedies, RepairOptions, RepairRe
 from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import open_server
 from kinto_attachment.storage.contract import StorageError
-
-
-SUMMARY = "repair what a check finds"
-
-DESCRIPTION = """
-Repair what "check" finds: add missing links, remove stale links and their files, and delete files
-that the server was to delete. Orphan files are deleted only on request: a file that was left behind
-looks like one that keep_old_files has kept. A file that is missing cannot be brought back.
-"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

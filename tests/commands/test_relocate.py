@@ -126,6 +126,7 @@ def test_a_concurrent_change_is_not_lost(deployment, monkeypatch):
     url = f"{COLLECTION}/records/first"
 
     def change_and_write(*args):
+        monkeypatch.setattr(relocate.Relocation, "write", write)
         # In another thread, as a server is another process.
         body = {"data": {"title": "changed"}}
         thread = threading.Thread(
