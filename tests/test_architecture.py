@@ -17,7 +17,7 @@ ROWS = [
     {"transactions", "locks", "default_bucket"},
     {"settings", "errors"},
     {"scripts", "playground"},
-    {"background"},
+    {"background", "console"},
 ]
 PACKAGE = Path(kinto_attachment.__file__).parent
 

@@ -11,8 +11,8 @@ from kinto_attachment.commands import options
 from kinto_attachment.commands.detection import find_problems
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.problems import RESTORE, Finding
-from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import open_server
+from kinto_attachment.console import Console
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, console: Report) -> bool:
+def run(args: argparse.Namespace, console: Console) -> bool:
     """Report all problems, and return whether none of them is a fault.
 
     :raises StorageError: the storage does not answer.
@@ -40,22 +40,22 @@ def run(args: argparse.Namespace, console: Report) -> bool:
     return not has_faults
 
 
-def report_totals(inventory: Inventory, console: Report) -> None:
+def report_totals(inventory: Inventory, console: Console) -> None:
     """Report how much was compared."""
     totals = {table: inventory.count(table) for table in ("files", "links", "records")}
     line = "Compared " + ", ".join(f"{number} {what}" for what, number in totals.items())
     if inventory.unlocated:
         line += f" (and {inventory.unlocated} records whose attachment is not in this storage)"
-    console.end(line, unlocated=inventory.unlocated, **totals)
+    console.end(line, unlocated=inventory.unlocated, **totals, counts=console.counts)
 
 
-def _report(finding: Finding, console: Report, args: argparse.Namespace) -> None:
+def _report(finding: Finding, console: Console, args: argparse.Namespace) -> None:
     kind = finding.kind
     command = kind.command and shlex.join([*kind.command.split(), *_options_of(args)])
     next_step = f"; next: {command}" if command else ""
     if command and not kind.repair:
         next_step = f"; {RESTORE}{next_step}"
-    console.tell(
+    console.report(
         kind.name,
         f"{finding.line}{next_step}",
         key=finding.key,

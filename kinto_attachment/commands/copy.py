@@ -10,15 +10,15 @@ import contextlib
 import hashlib
 import json
 import mimetypes
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from kinto_attachment.background import in_parallel
 from kinto_attachment.commands import options
 from kinto_attachment.commands.contents import chunks_of, sha256_of
 from kinto_attachment.commands.inventory import Inventory
-from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import open_files, open_server
+from kinto_attachment.console import Console
 from kinto_attachment.storage.contract import StorageError
 
 
@@ -74,23 +74,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, console: Report) -> bool:
+def run(args: argparse.Namespace, console: Console) -> bool:
     """Copy all files, and return whether none has failed.
 
     :raises StorageError: one of the storages cannot be listed.
     """
     server, target = open_server(args.ini), open_files(args.to)
     with Inventory(server, console) as inventory:
-        inventory.add_others(console.watched("files there", target.files()))
+        inventory.add_others(console.track("files there", target.files()))
         console.begin("bytes", next(inventory.rows("SELECT sum(size) FROM files"))[0] or 0)
         copier = _Copier(server.files, target, console, args.quick)
-        for what, key, reason in _in_parallel(args.jobs, copier.copy, _jobs(inventory)):
+        for _, outcome in in_parallel(copier.copy, _jobs(inventory), args.jobs):
+            what, key, reason = outcome.result()
             if what in ("copied", "failed"):
                 line = f"{what}: {key}" + (f": {reason}" if reason else "")
-                console.tell(what, line, key=key, reason=reason)
+                console.report(what, line, key=key, reason=reason)
             else:
                 console.counts[what] += 1
-        console.end("" if console.counts else "Nothing to do")
+        console.end(counts=console.counts)
     return not console.counts["failed"]
 
 
@@ -102,23 +103,8 @@ def _jobs(inventory: Inventory) -> Iterator[Job]:
         yield Job(key, size, target_size, expected, mimetype or "application/octet-stream")
 
 
-def _in_parallel(jobs: int, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """Return the results of work on items in threads, without reading all items ahead."""
-    running: set[Any] = set()
-    with ThreadPoolExecutor(jobs) as executor:
-        try:
-            for item in items:
-                running.add(executor.submit(work, item))
-                if len(running) > jobs:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-            yield from (future.result() for future in running)
-        finally:
-            executor.shutdown(cancel_futures=True)
-
-
 class _Copier:
-    def __init__(self, source: Any, target: Any, console: Report, quick: bool):
+    def __init__(self, source: Any, target: Any, console: Console, quick: bool):
         self._source = source
         self._target = target
         self._console = console

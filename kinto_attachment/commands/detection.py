@@ -9,9 +9,9 @@ from kinto_attachment.commands.claims import Claims
 from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.problems import Finding
-from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.scan import record_of
 from kinto_attachment.commands.server import Server
+from kinto_attachment.console import Console
 from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.names import KeyPatterns, is_heartbeat_key
 
@@ -61,7 +61,7 @@ Ages = dict[str, float]
 def find_problems(
     server: Server,
     inventory: Inventory,
-    console: Report,
+    console: Console,
     grace_seconds: float,
     with_hash: bool = False,
     any_name: bool = False,
@@ -137,7 +137,7 @@ def _deletions(inventory: Inventory, ages: Ages) -> Iterator[Finding]:
 
 
 def _hash_mismatches(
-    server: Server, inventory: Inventory, console: Report, ages: Ages
+    server: Server, inventory: Inventory, console: Console, ages: Ages
 ) -> Iterator[Finding]:
     total = next(inventory.rows(f"SELECT sum(size) FROM ({REFERENCED_FILES})", **ages))[0]
     console.begin("bytes", total or 0)

@@ -15,8 +15,8 @@ from typing import Any
 
 from kinto_attachment import records
 from kinto_attachment.commands import scan
-from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server
+from kinto_attachment.console import Console
 from kinto_attachment.storage.contract import StoredFile
 
 
@@ -50,9 +50,9 @@ class Inventory:
     :ivar unlocated: how many records have an attachment that is not in this storage.
     """
 
-    def __init__(self, server: Server, report: Report):
+    def __init__(self, server: Server, console: Console):
         self._server = server
-        self._report = report
+        self._console = console
         self._folder = tempfile.TemporaryDirectory(prefix="kinto-attachment-")
         path = os.path.join(self._folder.name, "inventory.sqlite")
         self._database = sqlite3.connect(path, isolation_level=None)
@@ -98,7 +98,7 @@ class Inventory:
 
     def _fill(self) -> None:
         self._database.executescript(SCHEMA)
-        files = self._report.watched("files", self._server.files.files())
+        files = self._console.track("files", self._server.files.files())
         rows = ((file.key, file.size, file.modified, file.is_dated) for file in files)
         self._insert("files", rows)
         self.listed = time.monotonic()
@@ -115,13 +115,13 @@ class Inventory:
         self._database.execute("COMMIT")
 
     def _links(self):
-        for link in self._report.watched("links", scan.all_links(self._server)):
+        for link in self._console.track("links", scan.all_links(self._server)):
             attachment = records.as_text(link["attachment"]) if "attachment" in link else None
             yield link["record_uri"], link["location"], attachment, link["last_modified"] / 1000
 
     def _records(self):
         found = scan.all_records(self._server)
-        for record_uri, record in self._report.watched("records", found):
+        for record_uri, record in self._console.track("records", found):
             attachment = record["attachment"]
             if not attachment:
                 continue

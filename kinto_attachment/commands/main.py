@@ -3,22 +3,22 @@
 import argparse
 import io
 import logging
-import os
 import sqlite3
-import sys
 
 from kinto.core.storage.exceptions import BackendError
 
 from kinto_attachment.commands import check, copy, options, relocate, repair
-from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import ServerError, first_line
+from kinto_attachment.console import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_USAGE,
+    Console,
+    exit_code_of,
+)
 from kinto_attachment.storage.contract import StorageError
 
-
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 DESCRIPTION = """
 Maintain the files of a Kinto server: compare them with the records that refer to them, repair what
@@ -37,12 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a subcommand, and return its exit code."""
     args = _make_parser().parse_args(argv)
     _log_without_traces()
-    try:
-        return _run(args, Report(args.json))
-    except BrokenPipeError:
-        # The reader of the output has gone. What is still to be flushed should not fail as well.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+    return exit_code_of(lambda: _run(args, Console(args.json)))
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -62,27 +57,29 @@ def _make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace, console: Report) -> int:
+def _run(args: argparse.Namespace, console: Console) -> int:
     try:
         return EXIT_OK if args.run(args, console) else EXIT_FAILED
-    except BrokenPipeError:
-        raise
     except ServerError as error:
-        console.fail(str(error))
-        return EXIT_USAGE
+        return _fail(console, EXIT_USAGE, str(error))
     except io.UnsupportedOperation as error:
-        console.fail(f"this storage backend does not list its files: {error}")
-        return EXIT_USAGE
+        message = f"this storage backend does not list its files: {error}"
+        return _fail(console, EXIT_USAGE, message)
     except StorageError as error:
-        console.fail(f"the files cannot be reached: {error}")
+        return _fail(console, EXIT_FAILED, f"the files cannot be reached: {error}")
     except BackendError as error:
-        console.fail(f"the records cannot be reached: {first_line(error)}")
+        return _fail(console, EXIT_FAILED, f"the records cannot be reached: {first_line(error)}")
     except (OSError, sqlite3.Error) as error:
-        console.fail(f"the temporary folder cannot be used: {error}")
+        return _fail(console, EXIT_FAILED, f"the temporary folder cannot be used: {error}")
     except KeyboardInterrupt:
-        console.fail("interrupted")
-        return EXIT_INTERRUPTED
-    return EXIT_FAILED
+        return _fail(console, EXIT_INTERRUPTED, "interrupted")
+
+
+def _fail(console: Console, exit_code: int, message: str) -> int:
+    """Return the exit code, once the reason is printed."""
+    console.finish()
+    console.error("failure", f"kinto-attachment: {message}", message=message)
+    return exit_code
 
 
 def _log_without_traces() -> None:

@@ -18,8 +18,8 @@ from kinto.core.utils import COMPARISON
 
 from kinto_attachment import records
 from kinto_attachment.commands import options, scan
-from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import Server, first_line, open_server
+from kinto_attachment.console import Console
 
 
 BATCH = 20
@@ -49,11 +49,11 @@ class Move(NamedTuple):
     key: str
     url: str
 
-    def report(self, console: Report, what: str, verb: str) -> None:
+    def report(self, console: Console, what: str, verb: str) -> None:
         """Report the move."""
         old = self.record["attachment"]["location"]
         details = {"record": self.record_uri, "from": old, "to": self.url}
-        console.tell(what, f"{verb}: {self.record_uri}: {old} to {self.url}", **details)
+        console.report(what, f"{verb}: {self.record_uri}: {old} to {self.url}", **details)
 
 
 class Bases(NamedTuple):
@@ -94,7 +94,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_dry_run(parser)
 
 
-def run(args: argparse.Namespace, console: Report) -> bool:
+def run(args: argparse.Namespace, console: Console) -> bool:
     """Relocate the attachments of all records, and return whether none is left."""
     bases = Bases(*(url.rstrip("/") + "/" if url else "" for url in args.base_url))
     relocation = Relocation(open_server(args.ini), console, bases)
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, console: Report) -> bool:
             is_fine = relocation.write(batch) and is_fine
             batch = []
     is_fine = relocation.write(batch) and is_fine
-    console.end("" if console.counts else "Nothing to do")
+    console.end(counts=console.counts)
     return is_fine and not relocation.has_unknown
 
 
@@ -119,7 +119,7 @@ class Relocation:
     :ivar has_unknown: whether records under the old base have no link to the file.
     """
 
-    def __init__(self, server: Server, console: Report, bases: Bases):
+    def __init__(self, server: Server, console: Console, bases: Bases):
         self._server = server
         self._console = console
         self._bases = bases
@@ -127,7 +127,7 @@ class Relocation:
 
     def moves(self) -> Iterator[Move]:
         """Return the moves to make. A record without a link to its file is reported and skipped."""
-        found = self._console.watched("records", scan.all_records(self._server))
+        found = self._console.track("records", scan.all_records(self._server))
         under_old = ((uri, one) for uri, one in found if self._bases.may_contain(_url_of(one)))
         while few := dict(itertools.islice(under_old, FEW)):
             with self._server.reading():
@@ -140,7 +140,7 @@ class Relocation:
                 elif not self._bases.is_done(_url_of(record), _keys_of(own)):
                     self.has_unknown = True
                     line = f"left: {record_uri}: it has no link to a file of that name"
-                    self._console.tell("left", line, record=record_uri)
+                    self._console.report("left", line, record=record_uri)
 
     def write(self, batch: list[Move], attempts: int = ATTEMPTS) -> bool:
         """Return whether all moves of a batch are made: together, or else one by one."""
@@ -165,7 +165,7 @@ class Relocation:
         if attempts:
             return self.write([current], attempts)
         line = f"left: {move.record_uri}: {reason}; gave up after {ATTEMPTS} attempts"
-        self._console.tell("left", line, record=move.record_uri, reason=reason)
+        self._console.report("left", line, record=move.record_uri, reason=reason)
         return False
 
     def _move(self, record_uri: str, record: scan.Object, links: list[scan.Object]) -> Move | None:

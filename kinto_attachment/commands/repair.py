@@ -16,8 +16,8 @@ from kinto_attachment.commands.detection import find_problems
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.problems import Finding
 from kinto_attachment.commands.remedies import Remedies, RepairOptions, RepairRefused
-from kinto_attachment.commands.report import Report
 from kinto_attachment.commands.server import open_server
+from kinto_attachment.console import Console
 from kinto_attachment.storage.contract import StorageError
 
 
@@ -40,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, console: Report) -> bool:
+def run(args: argparse.Namespace, console: Console) -> bool:
     """Repair what can be repaired, and return whether no fault is left.
 
     :raises StorageError: the storage does not answer.
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, console: Report) -> bool:
 
 
 def _old_enough(
-    remedies: Remedies, findings: Iterable[Finding], console: Report, old_at: float
+    remedies: Remedies, findings: Iterable[Finding], console: Console, old_at: float
 ) -> Iterator[Finding]:
     """Return findings, last those of undated files, once these files are old enough.
 
@@ -77,9 +77,9 @@ def _old_enough(
     if young:
         seconds = math.ceil(old_at - time.monotonic())
         console.note(
+            "waiting",
             f"Waiting {seconds} seconds (--grace), since {len(young)} files may have been stored "
             "just now, whatever their dates say",
-            what="waiting",
             seconds=seconds,
         )
         _sleep_until(old_at)
@@ -90,20 +90,20 @@ def _sleep_until(monotonic: float) -> None:
     time.sleep(max(0, monotonic - time.monotonic()))
 
 
-def _repair(remedies: Remedies, finding: Finding, console: Report, dry_run: bool) -> bool:
+def _repair(remedies: Remedies, finding: Finding, console: Console, dry_run: bool) -> bool:
     """Return whether a problem is repaired."""
     record = finding.record_uri or None
     about = {"finding": finding.kind.name, "key": finding.key, "record": record}
     try:
         remedy = remedies.find(finding)
         if dry_run:
-            console.tell("to repair", f"{finding.line}: would {finding.kind.repair}", **about)
+            console.report("to repair", f"{finding.line}: would {finding.kind.repair}", **about)
             return False
         remedy()
         if finding.is_confirmed(remedies.server):
             raise RepairRefused("the problem persists")
     except (RepairRefused, StorageError, FileNotFoundError) as reason:
-        console.tell("left", f"{finding.line}: left: {reason}", reason=str(reason), **about)
+        console.report("left", f"{finding.line}: left: {reason}", reason=str(reason), **about)
         return False
-    console.tell("repaired", f"{finding.line}: repaired", **about)
+    console.report("repaired", f"{finding.line}: repaired", **about)
     return True
