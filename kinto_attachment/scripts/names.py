@@ -1,4 +1,4 @@
-"""Names of files: as they are in a folder, in a form, and in a record."""
+"""The names of files: in a folder, in a form, and in a record."""
 
 import hashlib
 import os
@@ -6,7 +6,7 @@ import re
 import unicodedata
 import uuid
 
-from kinto_attachment.scripts.common import Failure
+from kinto_attachment.scripts.errors import Failure
 
 
 NOT_SENT_AS_IT_IS = re.compile(
@@ -15,9 +15,9 @@ NOT_SENT_AS_IT_IS = re.compile(
     r"|=(?=\?)"
     r"|^\s|\s$"
 )
-"""What servers leave out of a filename (control characters, marks of direction, space at the ends),
-or take for something else (``\\`` for a path, ``%22`` for the ``"`` that forms encode so, ``=?``
-for the beginning of an encoded word, RFC 2047)."""
+"""What servers remove from a filename (control characters, marks of direction, space at the ends),
+or decode (``\\`` as of a path, ``%22`` as the ``"`` that forms encode so, ``=?`` as the beginning
+of an encoded word, RFC 2047)."""
 
 
 def record_id(name: str) -> str:
@@ -26,19 +26,19 @@ def record_id(name: str) -> str:
 
 
 def sent_filename(name: str) -> str:
-    """Return the filename for a form: one that every server keeps as it is."""
+    """Return the filename for a form, one that no server changes."""
     return NOT_SENT_AS_IT_IS.sub("_", last_part(name))
 
 
 def needs_path(name: str) -> bool:
-    """Return whether the filename alone does not tell the name."""
+    """Return whether the sent filename differs from the name."""
     return sent_filename(name) != name
 
 
 def is_path_of(path: object, filename: str) -> bool:
-    """Return whether the attribute ``path`` of a record is the name of the file that it has.
+    """Return whether the attribute ``path`` of a record is the name of its file.
 
-    It stays in the record when another client attaches another file.
+    It remains in the record when another client attaches another file.
     """
     return isinstance(path, str) and filename in (last_part(path), sent_filename(path))
 
@@ -49,34 +49,34 @@ def last_part(name: str) -> str:
 
 
 def check_filename(filename: str) -> None:
-    """Go on where a filename that somebody sent to the server may be a name in the folder.
+    """Return if a filename, which any client may have sent, may be a name in the folder.
 
-    :raises Failure: it leads elsewhere, or would do something to a terminal.
+    :raises Failure: it is a path, or could control a terminal.
     """
     check_part(filename)
-    if "\\" in filename or os.path.splitdrive(filename)[0] or has_controls(filename):
+    if "\\" in filename or os.path.splitdrive(filename)[0] or _has_controls(filename):
         raise Failure("has a name that a file in the folder cannot have")
 
 
 def check_part(part: str) -> None:
-    """Go on where a name without slashes is one that this system takes for what it says.
+    """Return if a part of a name is a plain filename for this system.
 
-    :raises Failure: it leads elsewhere, or is not text.
+    :raises Failure: it is a path or a device, or is not text.
     """
     try:
         os.fsencode(part)
     except UnicodeEncodeError as error:
         raise Failure("has a name that is not text") from error
-    leads_elsewhere = part in ("", ".", "..") or "/" in part or "\0" in part
-    if leads_elsewhere or (os.name == "nt" and not _is_of_windows(part)):
+    is_path = part in ("", ".", "..") or "/" in part or "\0" in part
+    if is_path or (os.name == "nt" and not _is_plain_on_windows(part)):
         raise Failure("has a name that a file in the folder cannot have")
 
 
-def has_controls(text: str) -> bool:
+def _has_controls(text: str) -> bool:
     """Return whether there are control characters in a text."""
     return any(unicodedata.category(character) == "Cc" for character in text)
 
 
-def _is_of_windows(part):
-    # Of these, the system makes devices, other files, or streams of other files.
-    return not (re.search(r'[\\:*?"<>|]', part) or part.endswith((" ", ".")) or has_controls(part))
+def _is_plain_on_windows(part: str) -> bool:
+    # Others are devices, other files, or streams of other files.
+    return not (re.search(r'[\\:*?"<>|]', part) or part.endswith((" ", ".")) or _has_controls(part))

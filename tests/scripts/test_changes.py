@@ -148,7 +148,7 @@ def test_what_the_script_did_not_download_does_not_make_way(kinto, get, folder, 
     delete(kinto, 0, 5000)
     kinto.add("x", b"new")["last_modified"] = 6000
     before = files(folder) | tree(outside)
-    message = "there is a folder or a link of its name"
+    message = "a folder or a link has its name"
     assert failures(get("--delete", code=1)) == {"x": message}
     before.pop("x/a.txt" if what == "another's" else None, None)
     assert files(folder) | tree(outside) == before
@@ -166,9 +166,8 @@ def test_delete_notices_deletions_that_the_server_has_forgotten(kinto, get, fold
     assert actions(get()) == {}
     assert tree(folder).keys() == {"a.txt", "b.txt", "c.txt"}
     lines = get("--delete")
-    assert (
-        lines[0]["message"] == "the server has not told of all deletions: all records are asked for"
-    )
+    message = "the server did not report all deletions: all records are listed"
+    assert lines[0]["message"] == message
     assert actions(lines)["deleted"] == {"a.txt"}
     assert tree(folder).keys() == {"b.txt", "c.txt"}
     assert get("--delete") == [{"action": "summary"}]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kinto_attachment.scripts import download
-from kinto_attachment.scripts.common import absolute_location
+from kinto_attachment.scripts.downloads import absolute_location
 from tests.support.s3 import eventually
 from tests.support.scripts import (
     FakeKinto,
@@ -250,7 +250,7 @@ def test_copy_of_a_killed_run_is_removed_by_the_next_one(kinto, get, folder, oth
 def state_of(kinto, **changes):
     """Return what the script saves before it downloads anything, but for these changes."""
     source = [kinto.url, "blog", "photos"]
-    nothing = {"source": source, "timestamp": None, "names": {}, "hashes": {}, "gone": {}}
+    nothing = {"source": source, "timestamp": None, "names": {}, "hashes": {}, "obsolete": {}}
     return json.dumps(nothing | changes)
 
 
@@ -263,8 +263,8 @@ def state_of(kinto, **changes):
         {"names": []},
         {"names": {"record-1": 1}},
         {"hashes": 1},
-        {"gone": {"a.txt": 1}},
-        {"gone": {"a.txt": ["hash"]}},
+        {"obsolete": {"a.txt": 1}},
+        {"obsolete": {"a.txt": ["hash"]}},
         {"source": 5},
         {"source": None},
     ],
@@ -276,7 +276,7 @@ def test_state_that_is_not_the_scripts_is_wrong_usage(kinto, get, folder, capsys
     with pytest.raises(SystemExit) as exit:
         get()
     assert exit.value.code == 2
-    assert ".last_sync is not one of this script" in capsys.readouterr().err
+    assert ".last_sync was not written by this script" in capsys.readouterr().err
     assert everything_in(folder) == {".last_sync"}
     assert (folder / ".last_sync").read_text() == state
 
@@ -573,7 +573,7 @@ def test_two_records_of_one_name_have_a_file_each(kinto, get, folder):
     assert lines[0] == {
         "action": "warning",
         "name": "story.txt",
-        "message": "is another record's file, this one is written to story-record-2.txt",
+        "message": "belongs to another record; this one is written to story-record-2.txt",
     }
     assert (folder / "story.txt").read_bytes() == b"first"
     assert (folder / "story-record-2.txt").read_bytes() == b"second"
@@ -693,8 +693,8 @@ def test_links_in_the_folder_are_not_followed(kinto, get, folder, tmp_path):
     kinto.add("secret.txt", b"evil")
     kinto.records[2]["path"] = "link/secret.txt"
     assert failures(get(code=1)) == {
-        "link.txt": "there is a folder or a link of its name",
-        "dangling.txt": "there is a folder or a link of its name",
+        "link.txt": "a folder or a link has its name",
+        "dangling.txt": "a folder or a link has its name",
         "secret.txt": "link is not a folder but a file or a link",
     }
     assert {path.name: path.read_bytes() for path in outside.iterdir()} == {"secret.txt": b"secret"}
@@ -776,7 +776,7 @@ def test_endless_error_is_left(kinto, get):
 def test_only_web_addresses_are_downloaded(kinto, get, location):
     kinto.add("story.txt", STORY, location=location)
     message = failures(get(code=1))["story.txt"]
-    assert message == f"its location is not one to download from: {location}"
+    assert message == f"its location is not a web URL: {location}"
 
 
 @pytest.mark.parametrize(
@@ -852,7 +852,7 @@ def test_server_that_is_no_kinto_is_told(kinto, get, monkeypatch, answer):
 def test_base_url_that_is_none_is_told(kinto, get, base_url):
     kinto.base_url = base_url
     kinto.add("story.txt", STORY)
-    assert "is not what Kinto answers" in failures(get(code=1))[None]
+    assert "is not one of Kinto" in failures(get(code=1))[None]
 
 
 @pytest.mark.parametrize("capabilities", [[1], {"attachments": [1]}])
@@ -867,7 +867,7 @@ def test_server_without_a_base_url_is_one_itself(kinto, get, monkeypatch, capabi
 def test_next_page_that_is_no_url_is_told(kinto, get):
     kinto.add("story.txt", STORY)
     kinto.next_page = "http://[::1/"
-    assert "is not what Kinto answers" in failures(get(code=1))[None]
+    assert "is not one of Kinto" in failures(get(code=1))[None]
 
 
 def test_state_that_cannot_be_saved_is_told(kinto, get, folder):
@@ -925,7 +925,7 @@ def test_another_range_than_was_asked_for_is_refused(kinto, get):
 
     kinto.add("story.txt", STORY, served=serve)
     message = failures(get(code=1))["story.txt"]
-    assert message == "the server answered with another range than was asked for"
+    assert message == "the server sent another range than requested"
 
 
 def test_partial_file_that_is_wrong_is_downloaded_anew(kinto, get, folder):
@@ -1083,6 +1083,6 @@ def test_collection_in_pages_is_downloaded_whole(server, folder, tmp_path, monke
     scripts = Scripts(server.url, bucket=uuid.uuid4().hex)
     source = make_folder(tmp_path / "source", 7)
     scripts.upload(source, "-r")
-    monkeypatch.setattr("kinto_attachment.scripts.common.PAGE_RECORDS", 2)
+    monkeypatch.setattr("kinto_attachment.scripts.collection.PAGE_RECORDS", 2)
     assert download.main([*scripts.options, "--folder", str(folder)]) == 0
     assert tree(folder) == tree(source)

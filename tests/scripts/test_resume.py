@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from kinto_attachment.scripts import download
 from tests.support.scripts import (
     actions,
     failures,
@@ -79,8 +78,8 @@ def disk(monkeypatch):
         done.append(("rename", str(source), str(target)))
         replace(source, target)
 
-    monkeypatch.setattr(download.os, "fsync", noted_fsync)
-    monkeypatch.setattr(download.os, "replace", noted_replace)
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
     return done
 
 
@@ -113,7 +112,7 @@ def test_folders_that_cannot_be_synced_do_not_matter(kinto, get, folder, monkeyp
             raise OSError(number, os.strerror(number))
         fsync(descriptor)
 
-    monkeypatch.setattr(download.os, "fsync", refuse_folders)
+    monkeypatch.setattr(os, "fsync", refuse_folders)
     kinto.add("story.txt", STORY)
     assert actions(get()) == {"downloaded": {"story.txt"}}
 
@@ -124,7 +123,7 @@ def test_disk_that_fails_is_told(kinto, get, monkeypatch):
     def fail(descriptor):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(download.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     assert "Input/output error" in str(failures(get(code=1)))
 
 
@@ -137,7 +136,7 @@ def test_state_that_a_power_cut_took_counts_as_none(kinto, get, folder, state):
     assert lines[0] == {
         "action": "warning",
         "name": ".last_sync",
-        "message": "is empty, as after a power cut, and counts as none",
+        "message": "is empty, as after a power failure, and is ignored",
     }
     assert actions(lines[1:]) == {"downloaded": {"story.txt"}}
     assert json.loads((folder / ".last_sync").read_bytes())["timestamp"] == "1000"

@@ -7,8 +7,9 @@ import uuid
 
 import pytest
 
-from kinto_attachment.scripts import common, upload
-from kinto_attachment.scripts.common import Content, Failure
+from kinto_attachment.scripts import compression, content
+from kinto_attachment.scripts.content import Content
+from kinto_attachment.scripts.errors import Failure
 from tests.support.scripts import Scripts, actions, failures, make_folder, sha256_of
 
 
@@ -170,8 +171,8 @@ def test_link_to_nothing_still_fails(scripts, folder):
 
 def test_pipe_that_comes_in_the_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    content = Content("pipe", "0" * 64, 0)
-    for read in (common.open_regular, lambda path: common.holds(path, content)):
+    expected = Content("pipe", "0" * 64, 0)
+    for read in (content.open_regular, lambda path: content.has_content(path, expected)):
         with pytest.raises(Failure, match="is not a file"):
             read(tmp_path / "pipe")
 
@@ -190,19 +191,19 @@ class Endless(io.BytesIO):
 
 def test_compression_ends_at_the_size_of_the_file():
     with pytest.raises(Failure, match="was changed while it was sent"):
-        upload.compress(Endless(), io.BytesIO(), "a.txt", lambda: None)
+        compression.compress(Endless(), io.BytesIO(), "a.txt", lambda: None)
 
 
 def test_comparison_ends_at_the_size_of_the_content():
-    assert len(common.sha256(Endless(), 100)) == 64
+    assert len(content.sha256(Endless(), 100)) == 64
 
 
 def test_file_with_more_than_the_content_is_another_one(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"a")
-    content = Content("a", sha256_of(tmp_path / "a"), 1)
-    assert common.holds(tmp_path / "a", content)
+    expected = Content("a", sha256_of(tmp_path / "a"), 1)
+    assert content.has_content(tmp_path / "a", expected)
     # It grows after its size was asked for.
     (tmp_path / "a").write_bytes(b"ab")
     status = os.stat_result((0o100644, 0, 0, 1, 0, 0, 1, 0, 0, 0))
-    monkeypatch.setattr(common.os, "fstat", lambda descriptor: status)
-    assert not common.holds(tmp_path / "a", content)
+    monkeypatch.setattr(content.os, "fstat", lambda descriptor: status)
+    assert not content.has_content(tmp_path / "a", expected)

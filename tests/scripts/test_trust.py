@@ -9,7 +9,7 @@ import uuid
 import pytest
 import requests
 
-from kinto_attachment.scripts import common, download, upload
+from kinto_attachment.scripts import collection, download, names, upload
 from tests.support.scripts import (
     FakeKinto,
     Scripts,
@@ -83,7 +83,7 @@ def test_compressed_answer_takes_no_more_memory_than_an_answer_may(kinto, get, l
     lines, peak = traced(lambda: get(code=1))
     url = f"{kinto.url}/buckets/blog/collections/photos/records"
     message = failures(lines)[None]
-    assert message.startswith(f"the answer of {url}")
+    assert message.startswith(f"the response of {url}")
     assert message.endswith("has more than 16 MiB")
     assert peak < 64 * MIB
 
@@ -100,7 +100,7 @@ def test_compressed_refusal_takes_no_more_memory_than_a_message_may(kinto, get, 
 @pytest.mark.parametrize(
     ("encoding", "body", "message"),
     [
-        ("br", b"{}", "is encoded as br, which was not asked for"),
+        ("br", b"{}", "is encoded as br, which was not accepted"),
         ("gzip", b"{}", "cannot be decompressed: Error -3"),
         ("gzip", gzip.compress(b'{"data": []}')[:-9], "cannot be decompressed: it is cut off"),
     ],
@@ -170,7 +170,7 @@ def test_pages_that_lead_nowhere_are_told(kinto, get, listing, records):
         handler.answer(200, {"data": records}, **headers)
 
     listing(answer)
-    assert "go on without end" in failures(get(code=1))[None]
+    assert "never end" in failures(get(code=1))[None]
     assert len(kinto.seen) <= 3
 
 
@@ -182,7 +182,7 @@ def test_pages_without_an_end_are_left(kinto, get, listing, monkeypatch):
         handler.answer(200, {"data": [record]}, **headers)
 
     listing(answer)
-    monkeypatch.setattr(common, "MAX_PAGES", 10)
+    monkeypatch.setattr(collection, "MAX_PAGES", 10)
     assert "has more than 10 pages of records" in failures(get(code=1))[None]
     assert [path for _, path in kinto.seen].count(kinto.seen[-1][1]) == 10
 
@@ -379,7 +379,7 @@ def test_etag_that_a_proxy_has_weakened_is_a_timestamp(kinto, get, folder, etag)
 def test_upload_takes_an_etag_that_a_proxy_has_weakened(kinto, tmp_path):
     kinto.etag = 'W/"{}"'
     kinto.add("a.txt", b"a")
-    kinto.records[0]["id"] = upload.record_id("a.txt")
+    kinto.records[0]["id"] = names.record_id("a.txt")
     (tmp_path / "a.txt").write_bytes(b"a")
     scripts = Scripts(kinto.url)
     assert actions(scripts.upload(tmp_path / "a.txt", "--delete")) == {"unchanged": {"a.txt"}}

@@ -16,7 +16,9 @@ import pytest
 import requests
 
 from kinto_attachment.scripts import upload
-from kinto_attachment.scripts.common import Failure
+from kinto_attachment.scripts.errors import Failure
+from kinto_attachment.scripts.form import Form
+from kinto_attachment.scripts.names import record_id
 from tests.support.paths import SCRIPTS
 from tests.support.scripts import (
     FakeKinto,
@@ -213,7 +215,7 @@ def test_file_sent_as_it_is_after_a_gzipped_one_has_no_original(scripts, tmp_pat
 def test_file_that_the_server_compressed_is_known_by_its_original(upload_to, kinto, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a")
     record = kinto.add("a.txt.gz", gzip.compress(b"a"), original=described("a.txt", b"a"))
-    record["id"] = upload.record_id("a.txt")
+    record["id"] = record_id("a.txt")
     assert actions(upload_to(tmp_path / "a.txt")) == {"unchanged": {"a.txt"}}
 
 
@@ -418,7 +420,7 @@ def test_server_that_stores_something_else_is_found_out(upload_to, kinto, tmp_pa
 def test_file_that_changes_while_it_is_sent_is_not_stored(tmp_path, size):
     (tmp_path / "a.txt").write_bytes(b"a" * 100)
     with (tmp_path / "a.txt").open("rb") as source:
-        form = upload.Form(source, "a.txt", None, {}, lambda size: None)
+        form = Form(source, "a.txt", None, {}, lambda size: None)
         (tmp_path / "a.txt").write_bytes(b"a" * size)
         with pytest.raises(Failure, match="changed while it was sent"):
             list(form)
@@ -432,7 +434,7 @@ def test_disk_that_cannot_be_read_is_no_matter_of_retries(tmp_path):
         def read(self, size):
             raise OSError(errno.EIO, "Input/output error")
 
-    form = upload.Form(Source(), "a.txt", None, {}, lambda size: None)
+    form = Form(Source(), "a.txt", None, {}, lambda size: None)
     with pytest.raises(Failure, match="Input/output error"):
         list(form)
 
