@@ -1,1 +1,1 @@
-"""How fast the plugin is, beside other ways to do the same: ``make bench``."""
+"""How fast the plugin is, compared with other ways to do the same: ``make bench``."""

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from bench import report
-from bench.ground import Ground
+from bench.environment import Environment
 from bench.scenarios import QUICK, SCENARIOS, SIZES
 
 
@@ -28,8 +28,11 @@ def main():
     print(report.machine())
     results = RESULTS / ("quick.json" if arguments.quick else "bench.json")
     outcomes = []
-    with tempfile.TemporaryDirectory(dir=RESULTS) as folder, Ground(Path(folder)) as ground:
-        for outcome in _run(chosen, ground):
+    with (
+        tempfile.TemporaryDirectory(dir=RESULTS) as folder,
+        Environment(Path(folder)) as environment,
+    ):
+        for outcome in _run(chosen, environment):
             outcomes.append(outcome)
             # Each time: a run that is stopped leaves what it has measured.
             report.write_json(results, outcomes)
@@ -37,10 +40,10 @@ def main():
     _draw(RESULTS / "bench.png", outcomes)
 
 
-def _run(scenarios, ground):
+def _run(scenarios, environment):
     begin = time.monotonic()
     for number, scenario in enumerate(scenarios, 1):
-        outcome = scenario.run(ground)
+        outcome = scenario.run(environment)
         lines = report.figures_table(outcome)
         elapsed = time.monotonic() - begin
         print(f"\n[{number}/{len(scenarios)}, {elapsed:.0f} s]", "\n".join(lines), flush=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.client import Body, Client, form, json_body
 from bench.measure import Bar, Figure, Outcome
-from bench.ways import PLAIN_RECORD, Place
+from bench.workloads import PLAIN_RECORD, Setup
 
 
 FILE_BYTES = 1024
@@ -19,38 +19,42 @@ class Deletion:
 
     title: str
     records: int
-    place: Place = Place()
+    setup: Setup = Setup()
     rounds: int = 3
 
-    def run(self, ground):
+    def run(self, environment):
         """Return the times in seconds."""
         names = ("attachments", "plain records", "unlinking", "both")
         figures = {name: Figure(name, "s") for name in names}
         for _ in range(self.rounds):
-            for name, seconds in self._round(ground).items():
+            for name, seconds in self._round(environment).items():
                 figures[name].samples.append(seconds)
         title = f"deleting {self.title}: time / plain records + unlinking"
         return Outcome(
             f"deleting {self.title}", figures, (Bar(title, "attachments", "both", at_most=1.5),)
         )
 
-    def _round(self, ground):
-        folder = ground.new_folder()
+    def _round(self, environment):
+        folder = environment.new_folder()
         seconds = {
-            "attachments": self._bucket(ground, "/attachment", "POST", form(FILE_BYTES), folder),
-            "plain records": self._bucket(ground, "", "PUT", json_body({"data": PLAIN_RECORD})),
+            "attachments": self._bucket(
+                environment, "/attachment", "POST", form(FILE_BYTES), folder
+            ),
+            "plain records": self._bucket(
+                environment, "", "PUT", json_body({"data": PLAIN_RECORD})
+            ),
             "unlinking": _unlinking(folder),
         }
         return {**seconds, "both": seconds["plain records"] + seconds["unlinking"]}
 
-    def _bucket(self, ground, suffix, method, body, beside=None):
+    def _bucket(self, environment, suffix, method, body, beside=None):
         """Fill a bucket, and return how long it takes to delete it.
 
         :param beside: a folder that gets a file with each request, so that there are as many files
             as the server has, and as old: ext4 unlinks in a fraction of the time what it has not
             yet written.
         """
-        client = Client(ground.server(self.place).port)
+        client = Client(environment.server(self.setup).port)
         try:
             bucket = f"/v1/buckets/{uuid.uuid4()}"
             collection = f"{bucket}/collections/files"
@@ -60,7 +64,7 @@ class Deletion:
                 client.send(method, f"{collection}/records/{uuid.uuid4()}{suffix}", body)
                 if beside:
                     (beside / uuid.uuid4().hex).write_bytes(b"x" * FILE_BYTES)
-            ground.analyze(self.place)
+            environment.analyze(self.setup)
             begin = time.perf_counter()
             client.send("DELETE", bucket, NO_BODY)
             return time.perf_counter() - begin

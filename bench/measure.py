@@ -1,4 +1,4 @@
-"""What is measured: samples, their median and spread, and the ratios that there are bars for."""
+"""Measurements: samples, their median and spread, and the bars that ratios are to reach."""
 
 import statistics
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Figure:
-    """What was measured of one contestant.
+    """The samples of one workload.
 
     :ivar samples: one per round, in the unit.
     :ivar unit: ``ms``, ``s``, ``MB/s``, ``requests/s`` or ``MiB``.
@@ -31,12 +31,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Bar:
-    """What is to be reached: a ratio, or an amount where there is nothing to divide by.
+    """A limit of a ratio, or of an amount if there is nothing to divide by.
 
-    :ivar over: the contestant that the first one is divided by, round by round.
-    :ivar at_least: the least value, if that is the bar.
-    :ivar at_most: the largest, if that is.
-    :ivar hope: what would be better still.
+    :ivar over: the workload that the first one is divided by, round by round.
+    :ivar at_least: the least value, or None.
+    :ivar at_most: the largest value, or None.
+    :ivar stretch_goal: a value that would be better still.
     """
 
     title: str
@@ -44,10 +44,10 @@ class Bar:
     over: str | None = None
     at_least: float | None = None
     at_most: float | None = None
-    hope: float | None = None
+    stretch_goal: float | None = None
 
     def value(self, figures):
-        """Return the median of the ratios of the rounds: what disturbs one disturbs both."""
+        """Return the median of the ratios of the rounds: a disturbance affects both."""
         samples = figures[self.name].samples
         if self.over is None:
             return statistics.median(samples)
@@ -68,7 +68,7 @@ class Bar:
 
 @dataclass
 class Outcome:
-    """What has come out of a scenario."""
+    """The figures of a scenario, and its bars."""
 
     scenario: str
     figures: dict[str, Figure]

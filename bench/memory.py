@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bench.client import MIB
 from bench.measure import Bar, Figure, Outcome
-from bench.ways import Contestant, Place, run_on
+from bench.workloads import Setup, Workload, run_on
 
 
 SMALL_BYTES = MIB
@@ -20,14 +20,14 @@ class Memory:
     """
 
     title: str
-    way: str
-    place: Place
+    kind: str
+    setup: Setup
     content: str
     limit: float
 
-    def run(self, ground):
+    def run(self, environment):
         """Return the two peaks, and the difference."""
-        peaks = [self._peak(ground, size) for size in (SMALL_BYTES, LARGE_BYTES)]
+        peaks = [self._peak(environment, size) for size in (SMALL_BYTES, LARGE_BYTES)]
         names = ("1 MiB", "1 GiB", "growth")
         amounts = (*peaks, peaks[1] - peaks[0])
         figures = {
@@ -39,14 +39,14 @@ class Memory:
             title, figures, (Bar(f"{title}: growth, MiB", "growth", at_most=self.limit),)
         )
 
-    def _peak(self, ground, size):
-        server = ground.new_server(self.place)
+    def _peak(self, environment, size):
+        server = environment.new_server(self.setup)
         try:
-            small = Contestant("small", self.way, SMALL_BYTES, self.place, self.content)
+            small = Workload("small", self.kind, SMALL_BYTES, self.setup, self.content)
             for _ in range(WARM_UPS):
                 run_on(server, small)
             run_on(server, small._replace(size=size))
             return server.peak_memory()
         finally:
             server.stop()
-            ground.clear()
+            environment.clear()

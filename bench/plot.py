@@ -18,26 +18,26 @@ LABELS = {
 
 
 def draw(path, sizes, outcomes):
-    """Draw the median speed, with its quartiles, of each way.
+    """Draw the median speed, with its quartiles, of each kind.
 
     :param sizes: ``{title of a scenario: bytes}``.
     """
     points = [outcome for outcome in outcomes if outcome.scenario in sizes]
     figure, axes = pyplot.subplots(figsize=(8, 5))
-    for way, label in LABELS.items():
-        measured = [outcome.figures[way] for outcome in points]
+    for kind, label in LABELS.items():
+        measured = [outcome.figures[kind] for outcome in points]
         axes.plot(
             [sizes[outcome.scenario] for outcome in points],
             [figure.median for figure in measured],
             marker="o",
-            color=COLORS[way],
+            color=COLORS[kind],
             label=label,
         )
         axes.fill_between(
             [sizes[outcome.scenario] for outcome in points],
             [figure.spread[0] for figure in measured],
             [figure.spread[1] for figure in measured],
-            color=COLORS[way],
+            color=COLORS[kind],
             alpha=0.2,
         )
     axes.set(xscale="log", yscale="log", xlabel="size of the file", ylabel="MB/s")

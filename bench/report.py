@@ -1,4 +1,4 @@
-"""What comes out: a table to read, JSON to keep, one plot."""
+"""The results: tables to read, and JSON to keep."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ PACKAGES = ("kinto", "granian", "waitress", "multipart", "zlib-ng", "boto3", "se
 
 
 def machine():
-    """Return what the figures hold for: processor, cores, versions."""
+    """Return what the figures were measured on: processor, cores, versions."""
     cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())[1]
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     system = f"Linux {platform.release()}, Python {platform.python_version()}"
@@ -21,7 +21,7 @@ def machine():
 
 
 def figures_table(outcome):
-    """Return the lines of what was measured in a scenario."""
+    """Return the lines with the figures of a scenario."""
     lines = [outcome.scenario]
     for figure in outcome.figures.values():
         lower, upper = figure.spread
@@ -33,7 +33,7 @@ def figures_table(outcome):
 
 
 def bars_table(outcomes):
-    """Return the lines of what was to be reached."""
+    """Return the lines with all bars, met or missed."""
     return [_verdict(bar, outcome) for outcome in outcomes for bar in outcome.bars]
 
 
@@ -59,8 +59,8 @@ def write_json(path, outcomes):
 def _verdict(bar, outcome):
     value = bar.value(outcome.figures)
     verdict = "met" if bar.is_met(value) else "MISSED"
-    hope = f", hope {bar.hope:g}" if bar.hope else ""
-    return f"{bar.title:68} {value:8.2f}  {bar.limit}{hope}: {verdict}"
+    goal = f", stretch goal {bar.stretch_goal:g}" if bar.stretch_goal else ""
+    return f"{bar.title:68} {value:8.2f}  {bar.limit}{goal}: {verdict}"
 
 
 def _bar_values(bar, outcome):

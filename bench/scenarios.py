@@ -7,84 +7,84 @@ from bench.client import MIB
 from bench.deletion import Deletion
 from bench.measure import Bar, Figure, Outcome
 from bench.memory import Memory
-from bench.ways import Contestant, Place, run
+from bench.workloads import Setup, Workload, run
 
 
 KIB = 1024
 LARGE = 100 * MIB
 
-LOCAL = Place()
-SYNCED = Place(fsync=True)
-POSTGRESQL = Place(records="postgresql", fsync=True)
-WAITRESS = Place("waitress")
-S3 = Place(files="s3")
+LOCAL = Setup()
+SYNCED = Setup(fsync=True)
+POSTGRESQL = Setup(records="postgresql", fsync=True)
+WAITRESS = Setup("waitress")
+S3 = Setup(files="s3")
 
 
 @dataclass(frozen=True)
-class Race:
-    """Contestants that run in turns.
+class Comparison:
+    """Workloads that run in turns.
 
-    :ivar unit: in which the figures are told, ``ms``, ``MB/s`` or ``requests/s``.
+    :ivar unit: of the figures: ``ms``, ``MB/s`` or ``requests/s``.
     """
 
     title: str
     unit: str
     rounds: int
-    contestants: tuple[Contestant, ...]
+    workloads: tuple[Workload, ...]
     bars: tuple[Bar, ...] = ()
 
-    def run(self, ground):
-        """Return what has come out of it, the first round of each not counted."""
-        figures = {c.name: Figure(c.name, self.unit) for c in self.contestants}
+    def run(self, environment):
+        """Return its outcome; the first round is not counted."""
+        figures = {c.name: Figure(c.name, self.unit) for c in self.workloads}
         for number in range(self.rounds + 1):
-            for contestant in self._in_turns(number):
-                seconds = run(ground, contestant)
+            for workload in self._in_turns(number):
+                seconds = run(environment, workload)
                 if number:
-                    figures[contestant.name].samples.append(self._in_unit(contestant, seconds))
-                ground.clear()
+                    figures[workload.name].samples.append(self._in_unit(workload, seconds))
+                environment.clear()
         return Outcome(self.title, figures, self.bars)
 
     def _in_turns(self, number):
-        """Return the contestants in an order of its own for each round.
+        """Return the workloads in a different order for each round.
 
-        So nobody always runs after the same one, which leaves more or less behind in the caches.
+        So none always runs after the same one, which leaves its data in the caches.
         """
-        return random.Random(number).sample(self.contestants, len(self.contestants))
+        return random.Random(number).sample(self.workloads, len(self.workloads))
 
-    def _in_unit(self, contestant, seconds):
+    def _in_unit(self, workload, seconds):
         if self.unit == "ms":
             return seconds * 1000
-        return (contestant.size / 1e6 if self.unit == "MB/s" else 1) / seconds
+        return (workload.size / 1e6 if self.unit == "MB/s" else 1) / seconds
 
 
-def large(title, place, bars=(), ways=("ours", "bare", "usual", "discard"), rounds=7):
-    """Return the race of large files."""
-    contestants = tuple(Contestant(way, way, LARGE, place) for way in ways)
-    return Race(title, "MB/s", rounds, contestants, bars)
+def large(title, setup, bars=(), kinds=("ours", "bare", "usual", "discard"), rounds=7):
+    """Compare large files."""
+    workloads = tuple(Workload(kind, kind, LARGE, setup) for kind in kinds)
+    return Comparison(title, "MB/s", rounds, workloads, bars)
 
 
-def small(title, place, bar, requests=10, rounds=31):
-    """Return the race of small files and plain records."""
-    contestants = tuple(
-        Contestant(way, way, KIB, place, requests=requests)
-        for way in ("ours", "put", "again", "usual")
+def small(title, setup, bar, requests=10, rounds=31):
+    """Compare small files and plain records."""
+    workloads = tuple(
+        Workload(kind, kind, KIB, setup, requests=requests)
+        for kind in ("ours", "put", "again", "usual")
     )
-    return Race(title, "ms", rounds, contestants, (bar,))
+    return Comparison(title, "ms", rounds, workloads, (bar,))
 
 
 def clients(title, rounds=9, requests=200):
-    """Return the race of one client and of eight."""
-    contestants = tuple(
-        Contestant(
-            f"{way}, {count} client{'s' * (count > 1)}",
-            way,
+    """Compare one client and eight."""
+    workloads = tuple(
+        Workload(
+            f"{kind}, {count} client{'s' * (count > 1)}",
+            kind,
             KIB,
             LOCAL,
             "random",
             count,
             requests // count,
         )
-        for way in ("ours", "put")
+        for kind in ("ours", "put")
         for count in (1, 8)
     )
     bar = Bar(
@@ -93,16 +93,16 @@ def clients(title, rounds=9, requests=200):
         "ours, 1 client",
         at_least=1,
     )
-    return Race(title, "requests/s", rounds, contestants, (bar,))
+    return Comparison(title, "requests/s", rounds, workloads, (bar,))
 
 
 def size(label, size, rounds, requests=1):
-    """Return the race of one point of the plot."""
-    contestants = tuple(
-        Contestant(way, way, size, LOCAL, requests=requests)
-        for way in ("ours", "usual", "bare", "discard")
+    """Compare files of one size, a point of the plot."""
+    workloads = tuple(
+        Workload(kind, kind, size, LOCAL, requests=requests)
+        for kind in ("ours", "usual", "bare", "discard")
     )
-    return Race(label, "MB/s", rounds, contestants)
+    return Comparison(label, "MB/s", rounds, workloads)
 
 
 SIZES = {
@@ -115,14 +115,14 @@ SIZES = {
 }
 """The points of the plot."""
 
-SMALL_BAR = {"name": "ours", "over": "put", "at_most": 1.3, "hope": 1.1}
+SMALL_BAR = {"name": "ours", "over": "put", "at_most": 1.3, "stretch_goal": 1.1}
 
 GRANIAN_LARGE = large(
     "100 MiB, granian, local, fsync = false",
     LOCAL,
     (
-        Bar("100 MiB, granian: ours / bare", "ours", "bare", at_least=0.9, hope=1.1),
-        Bar("100 MiB, granian: ours / usual way", "ours", "usual", at_least=6, hope=9),
+        Bar("100 MiB, granian: ours / bare", "ours", "bare", at_least=0.9, stretch_goal=1.1),
+        Bar("100 MiB, granian: ours / usual way", "ours", "usual", at_least=6, stretch_goal=9),
     ),
     rounds=15,
 )
@@ -130,7 +130,7 @@ SYNCED_LARGE = large(
     "100 MiB, granian, local, fsync = true",
     SYNCED,
     (Bar("100 MiB, granian, both synced: ours / bare", "ours", "bare fsync", at_least=0.9),),
-    ways=("ours", "bare fsync"),
+    kinds=("ours", "bare fsync"),
 )
 WAITRESS_LARGE = large(
     "100 MiB, waitress, local, fsync = false",
@@ -148,44 +148,44 @@ SMALL_POSTGRESQL = small(
     POSTGRESQL,
     Bar("1 KiB / plain PUT, time, PostgreSQL, both synced", **SMALL_BAR),
 )
-CR_LF = Race(
+CR_LF = Comparison(
     "100 MiB of CR LF",
     "MB/s",
     5,
     (
-        Contestant("ours, random", "ours", LARGE, LOCAL),
-        Contestant("ours, CR LF", "ours", LARGE, LOCAL, "crlf"),
-        Contestant("bare, CR LF", "bare", LARGE, LOCAL, "crlf"),
+        Workload("ours, random", "ours", LARGE, LOCAL),
+        Workload("ours, CR LF", "ours", LARGE, LOCAL, "crlf"),
+        Workload("bare, CR LF", "bare", LARGE, LOCAL, "crlf"),
     ),
     (Bar("100 MiB: CR LF / random", "ours, CR LF", "ours, random", at_least=0.5),),
 )
-CR_LF_USUAL = Race(
+CR_LF_USUAL = Comparison(
     "10 MiB of CR LF",
     "MB/s",
     3,
     (
-        Contestant("ours, CR LF", "ours", 10 * MIB, LOCAL, "crlf"),
-        Contestant("usual, CR LF", "usual", 10 * MIB, LOCAL, "crlf"),
+        Workload("ours, CR LF", "ours", 10 * MIB, LOCAL, "crlf"),
+        Workload("usual, CR LF", "usual", 10 * MIB, LOCAL, "crlf"),
     ),
 )
 CLIENTS = clients("1 KiB, 8 clients, granian, memory")
-GZIP = Race(
+GZIP = Comparison(
     "100 MiB of text, gzip, granian, local",
     "MB/s",
     3,
     (
-        Contestant("ours", "gzip", LARGE, LOCAL, "text"),
-        Contestant("usual", "usual gzip", LARGE, LOCAL, "text"),
+        Workload("ours", "gzip", LARGE, LOCAL, "text"),
+        Workload("usual", "usual gzip", LARGE, LOCAL, "text"),
     ),
     (Bar("gzip of text: ours / usual way", "ours", "usual", at_least=5),),
 )
-TO_S3 = Race(
+TO_S3 = Comparison(
     "100 MiB, granian, S3",
     "MB/s",
     5,
     (
-        Contestant("ours", "ours", LARGE, S3),
-        Contestant("upload_file", "upload_file", LARGE, S3),
+        Workload("ours", "ours", LARGE, S3),
+        Workload("upload_file", "upload_file", LARGE, S3),
     ),
     (Bar("S3 100 MiB: ours / upload_file", "ours", "upload_file", at_least=0.9),),
 )
@@ -217,7 +217,7 @@ SCENARIOS = (
     TO_S3,
     *MEMORY,
     *CURVE,
-    # At the end: after that, making files takes longer for a while (see ``Ground.clear``).
+    # At the end: after that, making files takes longer for a while (see ``Environment.clear``).
     Deletion("a bucket of 10,000 attachments", 10_000),
     Deletion("a bucket of 2,000 attachments, PostgreSQL", 2_000, POSTGRESQL),
 )
@@ -233,11 +233,11 @@ QUICK = (
 """What a change of the code is tried with, within a minute."""
 
 SMALLEST = (
-    Race(
+    Comparison(
         "1 KiB, once",
         "ms",
         1,
-        tuple(Contestant(way, way, KIB, LOCAL) for way in ("ours", "put", "bare")),
+        tuple(Workload(kind, kind, KIB, LOCAL) for kind in ("ours", "put", "bare")),
         (Bar("1 KiB / plain PUT, time", "ours", "put", at_most=1000),),
     ),
 )

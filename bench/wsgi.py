@@ -1,10 +1,10 @@
-"""The application that is measured: a Kinto with the plugin and the usual way, and the rivals."""
+"""The measured application: a Kinto with the plugin and the usual way, and the baselines."""
 
 import os
 
 from pyramid.paster import get_app, setup_logging
 
-from bench import rivals
+from bench import baselines
 
 
 setup_logging(os.environ["KINTO_INI"])
@@ -12,6 +12,8 @@ kinto = get_app(os.environ["KINTO_INI"])
 
 
 def application(environ, start_response):
-    """Serve the rivals before Kinto: they pay for none of it."""
-    rival = {"/bare": rivals.bare, "/discard": rivals.discard}.get(environ["PATH_INFO"], kinto)
-    return rival(environ, start_response)
+    """Serve the baselines without calling Kinto, so that they do not pay for it."""
+    baseline = {"/bare": baselines.bare, "/discard": baselines.discard}.get(
+        environ["PATH_INFO"], kinto
+    )
+    return baseline(environ, start_response)

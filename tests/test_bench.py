@@ -1,4 +1,4 @@
-"""The benchmark still runs, and tells apart what is met and what is missed."""
+"""The benchmark runs, and says which bars are met and which are missed."""
 
 import json
 
@@ -6,20 +6,20 @@ import pytest
 
 from bench import report
 from bench.client import MIB
-from bench.ground import Ground
+from bench.environment import Environment
 from bench.measure import Bar, Figure, Outcome
 from bench.scenarios import SMALLEST
 
 
 @pytest.mark.external
-def test_the_smallest_scenario_measures_every_contestant(tmp_path):
-    with Ground(tmp_path) as ground:
-        outcomes = [scenario.run(ground) for scenario in SMALLEST]
+def test_the_smallest_scenario_measures_every_workload(tmp_path):
+    with Environment(tmp_path) as environment:
+        outcomes = [scenario.run(environment) for scenario in SMALLEST]
         for name, size in (("small", MIB), ("large", MIB + 1)):
-            (ground.files / name).write_bytes(bytes(size))
-        ground.clear()
-        assert (ground.files / "small").exists()
-        assert not (ground.files / "large").exists()
+            (environment.files / name).write_bytes(bytes(size))
+        environment.clear()
+        assert (environment.files / "small").exists()
+        assert not (environment.files / "large").exists()
     (outcome,) = outcomes
     assert outcome.figures.keys() == {"ours", "put", "bare"}
     assert all(figure.median > 0 for figure in outcome.figures.values())
@@ -35,7 +35,7 @@ def outcome():
         "bare": Figure("bare", "MB/s", [200, 20, 200]),
     }
     bars = (
-        Bar("ours / bare", "ours", "bare", at_least=0.9, hope=1.1),
+        Bar("ours / bare", "ours", "bare", at_least=0.9, stretch_goal=1.1),
         Bar("ours", "ours", at_most=99),
     )
     return Outcome("100 MiB", figures, bars)
@@ -52,5 +52,5 @@ def test_figures_have_their_quartiles(outcome):
 
 def test_a_bar_is_met_or_missed(outcome):
     met, missed = report.bars_table([outcome])
-    assert met.endswith("1.00  ≥ 0.9, hope 1.1: met")
+    assert met.endswith("1.00  ≥ 0.9, stretch goal 1.1: met")
     assert missed.endswith("100.00  ≤ 99: MISSED")

@@ -1,4 +1,4 @@
-"""What the plugin is compared with inside of a server: two WSGI functions without any Kinto."""
+"""The baselines: two WSGI functions without Kinto."""
 
 import hashlib
 import os

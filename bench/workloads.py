@@ -1,4 +1,4 @@
-"""The contestants: each way to have a file, or only a record, on the server."""
+"""The workloads: requests of one kind that store a file, or only a record, on a server."""
 
 import tempfile
 import threading
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import boto3
 
 from bench.client import Client, form, json_body
-from bench.ground import COLLECTION, GZIPPED_COLLECTION, Place
+from bench.environment import COLLECTION, GZIPPED_COLLECTION, Setup
 from tests.support.s3 import ACCESS_KEY, SECRET_KEY
 
 
@@ -24,37 +24,37 @@ PLAIN_RECORD = {
 """As large as a record with an attachment."""
 
 
-class Contestant(NamedTuple):
-    """One who runs in a race.
+class Workload(NamedTuple):
+    """Requests that are sent and timed.
 
-    :ivar way: one of ``WAYS``.
+    :ivar kind: one of ``REQUESTS``.
     :ivar clients: how many send at once.
     :ivar requests: how many of them each client sends in a round.
     """
 
     name: str
-    way: str
+    kind: str
     size: int
-    place: Place = Place()
+    setup: Setup = Setup()
     content: str = "random"
     clients: int = 1
     requests: int = 1
 
 
-def run(ground, contestant):
+def run(environment, workload):
     """Run one round, and return the seconds for one request."""
-    if contestant.way == "upload_file":
-        return _upload_file(ground.bucket(), contestant.size)
-    return run_on(ground.server(contestant.place), contestant)
+    if workload.kind == "upload_file":
+        return _upload_file(environment.bucket(), workload.size)
+    return run_on(environment.server(workload.setup), workload)
 
 
-def run_on(server, contestant):
+def run_on(server, workload):
     """Run one round on this server, and return the seconds for one request."""
     threads = []
-    barrier = threading.Barrier(contestant.clients + 1)
+    barrier = threading.Barrier(workload.clients + 1)
     failures = []
-    for _ in range(contestant.clients):
-        arguments = (Client(server.port), contestant, barrier, failures)
+    for _ in range(workload.clients):
+        arguments = (Client(server.port), workload, barrier, failures)
         threads.append(threading.Thread(target=_send_all, args=arguments))
         threads[-1].start()
     barrier.wait()
@@ -64,14 +64,14 @@ def run_on(server, contestant):
     seconds = time.perf_counter() - begin
     if failures:
         raise failures[0]
-    return seconds / (contestant.clients * contestant.requests)
+    return seconds / (workload.clients * workload.requests)
 
 
-def _send_all(client, contestant, barrier, failures):
-    method, path, body = WAYS[contestant.way](contestant)
+def _send_all(client, workload, barrier, failures):
+    method, path, body = REQUESTS[workload.kind](workload)
     barrier.wait()
     try:
-        for _ in range(contestant.requests):
+        for _ in range(workload.requests):
             client.send(method, path.format(id=uuid.uuid4()), body)
     except Exception as error:
         failures.append(error)
@@ -79,11 +79,11 @@ def _send_all(client, contestant, barrier, failures):
         client.close()
 
 
-def _file(contestant):
-    return form(contestant.size, contestant.content)
+def _file(workload):
+    return form(workload.size, workload.content)
 
 
-WAYS = {
+REQUESTS = {
     "ours": lambda c: ("POST", f"{COLLECTION}/records/{{id}}/attachment", _file(c)),
     "again": lambda c: ("POST", f"{COLLECTION}/records/same/attachment", _file(c)),
     "gzip": lambda c: ("POST", f"{GZIPPED_COLLECTION}/records/{{id}}/attachment", _file(c)),
@@ -95,7 +95,7 @@ WAYS = {
     "discard": lambda c: ("POST", "/discard", _file(c)),
     "put": lambda c: ("PUT", f"{COLLECTION}/records/{{id}}", json_body({"data": PLAIN_RECORD})),
 }
-"""``{way: method, path and body of its requests}``, ``{id}`` being another one every time."""
+"""``{kind: method, path and body of its requests}``, ``{id}`` being a new one each time."""
 
 
 def _upload_file(bucket, size):

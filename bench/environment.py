@@ -1,4 +1,4 @@
-"""Where the races are run: servers in processes of their own, and what they need."""
+"""The environment of the workloads: servers in processes of their own, and their storages."""
 
 import contextlib
 import tempfile
@@ -19,8 +19,8 @@ COLLECTION = "/v1/buckets/plain/collections/files"
 GZIPPED_COLLECTION = "/v1/buckets/gzipped/collections/files"
 
 
-class Place(NamedTuple):
-    """What a server is: of which kind, where records and files are, whether files are synced."""
+class Setup(NamedTuple):
+    """The kind of a server, where it keeps records and files, and whether files are synced."""
 
     server: str = "granian"
     records: str = "memory"
@@ -43,8 +43,8 @@ class BenchServer(Server):
         return [SCRIPTS / "waitress-serve", address, *options, "bench.wsgi:application"]
 
 
-class Ground(contextlib.ExitStack):
-    """All that is running. What is asked for first is started, what is left is stopped at the end.
+class Environment(contextlib.ExitStack):
+    """All running servers: each is started when it is first requested, and stopped at the end.
 
     :ivar files: the folder of all stored files.
     """
@@ -59,20 +59,20 @@ class Ground(contextlib.ExitStack):
         self._databases = {}
         self._bucket = None
 
-    def server(self, place):
-        """Return the server of a place, started once."""
-        if place not in self._servers:
-            self._servers[place] = self.new_server(place)
-            self.callback(self._servers[place].stop)
-        return self._servers[place]
+    def server(self, setup):
+        """Return the server of a setup, started once."""
+        if setup not in self._servers:
+            self._servers[setup] = self.new_server(setup)
+            self.callback(self._servers[setup].stop)
+        return self._servers[setup]
 
-    def new_server(self, place):
-        """Return a new server, which whoever asked for it stops."""
+    def new_server(self, setup):
+        """Return a new server, to be stopped by the caller."""
         folder = self._folder / f"server-{len(list(self._folder.glob('server-*')))}"
-        settings = base_settings() | self._settings(place)
+        settings = base_settings() | self._settings(setup)
         settings["kinto.includes"] += " bench.usual"
-        environment = {"PYTHONPATH": str(ROOT), "BENCH_FILES": str(self.files)}
-        server = BenchServer(place.server, folder, settings, environment).wait_until_ready()
+        variables = {"PYTHONPATH": str(ROOT), "BENCH_FILES": str(self.files)}
+        server = BenchServer(setup.server, folder, settings, variables).wait_until_ready()
         self._create_collections(server)
         return server
 
@@ -88,10 +88,10 @@ class Ground(contextlib.ExitStack):
             self._bucket = Bucket(seaweedfs.endpoint_url, "bench")
         return self._bucket
 
-    def analyze(self, place):
-        """Have PostgreSQL know what it holds, as its autovacuum does soon after many changes."""
-        if place in self._databases:
-            engine = sqlalchemy.create_engine(self._databases[place], isolation_level="AUTOCOMMIT")
+    def analyze(self, setup):
+        """Update PostgreSQL's statistics, as its autovacuum does soon after many changes."""
+        if setup in self._databases:
+            engine = sqlalchemy.create_engine(self._databases[setup], isolation_level="AUTOCOMMIT")
             with engine.connect() as connection:
                 connection.execute(sqlalchemy.text("ANALYZE"))
             engine.dispose()
@@ -110,16 +110,16 @@ class Ground(contextlib.ExitStack):
             for key in keys:
                 self._bucket.client.delete_object(Bucket=self._bucket.name, Key=key)
 
-    def _settings(self, place):
+    def _settings(self, setup):
         settings = {
             "kinto.attachment.extensions": "any",
-            "kinto.attachment.fsync": str(place.fsync).lower(),
+            "kinto.attachment.fsync": str(setup.fsync).lower(),
             "kinto.attachment.resources.gzipped.gzipped": "true",
         }
-        if place.records == "postgresql":
-            self._databases[place] = self._database()
-            settings |= postgresql_backends(self._databases[place])
-        if place.files == "local":
+        if setup.records == "postgresql":
+            self._databases[setup] = self._database()
+            settings |= postgresql_backends(self._databases[setup])
+        if setup.files == "local":
             return settings | {"kinto.attachment.base_path": str(self.files)}
         options = {**self.bucket().options, "aws.part_size_bytes": 8 * 1024**2}
         return settings | {f"kinto.attachment.{name}": str(v) for name, v in options.items()}
