@@ -240,7 +240,7 @@ def server(external, request, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def production(tmp_path_factory, postgresql):
-    """The server of the README's guide to production, the same for all tests. Its user is admin."""
+    """The server of the guide to production, the same for all tests. Its user is admin."""
     server = ProductionServer(tmp_path_factory.mktemp("production"), postgresql())
     yield server.wait_until_ready()
     server.stop()

@@ -1,4 +1,4 @@
-"""The README's nginx in front of the README's Kinto: Debian's nginx, like the browser."""
+"""The nginx of the guide to production in front of its Kinto: Debian's nginx, like the browser."""
 
 import hashlib
 import os
@@ -49,7 +49,7 @@ class Nginx:
         self.kinto = kinto
         self.temporary = folder / "body"
         printed = replaced(
-            only("nginx", "server_name"),
+            only("docs/how-to/production", "nginx", "server_name"),
             {
                 "listen 80;": f"listen 127.0.0.1:{port};",
                 "http://127.0.0.1:8888": f"http://127.0.0.1:{kinto.port}",

@@ -1,4 +1,4 @@
-"""The README's JavaScript, on a page of another origin than Kinto's (CORS)."""
+"""The documentation's JavaScript, on a page of another origin than Kinto's (CORS)."""
 
 import functools
 import http.server
@@ -7,7 +7,7 @@ import threading
 import pytest
 import requests
 
-from tests.support.documentation import blocks
+from tests.support.documentation import only
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def run(page, script, argument=None):
     return page.evaluate(f"async (argument) => {{ {script} }}", argument)
 
 
-def test_the_readmes_fetch_attaches_and_detaches_across_origins(page, try_out, other_origin):
-    (example,) = [block for block in blocks("javascript") if "FormData" in block]
+def test_the_documented_fetch_attaches_and_detaches_across_origins(page, try_out, other_origin):
+    example = only("docs/how-to/attach-files", "javascript", "FormData")
     example = example.replace("http://localhost:8888", try_out.url.removesuffix("/v1"))
     page.goto(other_origin)
     attached = run(

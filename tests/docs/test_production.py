@@ -1,4 +1,4 @@
-"""The README's guide to production, as it is printed."""
+"""The guides to production and S3, as they are printed."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import requests
 from botocore.config import Config
 
 from tests.support.app import ATTACHMENT
-from tests.support.documentation import only, readme
+from tests.support.documentation import only, page
 from tests.support.forms import file_part
 from tests.support.paths import SCRIPTS
 from tests.support.servers import eventually_answers, free_port
@@ -30,7 +30,7 @@ def documents(bucket_name):
         "lifecycle": "AbortIncompleteMultipartUpload",
     }
     return {
-        name: json.loads(only("json", text).replace("BUCKET", bucket_name))
+        name: json.loads(only("docs/how-to/s3", "json", text).replace("BUCKET", bucket_name))
         for name, text in names.items()
     }
 
@@ -42,7 +42,7 @@ def admin(server, method, path, **kwargs):
     return answer
 
 
-def test_the_production_server_attaches_and_tells_the_metrics_of_the_readme(production):
+def test_the_production_server_attaches_and_has_the_documented_metrics(production):
     admin(production, "PUT", "/buckets/blog")
     admin(production, "PUT", "/buckets/blog/collections/photos")
     attachment = admin(
@@ -63,15 +63,15 @@ def test_the_production_server_attaches_and_tells_the_metrics_of_the_readme(prod
     assert len(attached) == 1
     assert 'method="post"' in attached[0]
     assert 'status="201"' in attached[0]
-    guide = readme().split("What to watch\n", 1)[1].split("Backup\n", 1)[0]
-    named = set(re.findall(r"kinto_[a-z0-9_]+", guide)) - {"kinto_backend_s3storage_seconds"}
+    pages = page("docs/reference/metrics") + page("docs/how-to/monitoring")
+    named = set(re.findall(r"kinto_[a-z0-9_]+", pages)) - {"kinto_backend_s3storage_seconds"}
     assert len(named) == 5
     assert [name for name in named if name not in metrics] == []
 
 
 @pytest.mark.external
 @pytest.mark.parametrize("kind", ["real", "fake"])
-def test_a_bucket_takes_the_documents_of_the_readme(kind, request):
+def test_a_bucket_accepts_the_documented_documents(kind, request):
     bucket = request.getfixturevalue("bucket" if kind == "real" else "fake_bucket")
     s3, name = bucket.client, {"Bucket": bucket.name}
     found = documents(bucket.name)
@@ -87,7 +87,7 @@ def test_a_bucket_takes_the_documents_of_the_readme(kind, request):
 
 
 class CheckingS3:
-    """A fake S3 that asks for permissions, and a user who has those of the README.
+    """A fake S3 that requires permissions, and a user who has those of the guide.
 
     :ivar without: an action that the policy lacks.
     """
@@ -166,7 +166,7 @@ def checking_s3(external, tmp_path):
 
 
 @pytest.mark.parametrize("randomize", ["true", "false"])
-def test_the_iam_policy_of_the_readme_is_enough(make_app, checking_s3, randomize):
+def test_the_documented_iam_policy_is_enough(make_app, checking_s3, randomize):
     s3 = checking_s3()
     app = make_app(**s3.settings(), attachment__randomize=randomize)
     app.upload(file_part(b"small"), status=201)
@@ -177,6 +177,6 @@ def test_the_iam_policy_of_the_readme_is_enough(make_app, checking_s3, randomize
     assert s3.keys_stored() == []
 
 
-def test_the_fake_s3_does_ask_for_the_permissions(make_app, checking_s3):
+def test_the_fake_s3_requires_the_permissions(make_app, checking_s3):
     app = make_app(**checking_s3(without="s3:PutObject").settings())
     app.upload(file_part(b"small"), status=503)

@@ -6,6 +6,7 @@ import socket
 
 import requests
 
+from tests.support.documentation import PAGES
 from tests.support.paths import ROOT
 
 
@@ -28,7 +29,7 @@ def test_an_http2_connection_is_closed_at_once_and_the_server_goes_on(serve):
 
 def test_all_commands_of_granian_are_for_http1():
     commands = []
-    for path in [ROOT / "README.rst", *ROOT.glob("tests/**/*.py"), *ROOT.glob("bench/*.py")]:
+    for path in [*PAGES, *ROOT.glob("tests/**/*.py"), *ROOT.glob("bench/*.py")]:
         commands += re.findall(r"--interface\b(?!\\).*", path.read_text())
     assert len(commands) >= 4
     for command in commands:

@@ -1,4 +1,4 @@
-"""The README's examples, as they are printed."""
+"""The examples of the documentation, as they are printed."""
 
 import os
 import re
@@ -13,22 +13,30 @@ CODE_BLOCK = re.compile(
 )
 
 
-def readme():
-    return (ROOT / "README.rst").read_text()
+PAGES = [
+    path
+    for path in [*ROOT.glob("*.rst"), *sorted(ROOT.glob("docs/**/*.rst"))]
+    if ".. include::" not in path.read_text()
+]
 
 
-def blocks(language):
-    """Return the code blocks of a language, in their order."""
+def page(name):
+    """Return the text of a page, like ``"README"`` or ``"docs/tutorial"``."""
+    return (ROOT / f"{name}.rst").read_text()
+
+
+def blocks(name, language):
+    """Return the code blocks of a page that are in a language, in their order."""
     return [
         textwrap.dedent(block["code"]).strip()
-        for block in CODE_BLOCK.finditer(readme())
+        for block in CODE_BLOCK.finditer(page(name))
         if block["language"] == language
     ]
 
 
-def only(language, text):
-    """Return the one code block of a language that holds this text."""
-    (found,) = [block for block in blocks(language) if text in block]
+def only(name, language, text):
+    """Return the one code block of a page that is in a language and contains this text."""
+    (found,) = [block for block in blocks(name, language) if text in block]
     return found
 
 
@@ -44,11 +52,11 @@ class ProductionServer(Server):
         self.log = folder / "server.log"
         self.files = folder / "files"
         ini = folder / "production.ini"
-        printed = only("ini", "kinto.plugins.prometheus")
+        printed = only("docs/how-to/production", "ini", "kinto.plugins.prometheus")
         printed = printed.replace("/srv/kinto/files", str(self.files))
         ini.write_text(re.sub(r"postgresql\+psycopg2://kinto:\S+", database_url, printed))
         commands = replaced(
-            only("shell", "kinto migrate"),
+            only("docs/how-to/production", "shell", "kinto migrate"),
             {
                 "/etc/kinto/production.ini": str(ini),
                 "/run/kinto-metrics": str(folder / "metrics"),
