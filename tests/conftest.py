@@ -12,7 +12,7 @@ from tests.support.documentation import ProductionServer
 from tests.support.paths import ROOT
 from tests.support.postgresql import create_database, postgresql_server
 from tests.support.s3 import Bucket, Proxy, SeaweedFS, Silence
-from tests.support.scripts import FakeKinto, download_from, script_storage, start_server
+from tests.support.scripts import script_storage, start_server
 from tests.support.servers import Server
 from tests.support.settings import base_settings, prefixed
 
@@ -208,25 +208,6 @@ def silence():
     silence = Silence()
     yield silence
     silence.stop()
-
-
-@pytest.fixture
-def kinto():
-    """A fake Kinto for the scripts, which answers as a test wants."""
-    with FakeKinto() as server:
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Where the script downloads to."""
-    return tmp_path / "copy"
-
-
-@pytest.fixture
-def get(kinto, folder, capsys):
-    """Run the download script in this process on the fake server, and return the lines of JSON."""
-    return download_from(kinto, folder, capsys)
 
 
 @pytest.fixture(scope="session", params=["local", "s3"])

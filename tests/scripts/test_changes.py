@@ -1,26 +1,22 @@
-"""What changed on the server in ways that a list of changed records does not tell at once."""
+"""Changes on the server that a list of changed records does not show at once."""
 
 import subprocess
-import uuid
 
 import pytest
 import requests
 
+from tests.support.fake_kinto import (
+    described,
+)
 from tests.support.paths import SCRIPTS
 from tests.support.postgresql import postgresql_backends
 from tests.support.scripts import (
     Scripts,
     actions,
-    described,
     failures,
     make_folder,
     tree,
 )
-
-
-@pytest.fixture
-def scripts(server):
-    return Scripts(server.url, bucket=uuid.uuid4().hex)
 
 
 def add(kinto, name, content, time):
@@ -30,7 +26,7 @@ def add(kinto, name, content, time):
 
 
 def files(folder):
-    """Return what :func:`tree` does, without what is not complete."""
+    """Return what :func:`tree` returns, without incomplete files."""
     return {name: sha256 for name, sha256 in tree(folder).items() if ".partial/" not in name}
 
 
@@ -38,11 +34,11 @@ def delete(kinto, number, time):
     kinto.records[number] = {"id": f"record-{number + 1}", "last_modified": time, "deleted": True}
 
 
-# Files and folders that take one another's place
+# Files and folders that replace one another
 
 
 def write(folder, **contents):
-    """Have nothing but these files in a folder; ``__`` in their names is a slash."""
+    """Make a folder contain these files and nothing else; ``__`` in their names is a slash."""
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     for name, content in contents.items():
@@ -62,7 +58,7 @@ def write(folder, **contents):
     ],
     ids=["file", "folder", "both", "deep"],
 )
-def test_one_run_follows_where_files_and_folders_change_places(
+def test_one_run_follows_files_and_folders_that_change_places(
     scripts, tmp_path, folder, before, after, options
 ):
     source = make_folder(tmp_path / "source", 0)
@@ -87,7 +83,7 @@ def test_order_of_the_changes_does_not_matter(kinto, get, folder, deleted_at):
     assert tree(folder).keys() == {"x/a.txt"}
 
 
-def test_record_may_be_in_its_own_way(kinto, get, folder):
+def test_previous_file_of_a_record_may_obstruct_its_new_one(kinto, get, folder):
     kinto.add("x", b"old")
     get()
     kinto.records[0]["attachment"] |= described("x", b"new")
@@ -96,7 +92,7 @@ def test_record_may_be_in_its_own_way(kinto, get, folder):
     assert actions(get("--delete")) == {"downloaded": {"x/x"}, "deleted": {"x"}}
 
 
-def test_file_in_the_way_stays_until_the_new_one_is_complete(kinto, get, folder):
+def test_obsolete_file_in_the_way_is_kept_until_the_new_one_is_complete(kinto, get, folder):
     kinto.add("x", b"old")
     get()
     add(kinto, "x/a.txt", b"new", 6000)
@@ -112,7 +108,7 @@ def test_file_in_the_way_stays_until_the_new_one_is_complete(kinto, get, folder)
     assert tree(folder).keys() == {"x/a.txt", "y"}
 
 
-def test_without_delete_nothing_makes_way(kinto, get, folder):
+def test_without_delete_no_file_is_removed_for_another_one(kinto, get, folder):
     kinto.add("x", b"old")
     get()
     add(kinto, "x/a.txt", b"new", 6000)
@@ -122,7 +118,7 @@ def test_without_delete_nothing_makes_way(kinto, get, folder):
     assert actions(get("--delete")) == {"downloaded": {"x/a.txt"}, "deleted": {"x"}}
 
 
-def test_file_of_a_record_that_is_still_there_does_not_make_way(kinto, get, folder):
+def test_file_of_an_existing_record_is_not_removed_for_another_one(kinto, get, folder):
     kinto.add("x", b"old")
     get()
     add(kinto, "x/a.txt", b"new", 6000)
@@ -132,7 +128,9 @@ def test_file_of_a_record_that_is_still_there_does_not_make_way(kinto, get, fold
 
 
 @pytest.mark.parametrize("what", ["changed", "another's", "linked"])
-def test_what_the_script_did_not_download_does_not_make_way(kinto, get, folder, tmp_path, what):
+def test_file_that_the_script_did_not_download_is_not_removed_for_another_one(
+    kinto, get, folder, tmp_path, what
+):
     add(kinto, "x/a.txt", b"old", 1000)
     get()
     outside = make_folder(tmp_path / "outside", 0)
@@ -154,7 +152,7 @@ def test_what_the_script_did_not_download_does_not_make_way(kinto, get, folder, 
     assert files(folder) | tree(outside) == before
 
 
-# Deletions that nobody tells of
+# Deletions that the server does not report
 
 
 def test_delete_notices_deletions_that_the_server_has_forgotten(kinto, get, folder):
@@ -173,7 +171,7 @@ def test_delete_notices_deletions_that_the_server_has_forgotten(kinto, get, fold
     assert get("--delete") == [{"action": "summary"}]
 
 
-def test_delete_asks_for_changes_only_where_nothing_is_missing(kinto, get):
+def test_delete_lists_only_changes_if_no_deletion_is_missing(kinto, get):
     kinto.add("a.txt", b"a")
     kinto.add("b.txt", b"b")
     get()
@@ -196,7 +194,7 @@ def test_forgotten_deletions_are_noticed_beside_files_that_fail(kinto, get, fold
     assert files(folder).keys() == {"b.txt"}
 
 
-def test_file_in_the_way_of_another_one_makes_no_difference_to_the_count(kinto, get):
+def test_obstructed_file_is_counted(kinto, get):
     kinto.add("x", b"old")
     get()
     add(kinto, "x/a.txt", b"new", 6000)
@@ -205,7 +203,7 @@ def test_file_in_the_way_of_another_one_makes_no_difference_to_the_count(kinto, 
 
 
 @pytest.mark.parametrize("answer", [{}, {"Total_Objects": "many"}, {"Total_Records": "1"}])
-def test_count_that_the_server_does_not_tell_does_not_matter(kinto, get, monkeypatch, answer):
+def test_server_that_does_not_report_the_count_is_accepted(kinto, get, monkeypatch, answer):
     def count(handler):
         handler.note()
         handler.answer(200 if answer else 405, **answer)
@@ -217,7 +215,7 @@ def test_count_that_the_server_does_not_tell_does_not_matter(kinto, get, monkeyp
     assert kinto.seen[-1][0] == "HEAD"
 
 
-def test_collection_that_is_older_than_the_last_run_is_asked_for_all(kinto, get, folder):
+def test_all_records_are_listed_if_the_collection_is_older_than_the_last_run(kinto, get, folder):
     kinto.add("a.txt", b"a")["last_modified"] = 9000
     get()
     # As from a backup.
@@ -229,7 +227,7 @@ def test_collection_that_is_older_than_the_last_run_is_asked_for_all(kinto, get,
     assert actions(get("--delete")) == {"deleted": {"a.txt"}}
 
 
-def test_collection_that_was_deleted_and_made_again_is_followed(scripts, tmp_path, folder):
+def test_collection_that_was_deleted_and_recreated_is_followed(scripts, tmp_path, folder):
     source = make_folder(tmp_path / "source", 5)
     scripts.upload(source, "-r")
     scripts.download(folder)

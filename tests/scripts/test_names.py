@@ -1,14 +1,12 @@
-"""Names of files, up to a server and down again."""
+"""The names of files, on a round trip to a server."""
 
 import os
-import uuid
 
 import pytest
 import requests
 
 from kinto_attachment.scripts import names
 from tests.support.scripts import (
-    Scripts,
     actions,
     failures,
     tree,
@@ -97,20 +95,15 @@ def source(tmp_path):
     return folder
 
 
-@pytest.fixture
-def scripts(server):
-    return Scripts(server.url, bucket=uuid.uuid4().hex)
-
-
 @pytest.mark.parametrize("options", [[], ["--gzip"]], ids=["plain", "compressed"])
-def test_folder_with_names_of_all_kinds_comes_back(scripts, source, folder, options):
+def test_names_of_all_kinds_survive_a_round_trip(scripts, source, folder, options):
     before = tree(source)
     assert len(before) == len(NAMES) + len(NAMES[::6]) + len(FOLDERS) + 2
     assert actions(scripts.upload(source, "-r", *options)) == {"uploaded": set(before)}
     assert actions(scripts.download(folder)) == {"downloaded": set(before)}
     assert tree(folder) == before
 
-    # They are the same files for the scripts as well.
+    # The scripts recognise the same files.
     assert actions(scripts.upload(source, "-r", *options)) == {"unchanged": set(before)}
     assert actions(scripts.download(folder, "--full")) == {"unchanged": set(before)}
 
@@ -122,7 +115,7 @@ def test_folder_with_names_of_all_kinds_comes_back(scripts, source, folder, opti
     assert tree(folder) == tree(source)
 
 
-def test_names_are_sent_as_they_are_where_they_survive(scripts, tmp_path):
+def test_names_that_servers_keep_are_sent_unchanged(scripts, tmp_path):
     for name in ('double "quotes".txt', "naïve ☃ %.txt", "a_b"):
         (tmp_path / name).write_bytes(b"a")
         scripts.upload(tmp_path / name)
@@ -140,7 +133,7 @@ def test_other_names_are_sent_in_the_record(scripts, tmp_path):
     assert record["attachment"]["mimetype"] == "text/plain"
 
 
-def test_record_without_the_name_of_its_file_gets_it(scripts, tmp_path):
+def test_missing_name_of_a_file_is_added_to_its_record(scripts, tmp_path):
     (tmp_path / "a\tb").write_bytes(b"a")
     scripts.upload(tmp_path / "a\tb")
     url = f"{scripts.collection}/records/{names.record_id(chr(9).join('ab'))}"
@@ -172,7 +165,7 @@ def test_file_that_another_client_attached_has_its_own_name(scripts, tmp_path, f
         ("\ud800\t", "\ud800_"),
     ],
 )
-def test_odd_path_never_leads_out_of_the_folder(kinto, get, tmp_path, folder, path, filename):
+def test_odd_path_never_escapes_the_folder(kinto, get, tmp_path, folder, path, filename):
     kinto.add(filename, b"evil")
     kinto.records[0]["path"] = path
     outside = set(tmp_path.iterdir())
@@ -198,7 +191,7 @@ def test_odd_folder_that_is_a_link_is_not_followed(kinto, get, tmp_path, folder)
 
 
 @pytest.mark.parametrize("name", ["a\\b", "a:b", "nul\x1f", 'a"b', "a ", "a.", "a*", "a?", "<"])
-def test_names_that_windows_takes_for_something_else_are_refused_there(monkeypatch, name):
+def test_names_that_are_not_plain_on_windows_are_refused_there(monkeypatch, name):
     names.check_part(name)
     monkeypatch.setattr(names.os, "name", "nt")
     with pytest.raises(names.Failure, match="a file in the folder cannot have"):

@@ -1,25 +1,134 @@
-"""Downloads over lines that break, and after power cuts."""
+"""Downloads over connections that break."""
 
-import errno
+import contextlib
 import json
-import os
-from pathlib import Path
+import signal
 
 import pytest
 
-from tests.support.scripts import (
-    actions,
-    failures,
-    make_folder,
+from tests.support.fake_kinto import (
+    Stalled,
+    cut_off,
     serve_range,
-    tree,
+)
+from tests.support.scripts import (
+    STORY,
+    Scripts,
+    download_ranges,
+    everything_in,
+    failures,
+    kill,
 )
 
 
-STORY = b"once upon a time " * 100
+def test_interrupted_download_resumes_at_its_offset(kinto, get, folder):
+    kinto.add("story.txt", STORY, served=cut_off(STORY, after=700))
+    get()
+    assert download_ranges(kinto) == [None, "bytes=700-"]
+    assert (folder / "story.txt").read_bytes() == STORY
 
 
-# Retries
+def test_interrupted_download_resumes_in_the_next_run(kinto, get, folder):
+    kinto.add("story.txt", STORY, served=cut_off(STORY, after=700))
+    get("--retry", 0, code=1)
+    assert "story.txt" not in everything_in(folder)
+    get()
+    assert download_ranges(kinto) == [None, "bytes=700-"]
+    assert (folder / "story.txt").read_bytes() == STORY
+    assert everything_in(folder) == {"story.txt", ".last_sync"}
+
+
+def test_server_without_ranges_sends_all_again(kinto, get, folder):
+    first = cut_off(STORY, after=700)
+
+    def serve(handler):
+        del handler.headers["Range"]
+        first(handler)
+
+    kinto.add("story.txt", STORY, served=serve)
+    get()
+    assert len(kinto.seen) == 4
+    assert (folder / "story.txt").read_bytes() == STORY
+
+
+def test_another_range_than_requested_is_refused(kinto, get):
+    first = cut_off(STORY, after=700)
+
+    def serve(handler):
+        if "Range" in handler.headers:
+            handler.headers.replace_header("Range", "bytes=10-")
+        first(handler)
+
+    kinto.add("story.txt", STORY, served=serve)
+    message = failures(get(code=1))["story.txt"]
+    assert message == "the server sent another range than requested"
+
+
+def test_wrong_partial_file_is_downloaded_again(kinto, get, folder):
+    kinto.add("story.txt", STORY, served=cut_off(STORY, after=700))
+    get("--retry", 0, code=1)
+    [partial] = (folder / ".partial").iterdir()
+    partial.write_bytes(b"x" * 700)
+    get()
+    assert download_ranges(kinto) == [None, "bytes=700-", None]
+    assert (folder / "story.txt").read_bytes() == STORY
+
+
+@pytest.mark.parametrize("size", [1700, 5000])
+def test_partial_file_of_a_wrong_size_is_downloaded_again(kinto, get, folder, size):
+    kinto.add("story.txt", STORY, served=cut_off(STORY, after=700))
+    get("--retry", 0, code=1)
+    [partial] = (folder / ".partial").iterdir()
+    partial.write_bytes(b"x" * size)
+    get()
+    assert (folder / "story.txt").read_bytes() == STORY
+
+
+def test_file_that_became_shorter_than_its_partial_file_is_requested_again(kinto, get):
+    kinto.add("story.txt", STORY, served=cut_off(STORY, after=700))
+    get("--retry", 0, code=1)
+    kinto.files["stored-1"] = b"short"
+    message = failures(get("--retry", 1, code=1))["story.txt"]
+    assert message == "the server sent less than the whole file"
+    assert download_ranges(kinto) == [None, "bytes=700-", None]
+
+
+def largest_in(folder):
+    """Return the size of the largest file in a folder that changes meanwhile."""
+    sizes = [0]
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return max(sizes)
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_download_of_an_ended_run_resumes_in_the_next_run(kinto, folder, how):
+    story = STORY * 5000
+    stalled = Stalled(story, after=len(story) // 2)
+    kinto.add("a.txt", b"a")
+    kinto.add("story.txt", story, served=stalled)
+    scripts = Scripts(kinto.url)
+    process = scripts.start("download", "--json", "--folder", folder)
+    assert stalled.reached.wait(60)
+    partials = folder / ".partial"
+    while largest_in(partials) < len(story) // 4:
+        assert process.poll() is None
+    output, errors, code = kill(process, how)
+    stalled.released.set()
+    assert not (folder / "story.txt").exists()
+    if how == signal.SIGINT:
+        assert code == 130
+        assert json.loads(output.splitlines()[-2])["action"] == "interrupted"
+    scripts.download(folder)
+    assert (folder / "story.txt").read_bytes() == story
+    assert everything_in(folder) == {"a.txt", "story.txt", ".last_sync"}
+    assert int(download_ranges(kinto)[-1].strip("bytes=-")) > len(story) // 4
+    # The ended run had recorded the files.
+    kinto.records.clear()
+    scripts.download(folder, "--full", "--delete")
+    assert everything_in(folder) == {".last_sync"}
 
 
 def breaking(content, *sizes, ranges=True):
@@ -48,97 +157,14 @@ def test_retries_count_from_the_last_progress(kinto, get, folder):
     assert (folder / "story.txt").read_bytes() == STORY
 
 
-def test_retries_end_where_there_is_no_progress(kinto, get, folder):
+def test_retries_end_without_progress(kinto, get, folder):
     kinto.add("story.txt", STORY, served=breaking(STORY, 100, 0, 100, 0, 0, 0, 0))
     assert failures(get("--retry", 2, code=1)).keys() == {"story.txt"}
-    # The third one has the last progress: two more tries.
+    # The third one makes the last progress: two retries follow.
     assert [path for _, path in kinto.seen].count("/files/stored-1") == 5
 
 
-def test_what_comes_again_and_again_is_no_progress(kinto, get):
+def test_bytes_that_are_sent_again_are_no_progress(kinto, get):
     kinto.add("story.txt", STORY, served=breaking(STORY, *[100] * 20, ranges=False))
     assert failures(get("--retry", 3, code=1)).keys() == {"story.txt"}
     assert [path for _, path in kinto.seen].count("/files/stored-1") == 4
-
-
-# Power cuts
-
-
-@pytest.fixture
-def disk(monkeypatch):
-    """The paths that were synced and renamed, in the order in which that was done."""
-    done = []
-    fsync, replace = os.fsync, os.replace
-
-    def noted_fsync(descriptor):
-        done.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
-        fsync(descriptor)
-
-    def noted_replace(source, target):
-        done.append(("rename", str(source), str(target)))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", noted_fsync)
-    monkeypatch.setattr(os, "replace", noted_replace)
-    return done
-
-
-def test_state_is_on_the_disk_before_and_after_it_gets_its_name(get, folder, disk):
-    get()
-    new, state = str(folder / ".partial" / "state"), str(folder / ".last_sync")
-    saved = [("sync", new), ("rename", new, state), ("sync", str(folder))]
-    assert disk[:3] == saved
-    assert disk[-3:] == saved
-
-
-def test_files_are_on_the_disk_before_the_state_says_that_they_are_here(kinto, get, folder, disk):
-    kinto.add("story.txt", STORY)["path"] = "a/b/story.txt"
-    get()
-    [(_, partial, name)] = [step for step in disk if step[0] == "rename" and "story" in step[2]]
-    assert name == str(folder / "a" / "b" / "story.txt")
-    renamed = disk.index(("rename", partial, name))
-    assert disk[renamed - 1] == ("sync", partial)
-    state_saved = disk.index(("sync", str(folder / ".partial" / "state")), renamed)
-    between = disk[renamed + 1 : state_saved]
-    assert set(between) == {("sync", str(folder / parent)) for parent in ("", "a", "a/b")}
-
-
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
-def test_folders_that_cannot_be_synced_do_not_matter(kinto, get, folder, monkeypatch, number):
-    fsync = os.fsync
-
-    def refuse_folders(descriptor):
-        if Path(f"/proc/self/fd/{descriptor}").is_dir():
-            raise OSError(number, os.strerror(number))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", refuse_folders)
-    kinto.add("story.txt", STORY)
-    assert actions(get()) == {"downloaded": {"story.txt"}}
-
-
-def test_disk_that_fails_is_told(kinto, get, monkeypatch):
-    kinto.add("story.txt", STORY)
-
-    def fail(descriptor):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "fsync", fail)
-    assert "Input/output error" in str(failures(get(code=1)))
-
-
-@pytest.mark.parametrize("state", [b"", b"\0" * 500])
-def test_state_that_a_power_cut_took_counts_as_none(kinto, get, folder, state):
-    kinto.add("story.txt", STORY)
-    make_folder(folder, 0)
-    (folder / ".last_sync").write_bytes(state)
-    lines = get()
-    assert lines[0] == {
-        "action": "warning",
-        "name": ".last_sync",
-        "message": "is empty, as after a power failure, and is ignored",
-    }
-    assert actions(lines[1:]) == {"downloaded": {"story.txt"}}
-    assert json.loads((folder / ".last_sync").read_bytes())["timestamp"] == "1000"
-    assert get() == [{"action": "summary"}]
-    assert tree(folder).keys() == {"story.txt"}

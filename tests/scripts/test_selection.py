@@ -1,16 +1,21 @@
-"""Which local files the upload script sends."""
+"""The selection of the local files that the upload script sends."""
 
 import io
 import os
 import socket
-import uuid
 
 import pytest
 
 from kinto_attachment.scripts import compression, content
 from kinto_attachment.scripts.content import Content
 from kinto_attachment.scripts.errors import Failure
-from tests.support.scripts import Scripts, actions, failures, make_folder, sha256_of
+from tests.support.scripts import (
+    Scripts,
+    actions,
+    failures,
+    make_folder,
+    sha256_of,
+)
 
 
 LITTER = {
@@ -30,11 +35,6 @@ LITTER = {
     ".fuse_hidden0001",
 }
 CONTENT = {"x.swp", "DS_Store", "#notes.txt", "desktop.ini.txt", "swp", ".x.swx"}
-
-
-@pytest.fixture
-def scripts(server):
-    return Scripts(server.url, bucket=uuid.uuid4().hex)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_litter_of_programs_is_left_out_with_one_line(scripts, folder):
     assert message == f"{first} and 14 more: left out, as litter of other programs or excluded"
 
 
-def test_litter_does_not_keep_records_from_being_deleted(serve, folder):
+def test_litter_does_not_prevent_deletions(serve, folder):
     scripts = Scripts(serve(attachment__extensions="bin").url)
     scripts.upload(folder, "-r")
     (folder / ".DS_Store").write_bytes(b"x")
@@ -79,7 +79,7 @@ def test_litter_does_not_keep_records_from_being_deleted(serve, folder):
     assert actions(scripts.upload(folder, "-r", "--delete"))["deleted"] == {"file 1.bin"}
 
 
-def test_litter_that_is_named_is_sent_and_stays(scripts, folder):
+def test_litter_that_is_named_is_sent_and_its_record_kept(scripts, folder):
     (folder / "notes.txt~").write_bytes(b"x")
     assert actions(scripts.upload(folder / "notes.txt~")) == {"uploaded": {"notes.txt~"}}
     scripts.upload(folder, "-r", "--delete")
@@ -101,13 +101,13 @@ def test_litter_that_is_named_is_sent_and_stays(scripts, folder):
         (["?.TMP"], set()),
     ],
 )
-def test_what_is_excluded_is_left_out_and_its_records_stay(scripts, folder, patterns, expected):
+def test_excluded_files_are_left_out_and_their_records_kept(scripts, folder, patterns, expected):
     names = {"a.tmp", "sub/b.tmp", "sub/deep/c.tmp", "sub/kept.txt"}
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
     scripts.upload(folder, "-r")
-    # Whoever excludes something does not say that it is gone.
+    # An excluded file may still exist.
     (folder / "file 1.bin").unlink()
     options = [option for pattern in patterns for option in ("--exclude", pattern)]
     lines = scripts.upload(folder, "-r", "--delete", "--force", *options)
@@ -130,7 +130,7 @@ def test_empty_pattern_is_wrong_usage(scripts, folder, pattern):
     assert "--exclude" in done.stderr
 
 
-def test_what_is_left_out_is_a_line_for_people_that_quiet_does_not_print(scripts, folder):
+def test_quiet_does_not_print_what_is_left_out(scripts, folder):
     (folder / ".DS_Store").write_bytes(b"x")
     line = ".DS_Store: left out, as litter of other programs or excluded"
     done = scripts.run_plain("upload", folder, "-r")
@@ -169,7 +169,7 @@ def test_link_to_nothing_still_fails(scripts, folder):
     assert failures(scripts.upload(folder, "-r", code=1)) == {"link": "does not exist"}
 
 
-def test_pipe_that_comes_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+def test_pipe_that_replaces_a_file_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     expected = Content("pipe", "0" * 64, 0)
     for read in (content.open_regular, lambda path: content.has_content(path, expected)):
@@ -178,7 +178,7 @@ def test_pipe_that_comes_in_the_place_of_a_file_is_not_waited_for(tmp_path):
 
 
 class Endless(io.BytesIO):
-    """A file that says it has 100 bytes, and has more."""
+    """A file that is longer than the 100 bytes of its size."""
 
     def seek(self, offset, whence=os.SEEK_SET):
         return 100 if whence == os.SEEK_END else super().seek(offset, whence)
@@ -198,7 +198,7 @@ def test_comparison_ends_at_the_size_of_the_content():
     assert len(content.sha256(Endless(), 100)) == 64
 
 
-def test_file_with_more_than_the_content_is_another_one(tmp_path, monkeypatch):
+def test_file_that_is_longer_than_the_content_differs(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"a")
     expected = Content("a", sha256_of(tmp_path / "a"), 1)
     assert content.has_content(tmp_path / "a", expected)

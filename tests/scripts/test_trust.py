@@ -1,4 +1,4 @@
-"""What the scripts take from a server, and whom they give the credentials."""
+"""Which responses of a server the scripts accept, and which servers get the credentials."""
 
 import base64
 import gzip
@@ -10,35 +10,35 @@ import pytest
 import requests
 
 from kinto_attachment.scripts import collection, download, names, upload
-from tests.support.scripts import (
+from tests.support.fake_kinto import (
     FakeKinto,
-    Scripts,
-    actions,
     cut_off,
     described,
+)
+from tests.support.scripts import (
+    MIB,
+    STORY,
+    Scripts,
+    actions,
     failures,
     make_folder,
     tree,
 )
 
 
-STORY = b"once upon a time " * 100
-MIB = 1 << 20
-
-
 @pytest.fixture
 def other():
-    """A server on another port: of another origin, for what is about credentials."""
+    """A server on another port, which is another host for credentials."""
     with FakeKinto() as server:
         yield server
 
 
 @pytest.fixture
 def listing(monkeypatch):
-    """Return what replaces the answer to a request for records."""
+    """Return a function that replaces the response to a request for records."""
 
     def replace(answer):
-        monkeypatch.setattr("tests.support.scripts._KintoHandler._list", answer)
+        monkeypatch.setattr("tests.support.fake_kinto._KintoHandler._list", answer)
 
     return replace
 
@@ -55,10 +55,10 @@ def traced(work):
 # Answers
 
 
-def test_compressed_answer_is_read(kinto, get, listing, folder):
+def test_compressed_response_is_read(kinto, get, listing, folder):
     kinto.add("story.txt", STORY)
     body = json.dumps({"data": kinto.records}).encode()
-    # Of several members, as some proxies make it.
+    # In several members, as from some proxies.
     encoded = gzip.compress(body[:50]) + gzip.compress(body[50:])
     headers = {"ETag": '"1000"', "Content_Encoding": "gzip"}
     listing(lambda handler, query: handler.answer(200, encoded, **headers))
@@ -75,7 +75,7 @@ def requested(kinto):
     return zip(kinto.seen, kinto.headers, strict=True)
 
 
-def test_compressed_answer_takes_no_more_memory_than_an_answer_may(kinto, get, listing):
+def test_compressed_response_takes_no_more_memory_than_others(kinto, get, listing):
     bomb = gzip.compress(b"[" + b" " * (400 * MIB) + b"]")
     assert len(bomb) < MIB
     headers = {"ETag": '"1000"', "Content_Encoding": "gzip"}
@@ -88,7 +88,7 @@ def test_compressed_answer_takes_no_more_memory_than_an_answer_may(kinto, get, l
     assert peak < 64 * MIB
 
 
-def test_compressed_refusal_takes_no_more_memory_than_a_message_may(kinto, get, listing):
+def test_compressed_error_takes_no_more_memory_than_a_message(kinto, get, listing):
     bomb = gzip.compress(b" " * (400 * MIB))
     headers = {"Content_Encoding": "gzip"}
     listing(lambda handler, query: handler.answer(400, bomb, **headers))
@@ -106,14 +106,14 @@ def test_compressed_refusal_takes_no_more_memory_than_a_message_may(kinto, get, 
     ],
     ids=["another", "not gzip", "cut off"],
 )
-def test_answer_that_cannot_be_decoded_is_told(kinto, get, listing, encoding, body, message):
+def test_response_that_cannot_be_decoded_is_reported(kinto, get, listing, encoding, body, message):
     headers = {"ETag": '"1000"', "Content_Encoding": encoding}
     listing(lambda handler, query: handler.answer(200, body, **headers))
     assert message in failures(get(code=1))[None]
 
 
 def endless(handler, start=b"", status=200, **headers):
-    """Answer without an end (or up to 1 GiB), and note whether the client waited for that."""
+    """Send an endless response (up to 1 GiB), and record whether the client read all of it."""
     handler.send_response(status)
     for name, value in headers.items():
         handler.send_header(name, value)
@@ -125,13 +125,13 @@ def endless(handler, start=b"", status=200, **headers):
     handler.server.waited = True
 
 
-def test_answer_without_an_end_is_left(kinto, get, listing):
+def test_endless_response_is_not_read_to_its_end(kinto, get, listing):
     listing(lambda handler, query: endless(handler, b"{", ETag='"1000"'))
     assert "has more than 16 MiB" in failures(get(code=1))[None]
     assert not hasattr(kinto, "waited")
 
 
-def test_redirect_without_an_end_is_followed(kinto, get, folder):
+def test_endless_redirect_is_followed(kinto, get, folder):
     target = f"{kinto.origin}/files/stored-2"
     kinto.add("story.txt", STORY, served=lambda h: endless(h, status=302, Location=target))
     kinto.files["stored-2"] = STORY
@@ -139,14 +139,14 @@ def test_redirect_without_an_end_is_followed(kinto, get, folder):
     assert not hasattr(kinto, "waited")
 
 
-def test_redirects_in_a_circle_are_told(kinto, get):
+def test_redirects_in_a_circle_are_reported(kinto, get):
     redirect = {"Location": "stored-1"}
     kinto.add("story.txt", STORY, served=lambda handler: handler.answer(302, **redirect))
     message = failures(get(code=1))["story.txt"]
     assert message == f"more than 20 redirects, the last one to {kinto.origin}/files/stored-1"
 
 
-def test_answer_that_breaks_off_is_asked_for_again(kinto, get, listing):
+def test_response_that_breaks_off_is_requested_again(kinto, get, listing):
     kinto.add("story.txt", STORY)
     whole = kinto.RequestHandlerClass._list
     broken = cut_off(b'{"data": []}', after=5)
@@ -163,7 +163,7 @@ def test_answer_that_breaks_off_is_asked_for_again(kinto, get, listing):
     [[], [{"id": "a"}], [{"id": "a", "last_modified": 5}], [{"id": "a", "last_modified": "5"}]],
     ids=["none", "without a time", "the same", "without a number"],
 )
-def test_pages_that_lead_nowhere_are_told(kinto, get, listing, records):
+def test_pages_without_progress_are_reported(kinto, get, listing, records):
     def answer(handler, query):
         number = int(query.get("page", ["0"])[0])
         headers = {"ETag": '"1000"', "Next_Page": f"{kinto.url}/?page={number + 1}"}
@@ -174,7 +174,7 @@ def test_pages_that_lead_nowhere_are_told(kinto, get, listing, records):
     assert len(kinto.seen) <= 3
 
 
-def test_pages_without_an_end_are_left(kinto, get, listing, monkeypatch):
+def test_endless_pages_are_not_read_to_their_end(kinto, get, listing, monkeypatch):
     def answer(handler, query):
         number = int(query.get("page", ["0"])[0])
         record = {"id": f"record-{number}", "last_modified": number}
@@ -187,7 +187,7 @@ def test_pages_without_an_end_are_left(kinto, get, listing, monkeypatch):
     assert [path for _, path in kinto.seen].count(kinto.seen[-1][1]) == 10
 
 
-def test_only_the_fields_that_are_needed_are_asked_for(server, tmp_path, capsys):
+def test_only_the_needed_fields_are_requested(server, tmp_path, capsys):
     scripts = Scripts(server.url, bucket=uuid.uuid4().hex)
     source = make_folder(tmp_path / "source", 10)
     scripts.upload(source, "-r", "--gzip")
@@ -206,7 +206,7 @@ def test_only_the_fields_that_are_needed_are_asked_for(server, tmp_path, capsys)
     code, peak = traced(lambda: upload.main(options))
     assert code == 0
     assert peak < 5 * MIB
-    # What is deleted is told as such, although only some fields are asked for.
+    # Deletions are reported, although only some fields are requested.
     capsys.readouterr()
     assert download.main([*scripts.options, "--json", "--folder", str(folder), "--delete"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -227,7 +227,7 @@ def basic(user, password):
 
 @pytest.fixture
 def netrc(tmp_path, monkeypatch):
-    """Have ~/.netrc with credentials for this machine."""
+    """A ~/.netrc with credentials for this machine."""
     path = tmp_path / "netrc"
     path.write_text("machine 127.0.0.1 login bob password h\u00fcsker")
     monkeypatch.setenv("NETRC", str(path))
@@ -247,7 +247,7 @@ def test_netrc_is_for_kinto_only(kinto, other, get, netrc):
     assert authorizations(other) == {"/files/stored-1": None}
 
 
-def test_options_come_before_netrc(kinto, get, netrc):
+def test_options_override_netrc(kinto, get, netrc):
     get()
     assert set(authorizations(kinto).values()) == {basic("alice", "secret")}
 
@@ -265,7 +265,9 @@ def test_credentials_in_the_url_of_the_server_are_sent(kinto, get):
 
 
 @pytest.mark.parametrize("auth", ["alice:secret", "Bearer token"])
-def test_kinto_that_redirects_elsewhere_gives_no_credentials_away(kinto, other, get, listing, auth):
+def test_credentials_are_not_sent_after_a_redirect_to_another_host(
+    kinto, other, get, listing, auth
+):
     other.add("story.txt", STORY)
     whole = kinto.RequestHandlerClass._list
     path = "/v1/buckets/blog/collections/photos/records"
@@ -303,7 +305,7 @@ def test_file_is_not_sent_to_another_server(kinto, other, tmp_path, capsys, stat
     assert other.seen == []
 
 
-def test_file_is_sent_where_the_same_server_redirects_it(kinto, tmp_path, capsys):
+def test_file_is_sent_after_a_redirect_on_the_same_server(kinto, tmp_path, capsys):
     def post(handler, body):
         if "elsewhere" in handler.path:
             handler.answer(201, described("a.txt", b"a"))
@@ -358,7 +360,7 @@ def test_option_that_cannot_be_sent_is_wrong_usage(get, capsys, options, message
     assert message in capsys.readouterr().err
 
 
-def test_password_that_is_not_utf8_goes_as_it_was_typed(kinto, get):
+def test_password_that_is_not_utf8_is_sent_as_it_was_typed(kinto, get):
     get(auth="alice:caf\udce9")
     expected = "Basic " + base64.b64encode(b"alice:caf\xe9").decode()
     assert set(authorizations(kinto).values()) == {expected}
@@ -376,7 +378,7 @@ def test_etag_that_a_proxy_has_weakened_is_a_timestamp(kinto, get, folder, etag)
 
 
 @pytest.mark.external
-def test_upload_takes_an_etag_that_a_proxy_has_weakened(kinto, tmp_path):
+def test_upload_accepts_an_etag_that_a_proxy_has_weakened(kinto, tmp_path):
     kinto.etag = 'W/"{}"'
     kinto.add("a.txt", b"a")
     kinto.records[0]["id"] = names.record_id("a.txt")
@@ -388,6 +390,6 @@ def test_upload_takes_an_etag_that_a_proxy_has_weakened(kinto, tmp_path):
 @pytest.mark.parametrize(
     "etag", ["", '"yesterday"', 'w/"5"', '"5', '5"', '"-5"', f'"{"9" * 5000}"']
 )
-def test_what_is_no_timestamp_is_told(kinto, get, etag):
+def test_invalid_timestamp_is_reported(kinto, get, etag):
     kinto.etag = etag
     assert "has no timestamp" in failures(get(code=1))[None]
