@@ -176,7 +176,7 @@ REFUSED = {
         MULTIPART,
         412,
     ),
-    "with a precondition that is none": (
+    "with an invalid precondition": (
         {"If-Match": "abc"},
         multipart(file_part()),
         MULTIPART,

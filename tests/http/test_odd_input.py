@@ -85,7 +85,7 @@ FILENAMES = {
     ),
     "full width dots": ("\uff0e\uff0e.txt", "\uff0e\uff0e.txt", "attachment.txt"),
     "one character": ("x", "x", "x"),
-    "one letter that is none in ASCII": ("\u65e5", "\u65e5", "attachment"),
+    "one letter outside of ASCII": ("\u65e5", "\u65e5", "attachment"),
     "5000 characters": (LONG, LONG, "e" * 251 + ".txt"),
     "5000 characters of four bytes": ("\U0001f600" * 5000, "\U0001f600" * 5000, "attachment"),
     "an extension of 5000 characters": ("a." + "b" * 4998, "a." + "b" * 4998, "a." + "b" * 64),
@@ -98,7 +98,7 @@ FILENAMES = {
     "a device with a high number": ("COM\u00b9.txt", "COM\u00b9.txt", "_COM1.txt"),
     "a device with two extensions": ("aux.tar.gz", "aux.tar.gz", "_aux.tar.gz"),
     "an option": ("-rf", "-rf", "rf"),
-    "the folder of what is staged": (".staging", ".staging", "staging"),
+    "the staging folder": (".staging", ".staging", "staging"),
     "a URL": ("data:text,x.png", "data:text,x.png", "datatextx.png"),
 }
 
@@ -389,7 +389,7 @@ BROKEN_FORMS = {
         "Unexpected byte after first boundary",
     ),
     "no end": (multipart(file_part())[:-4], "Unexpected end of multipart stream"),
-    "a header that is none": (multipart(b"nonsense\r\n\r\nx"), "Malformed part header"),
+    "a malformed header": (multipart(b"nonsense\r\n\r\nx"), "Malformed part header"),
     "another disposition": (
         multipart(file_part().replace(b"form-data", b"attachment")),
         "Wrong type",
