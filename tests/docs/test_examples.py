@@ -1,7 +1,6 @@
 """The commands of the documentation, run as printed against the server of ``make serve``."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,8 +8,7 @@ import sys
 import pytest
 import requests
 
-from tests.support.documentation import only
-from tests.support.paths import SCRIPTS
+from tests.support.documentation import ENVIRONMENT, only
 from tests.support.servers import TryOutServer
 
 
@@ -42,16 +40,10 @@ def for_server(code, server):
 def run(folder, *command):
     """Return what a command printed."""
     finished = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=60, env=environment()
+        command, cwd=folder, capture_output=True, text=True, timeout=60, env=ENVIRONMENT
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
-
-
-def environment():
-    # curl would look for a proxy, and for settings of its own.
-    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
-    return {"PATH": path, "HOME": "/nonexistent"}
 
 
 def run_shell(folder, code):

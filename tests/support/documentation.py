@@ -13,6 +13,9 @@ CODE_BLOCK = re.compile(
 )
 
 
+# curl would look for a proxy, and for settings of its own.
+ENVIRONMENT = {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}", "HOME": "/nonexistent"}
+
 PAGES = [
     path
     for path in [*ROOT.glob("*.rst"), *sorted(ROOT.glob("docs/**/*.rst"))]
@@ -38,6 +41,13 @@ def only(name, language, text):
     """Return the one code block of a page that is in a language and contains this text."""
     (found,) = [block for block in blocks(name, language) if text in block]
     return found
+
+
+def sessions(name):
+    """Return ``[(command, what it prints)]`` of the terminal sessions on a page, in their order."""
+    text = "\n".join(blocks(name, "console"))
+    found = re.findall(r"^\$ (.+(?:\\\n.+)*)\n?((?:(?!\$ ).*\n?)*)", text, re.MULTILINE)
+    return [(command, printed.strip()) for command, printed in found]
 
 
 class ProductionServer(Server):
