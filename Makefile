@@ -96,7 +96,7 @@ format: $(VENV)/installed-lint
 docs: $(VENV)/installed-docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs var/docs
 
-package: $(VENV)
+package: $(VENV)/installed-lint
 	$(BIN)/python tests/check_package.py
 
 clean:

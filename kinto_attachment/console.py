@@ -15,7 +15,7 @@ from typing import Any, TextIO, TypeVar
 try:
     import tqdm
 except ImportError:  # Only the extra "scripts" installs it.
-    tqdm = None
+    tqdm = None  # type: ignore[assignment]  # No bars are shown.
 
 
 T = TypeVar("T")
@@ -113,9 +113,15 @@ class Console:
         """
         self.finish()
         if self._shows_bars:
-            in_bytes = {"unit_scale": True, "unit_divisor": 1024} if unit == "B" else {}
+            in_bytes = unit == "B"
             self._bar = tqdm.tqdm(
-                desc=what, total=total, unit=unit, file=sys.stdout, leave=keep, **in_bytes
+                desc=what,
+                total=total,
+                unit=unit,
+                unit_scale=in_bytes,
+                unit_divisor=1024 if in_bytes else 1000,
+                file=sys.stdout,
+                leave=keep,
             )
 
     def expect(self, count: int) -> None:

@@ -1,8 +1,7 @@
-"""Builds the wheel from a clean export of the last commit, and checks that it installs alone.
+"""Checks what a clean export of the last commit is built to, and that it can be installed.
 
-And that the tools of Debian 12 install its commands so that they run.
-
-Run by ``make package``: it takes a virtual environment of its own.
+The wheel is built from the sdist, installed without anything else, and installed by the tools of
+Debian 12, whose pip writes the scripts of the commands in another way.
 """
 
 import subprocess
@@ -21,12 +20,20 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         source, dist = Path(folder) / "source", Path(folder) / "dist"
         export(source)
-        run(sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(dist), str(source))
+        run(
+            sys.executable,
+            "-m",
+            "build",
+            "--outdir",
+            str(dist),
+            str(source),
+            stdout=subprocess.PIPE,
+        )
         (wheel,) = dist.glob("*.whl")
         check_content(wheel)
         check_import(wheel, Path(folder) / "venv")
         check_old_tools(source, Path(folder) / "old")
-    print(f"{wheel.name}: holds the package and nothing else, and works where it is installed")
+    print(f"{wheel.name}: contains the package and nothing else, and works when it is installed")
 
 
 def export(target):
@@ -39,15 +46,15 @@ def export(target):
 
 def check_content(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    strangers = [
+    others = [
         name
         for name in names
         if not name.startswith("kinto_attachment/") and ".dist-info/" not in name
     ]
     tracked = run_for_output("git", "ls-files", "kinto_attachment").split()
     missing = set(tracked) - set(names)
-    if strangers or missing:
-        raise SystemExit(f"The wheel holds {strangers} and lacks {missing}")
+    if others or missing:
+        raise SystemExit(f"The wheel contains {others} and lacks {missing}")
 
 
 def check_import(wheel, environment):
@@ -60,7 +67,7 @@ def check_import(wheel, environment):
 def check_old_tools(source, environment):
     venv.create(environment, with_pip=True)
     python = str(environment / "bin" / "python")
-    # Newer ones of Python have no pip that is as old.
+    # Newer versions of Python do not run a pip that is as old.
     old = [f"{tool}; python_version < '3.12'" for tool in OLD_TOOLS]
     run(python, "-m", "pip", "install", "-q", *old)
     run(python, "-m", "pip", "install", "-q", f"{source}[scripts]")
@@ -74,8 +81,8 @@ def run_for_output(*command):
     return subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stdout
 
 
-def run(*command):
-    subprocess.run(command, check=True, cwd="/")
+def run(*command, **kwargs):
+    subprocess.run(command, check=True, cwd="/", **kwargs)
 
 
 if __name__ == "__main__":

@@ -114,12 +114,12 @@ class Inventory:
         self._database.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
         self._database.execute("COMMIT")
 
-    def _links(self):
+    def _links(self) -> Iterator[tuple[Any, ...]]:
         for link in self._console.track("links", scan.all_links(self._server)):
             attachment = records.as_text(link["attachment"]) if "attachment" in link else None
             yield link["record_uri"], link["location"], attachment, link["last_modified"] / 1000
 
-    def _records(self):
+    def _records(self) -> Iterator[tuple[Any, ...]]:
         found = scan.all_records(self._server)
         for record_uri, record in self._console.track("records", found):
             attachment = record["attachment"]
@@ -139,7 +139,7 @@ class Inventory:
                 record["last_modified"] / 1000,
             )
 
-    def _deletions(self):
+    def _deletions(self) -> Iterator[tuple[Any, ...]]:
         for deletion in scan.all_deletions(self._server):
             for key in deletion["locations"]:
                 yield key, deletion["last_modified"] / 1000

@@ -86,7 +86,7 @@ def _log_without_traces() -> None:
     """Log each message of the plugin, such as a file that it cannot delete, in a line."""
 
     class Formatter(logging.Formatter):
-        def formatException(self, ei):
+        def formatException(self, ei: object) -> str:
             return ""
 
     handler = logging.StreamHandler()

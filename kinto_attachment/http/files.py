@@ -39,7 +39,7 @@ files = Service(
     operation_id="get_file",
     response_schemas=FILE_RESPONSES,
 )
-def get_file(request):
+def get_file(request: Any) -> Any:
     """Return a stored file, or the requested range of it."""
     try:
         key = "/".join(request.matchdict["subpath"])
