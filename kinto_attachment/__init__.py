@@ -7,47 +7,96 @@ DOCUMENTATION = "https://kinto.readthedocs.io/"
 
 
 def includeme(config):
-    """Attach files to the records of the Kinto server that this is included in."""
-    # Here and not above: the helper scripts of this package run where no Kinto is installed.
-    from pyramid.events import ApplicationCreated, NewRequest, NewResponse
+    """Attach files to the records of the Kinto server that this is included in.
 
-    from kinto_attachment.http import bodies
-    from kinto_attachment.http.capability import base_url_to_advertise
-    from kinto_attachment.releases import Releases
+    What is added to the server:
+
+    - ``registry.attachments``, an :class:`~kinto_attachment.attachments.Attachments`, built from
+      the settings, the storage of the files, the links and the deletion queue;
+    - the storage as the ``IFileStorage`` of pyramid_storage, and its execution times as metrics;
+    - the routes ``/buckets/{id}/collections/{id}/records/{id}/attachment`` and, if
+      ``kinto.attachment.serve_files`` is on, ``/__files__/*``;
+    - the capability ``attachments`` and the heartbeat ``attachments``;
+    - a migration for ``kinto migrate``, of the links that earlier plugins wrote;
+    - subscribers to each request: the default bucket is replaced by the user's own, the body is
+      bounded, read ahead and discarded, changes are collected, pending deletions are retried, the
+      record is locked and its attachment remembered before a change;
+    - subscribers to Kinto's events: files follow records, collections, buckets and flushes.
+    """
+    # Here and not above: the helper scripts of this package run where no Kinto is installed.
+    from kinto.core.events import ACTIONS, ResourceChanged
+    from kinto.events import ServerFlushed
+    from pyramid.events import (
+        ApplicationCreated,
+        BeforeTraversal,
+        ContextFound,
+        NewRequest,
+        NewResponse,
+    )
+    from pyramid.settings import asbool
+
+    from kinto_attachment.attachments import Attachments
+    from kinto_attachment.deletions import Deletions
+    from kinto_attachment.links import Links
+    from kinto_attachment.migration import Migration
     from kinto_attachment.settings.read import read_settings
     from kinto_attachment.storage.configure import configured_storage
     from kinto_attachment.storage.heartbeat import Heartbeat
 
     registry = config.registry
-    settings = registry.attachment_settings = read_settings(config.get_settings())
+    settings = read_settings(config.get_settings())
+    files = configured_storage(config, settings)
+    links = Links(registry.storage)
+    deletions = Deletions(registry.storage, files, links)
 
-    storage = registry.attachment_storage = configured_storage(config, settings)
-    registry.heartbeats["attachments"] = Heartbeat(storage)
-    registry.attachment_releases = Releases(registry.storage, storage)
+    def count_upload(size):
+        registry.metrics.count("attachments_uploads")
+        registry.metrics.count("attachments_bytes", count=size)
+
+    registry.attachments = Attachments(settings, files, links, deletions, count_upload)
+    registry.heartbeats["attachments"] = Heartbeat(files)
 
     # Not before: a service takes over Kinto's settings as soon as its module is loaded.
     from kinto_attachment import listeners
-    from kinto_attachment.http.attachment import attachment
-    from kinto_attachment.http.files import files
+    from kinto_attachment.http import attachment, bodies, capability, default_bucket
+    from kinto_attachment.http import files as served_files
 
-    config.add_cornice_service(attachment)
-    config.add_subscriber(bodies.limit_body, NewRequest)
-    config.add_subscriber(bodies.read_ahead, NewRequest)
-    config.add_subscriber(bodies.discard_body, NewResponse)
+    config.add_cornice_service(attachment.attachment)
     if settings.serve_files:
-        config.add_cornice_service(files)
-
+        config.add_cornice_service(served_files.files)
     config.add_api_capability(
         "attachments",
         version=version("kinto-attachment"),
         description="Attach files to records.",
         url=DOCUMENTATION,
         gzipped=settings.defaults.gzipped,
-        base_url=base_url_to_advertise(
-            storage.base_url, settings.advertised_base_url or storage.base_url
+        base_url=capability.base_url_to_advertise(
+            files.base_url, settings.advertised_base_url or files.base_url
         ),
     )
-    config.include(listeners)
+    config.add_migration(Migration(links))
+
+    config.add_subscriber(default_bucket.rewrite_path, NewRequest)
+    config.add_subscriber(bodies.limit_body, NewRequest)
+    config.add_subscriber(bodies.read_ahead, NewRequest)
+    config.add_subscriber(listeners.collect_changes, NewRequest)
+    config.add_subscriber(listeners.snapshot_before_change, ContextFound)
+    config.add_subscriber(bodies.discard_body, NewResponse)
+    if not asbool(config.get_settings()["readonly"]):
+        config.add_subscriber(listeners.lock_record, BeforeTraversal)
+        config.add_subscriber(listeners.retry_deletions, NewRequest)
+
+    deleted = (ACTIONS.DELETE,)
+    changed = (ACTIONS.CREATE, ACTIONS.UPDATE, ACTIONS.DELETE)
+    for listener, resource, actions in (
+        (listeners.on_records_changed, "record", changed),
+        (listeners.on_collections_deleted, "collection", deleted),
+        (listeners.on_buckets_deleted, "bucket", deleted),
+    ):
+        config.add_subscriber(
+            listener, ResourceChanged, for_resources=(resource,), for_actions=actions
+        )
+    config.add_subscriber(listeners.on_flushed, ServerFlushed)
     config.add_subscriber(_watch_storage, ApplicationCreated)
 
 
@@ -62,4 +111,4 @@ def _watch_storage(event):
     from kinto.core import metrics
 
     registry = event.app.registry
-    metrics.watch_execution_time(registry.metrics, registry.attachment_storage, prefix="backend")
+    metrics.watch_execution_time(registry.metrics, registry.attachments.files, prefix="backend")

@@ -1,484 +1,395 @@
-"""The verbs: receive, attach, detach, follow, release.
+"""The verbs: attach, detach, follow, release. Here files and records meet, in the one safe order.
 
-Here bytes, files and records meet, in the one safe order.
+Write the record, then link it to the new file, then unlink the previous one and enqueue it. Until
+the transaction ends, a new file belongs to it.
 """
 
 import contextlib
 import copy
-from collections import defaultdict
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Protocol
 
-import transaction
 from kinto.core.storage.exceptions import IntegrityError
 
-from kinto_attachment import default_bucket, errors, locks, records
-from kinto_attachment.form.form import read_form
+from kinto_attachment import errors, locks, reconcile, unit_of_work, uris
+from kinto_attachment.deletions import Deletions
 from kinto_attachment.form.gzip import GZIP_EXTENSION, GZIP_MIMETYPE
+from kinto_attachment.links import Links, origin_of
+from kinto_attachment.metadata import are_equal, attachment_of, is_among, possible_keys
+from kinto_attachment.paging import records_by_id
 from kinto_attachment.settings.limits import MAX_NAME_BYTES
 from kinto_attachment.storage.names import make_key
-from kinto_attachment.unit_of_work import TransactionFiles
+from kinto_attachment.unit_of_work import Link
 
 
-def receive(request):
-    """Return the form of a request, its file staged.
+SERVER_FIELDS = ("attachment", "last_modified", "schema")
+"""Fields of a record that are the server's: a client that sends the whole record back has them."""
 
-    :raises HTTPException: the form is refused, and nothing is left of it.
+
+class Writer(Protocol):
+    """Who changed a record.
+
+    :ivar is_trusted: whether it is code on the server, which may write any metadata.
     """
-    settings = request.registry.attachment_settings
-    own = _own_settings(request)
-    form = read_form(
-        request.environ["wsgi.input"].read,
-        request.headers.get("Content-Type", ""),
-        _content_length(request),
-        stage=lambda filename, mimetype: _stage(request, filename, mimetype),
-        max_field_bytes=settings.max_field_size_bytes,
-        max_file_bytes=own.max_size_bytes,
-        mimetype_by_extension=own.mimetypes,
-        gzip_level=settings.gzip_level if own.gzipped else None,
-        content_digest=request.headers.get("Content-Digest"),
-    )
-    try:
-        records.check_permissions_field(request.context, form.permissions)
-    except BaseException:
-        form.upload.staged.discard()
-        raise
-    return form
+
+    is_trusted: bool
+
+    def may_read(self, record_uris: list[str]) -> bool:
+        """Return whether it may read any of these records."""
+        ...
 
 
-def attach(request, form, location_of, transactions):
-    """Attach the file of a form to the record.
+class Record(Protocol):
+    """The record of a request, which Kinto's own resource writes.
 
-    :param location_of: gives the URL of a stored file's name.
-    :param transactions: those of the request.
-    :returns: Kinto's response on the change of the record, and the attachment.
-    :raises HTTPException: Kinto refuses the change. Then the new file goes, and the previous stays.
+    :ivar current: the record, or ``None`` if it does not exist.
     """
-    upload = form.upload
-    try:
-        name = upload.staged.publish()
-    finally:
-        upload.staged.discard()
-    _files(request).created(name)
-    attachment = {**asdict(upload.description), "location": location_of(name)}
-    if upload.original is not None:
-        attachment["original"] = asdict(upload.original)
-    response = transactions.run(
-        lambda: _write(request, form, name, attachment),
-        between=lambda: _handed_over(request, name),
-    )
-    return response, attachment
+
+    bucket_id: str
+    collection_id: str
+    id: str
+    uri: str
+    current: dict[str, Any] | None
+
+    def check_preconditions(self) -> None: ...
+
+    def create_missing_parents(self) -> None: ...
+
+    def write(self, changes: dict[str, Any], permissions: dict[str, Any] | None) -> Any: ...
+
+    def clear_attachment(self) -> Any: ...
 
 
-def detach(request):
-    """Detach the file from the record, if there is one.
+@dataclass(frozen=True)
+class Change:
+    """A change of a record.
 
-    :returns: Kinto's response on the change of the record, or ``None`` where nothing was attached.
-    :raises HTTPException: Kinto refuses the change, and the file stays.
+    :ivar old: its attachment before, as Kinto gives it.
+    :ivar new: its attachment after it.
+    :ivar is_creation: whether there was no record before.
     """
-    context = records.context_of(request)
-    context.check_preconditions()
-    if _attachment(context.current_object) is None:
-        return None
-    response = records.clear_attachment(request)
-    _replace_links(request)
-    return response
+
+    record_id: str
+    old: Any
+    new: Any
+    is_creation: bool
+    writer: Writer
 
 
-def foresee_change(record_uri, record):
+class Attachments:
+    """The attachments of a server.
+
+    :param files: the storage of the attachments.
+    :param on_attached: is called with the size of a file, in bytes, as soon as it is committed.
+    """
+
+    def __init__(
+        self,
+        settings: Any,
+        files: Any,
+        links: Links,
+        deletions: Deletions,
+        on_attached: Callable[[int], Any],
+    ):
+        self.settings = settings
+        self.files = files
+        self.links = links
+        self.deletions = deletions
+        self._storage = links.storage
+        self._on_attached = on_attached
+
+    def stage(self, record: Record, filename: str, mimetype: str) -> Any:
+        """Return a staged file for the upload of a record.
+
+        :raises HTTPException: the extension is not allowed, or the ids make too long a name.
+        """
+        settings = self._settings_of(record)
+        if not settings.allows(filename):
+            raise errors.extension_not_allowed()
+        folder = settings.folder_of(record.bucket_id, record.collection_id)
+        if any(len(name.encode()) > MAX_NAME_BYTES for name in folder.split("/")):
+            raise errors.ids_too_long(MAX_NAME_BYTES)
+        appended = ""
+        if settings.gzipped:
+            appended, mimetype = GZIP_EXTENSION, GZIP_MIMETYPE
+        pattern, randomize = settings.filename_pattern, settings.randomize
+        key = make_key(filename, folder, randomize, pattern, record.id, appended)
+        return self.files.stage(key, mimetype, unique=_are_unique(settings))
+
+    def attach(
+        self, record: Record, form: Any, location_of: Callable[[str], str], transactions: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """Attach the file of a form to the record.
+
+        :param location_of: gives the URL of a key.
+        :param transactions: those of the request.
+        :returns: Kinto's response on the change of the record, and the attachment.
+        :raises HTTPException: Kinto refuses the change. The new file goes, and the previous stays.
+        """
+        upload = form.upload
+        try:
+            key = upload.staged.publish()
+        finally:
+            upload.staged.discard()
+        self._own(key)
+        attachment = {**asdict(upload.description), "location": location_of(key)}
+        if upload.original is not None:
+            attachment["original"] = asdict(upload.original)
+        response = transactions.run(
+            lambda: self._write(record, form, key, attachment),
+            on_retry=lambda: self._carried_to_retry(key),
+        )
+        return response, attachment
+
+    def detach(self, record: Record) -> Any:
+        """Detach the file from the record, if there is one.
+
+        :returns: Kinto's response on the change of the record, ``None`` if nothing was attached.
+        :raises HTTPException: Kinto refuses the change, and the file stays.
+        """
+        record.check_preconditions()
+        if attachment_of(record.current) is None:
+            return None
+        response = record.clear_attachment()
+        self._replace_links(record)
+        return response
+
+    def follow(self, collection_uri: str, changes: Iterable[Change]) -> None:
+        """Make links and files follow records that were changed (:mod:`reconcile`).
+
+        :raises HTTPBadRequest: the metadata of a file of ours was changed.
+        :raises IntegrityError: a change overwrites another one unseen, which Kinto answers by 409.
+        """
+        snapshot = unit_of_work.current().links
+        uri_of = partial(uris.record_uri, collection_uri)
+        # A new record without an attachment has no links: the lists of a bulk import are long.
+        changed = [
+            change
+            for change in changes
+            if not _is_attached(snapshot, uri_of(change.record_id), change)
+            and not (change.is_creation and change.new is None)
+        ]
+        if not changed:
+            return
+        ids = {change.record_id for change in changed}
+        # Kinto may have read the old record before taking the lock; only the links are reliable.
+        links: dict[str, list[Link]] = {uri_of(id_): [] for id_ in ids}
+        for link in self.links.of_records(list(links)):
+            links[link["record_uri"]].append(link)
+        current = records_by_id(self._storage, collection_uri, ids)
+        for change in changed:
+            self._remember(uri_of(change.record_id), change, links, change.record_id in current)
+        for change in changed:
+            self._refuse_forgery(uri_of(change.record_id), change)
+        writers = {change.record_id: change.writer for change in changed}
+        unlinked = [
+            link
+            for id_, writer in writers.items()
+            for link in self._settle(
+                writer, uri_of(id_), attachment_of(current.get(id_)), links[uri_of(id_)]
+            )
+        ]
+        self._unlink(unlinked)
+
+    def release(self, field: str, object_uri: str) -> None:
+        """Release the files of all records of a bucket or of a collection that is deleted.
+
+        :param field: ``bucket_uri`` or ``collection_uri``.
+        """
+        locks.lock_object(self._storage, object_uri)
+        snapshot = unit_of_work.current().links
+        for links, removed in self.links.remove_of(field, object_uri):
+            for link in links:
+                snapshot.remember(link["record_uri"], [link])
+            self._enqueue(links, removed)
+
+    def collect_before_flush(self) -> None:
+        """Remember the files of all records: Kinto's event comes when their links are gone."""
+        locks.lock_object(self._storage, locks.EVERYTHING)
+        keys = {
+            link["location"]
+            for page in self.links.pages()
+            for link in page
+            if not self._is_kept(link)
+        }
+        unit_of_work.current().keys_before_flush = keys.union(self.deletions.queued())
+
+    def flush(self) -> None:
+        """Release the files of all records, which are gone."""
+        self.deletions.enqueue(sorted(unit_of_work.current().keys_before_flush))
+
+    def _settings_of(self, record):
+        return self.settings.for_collection(record.bucket_id, record.collection_id)
+
+    def _own(self, key):
+        unit_of_work.current().add_new_file(key, self._discard)
+
+    def _discard(self, keys, in_doubt):
+        if in_doubt:
+            self.deletions.keep_in_doubt(keys)
+        else:
+            self.deletions.discard(keys)
+
+    @contextlib.contextmanager
+    def _carried_to_retry(self, key: str) -> Iterator[None]:
+        """Give a new file from the transaction that is undone to the next one."""
+        unit_of_work.current().new_keys.remove(key)
+        try:
+            yield
+        finally:
+            self._own(key)
+
+    def _write(self, record, form, key, attachment):
+        record.create_missing_parents()
+        if not _are_unique(self._settings_of(record)):
+            self.deletions.reclaim(key)
+        changes = {k: v for k, v in form.data.items() if k not in SERVER_FIELDS}
+        response = record.write({**changes, "attachment": attachment}, form.permissions)
+        # After the record: concurrent writers of it wait there, and then see this link.
+        self._replace_links(record, key, attachment, is_new=response.status_code == 201)
+        size = form.upload.description.size
+        unit_of_work.current().after_commit(self._on_attached, size)
+        return response
+
+    def _replace_links(self, record, key=None, attachment=None, is_new=False):
+        """Remove the previous links of the record, and add that to its new file, if any.
+
+        :param is_new: whether the record was created just now, so that it has no previous ones.
+        """
+        snapshot = unit_of_work.current().links
+        previous = [] if is_new else self.links.of_records([record.uri])
+        snapshot.remember(record.uri, previous)
+        if key is not None:
+            snapshot.remember(record.uri, [self.links.add(record.uri, key, attachment)])
+        self._unlink(previous)
+        snapshot.attached[record.uri] = attachment
+
+    def _remember(self, record_uri, change, links, exists):
+        snapshot = unit_of_work.current().links
+        is_known = locks.is_locked(record_uri) or record_uri in snapshot.initial
+        if exists and not is_known and reconcile.is_lost_update(change.old, links[record_uri]):
+            raise IntegrityError(message=f"{record_uri} got another attachment since it was read")
+        snapshot.remember(record_uri, links[record_uri])
+        if change.writer.is_trusted:
+            snapshot.permitted.setdefault(record_uri, []).append(change.new)
+
+    def _refuse_forgery(self, record_uri, change):
+        snapshot = unit_of_work.current().links
+        state = reconcile.RecordState(
+            snapshot.by_record[record_uri],
+            snapshot.initial[record_uri],
+            snapshot.permitted.get(record_uri),
+        )
+        if (
+            not change.writer.is_trusted
+            and reconcile.needs_source(change.old, change.new, state)
+            and not self._has_source(change.writer, record_uri, change.new)
+        ):
+            raise errors.metadata_locked()
+
+    def _settle(self, writer, record_uri, attachment, links):
+        """Link a record to the file of its attachment, and return the links to be removed."""
+        settlement = reconcile.settle(attachment, links)
+        for link in settlement.rewrite:
+            # If not permitted, an earlier change in this transaction is at fault and is refused.
+            permitted = unit_of_work.current().links.permitted.get(record_uri, ())
+            if is_among(attachment, permitted) or self._has_source(writer, record_uri, attachment):
+                self.links.add(record_uri, link["location"], attachment, link.get("origin"))
+        if settlement.is_unlinked:
+            self._link_shared_file(writer, record_uri, attachment)
+        return settlement.unlink
+
+    def _link_shared_file(self, writer, record_uri, attachment):
+        """Link the record to another record's file if the metadata is identical.
+
+        If another transaction releases that file, this waits for its end.
+        """
+        snapshot = unit_of_work.current().links
+        for source in self._sources(writer, record_uri, attachment):
+            if source["id"] in snapshot.removed_ids or self.links.lock(source):
+                key = source["location"]
+                link = self.links.add(record_uri, key, attachment, origin_of(source))
+                snapshot.remember(record_uri, [link])
+                return
+
+    def _has_source(self, writer, record_uri, attachment):
+        return any(True for _ in self._sources(writer, record_uri, attachment))
+
+    def _sources(self, writer, record_uri, attachment):
+        """Yield the links to the file of this metadata, of records that the writer may read.
+
+        A writer that only guesses the metadata gets no link, and does not learn if it was right.
+        """
+        keys = possible_keys(attachment)
+        if not keys:
+            return
+        by_key = unit_of_work.current().links.by_key
+        # Those that this transaction has come across are of records that it changes.
+        seen = [link for key in keys for link in by_key.get(key, ())]
+        yield from self._with_metadata(seen, record_uri, attachment)
+        for page in self.links.pages_to(keys):
+            links = self._with_metadata(page, record_uri, attachment)
+            # All at once first: most files have one link.
+            if links and self._may_read(writer, links):
+                yield from (link for link in links if self._may_read(writer, [link]))
+
+    def _may_read(self, writer, links):
+        return writer.is_trusted or writer.may_read([link["record_uri"] for link in links])
+
+    def _with_metadata(self, links, record_uri, attachment):
+        keys = possible_keys(attachment)
+        return [
+            link
+            for link in links
+            if link["location"] in keys and self._describes(link, record_uri, attachment)
+        ]
+
+    def _describes(self, link, record_uri, attachment):
+        if "attachment" in link:
+            return are_equal(link["attachment"], attachment)
+        # A link of an earlier plugin has no metadata; its record has, but for the one just written.
+        return link["record_uri"] != record_uri and are_equal(
+            attachment_of(self._record_at(link["record_uri"])), attachment
+        )
+
+    def _record_at(self, record_uri):
+        """Return a record, ``None`` if it does not exist."""
+        id_ = uris.id_of(record_uri)
+        return records_by_id(self._storage, uris.parent_uri(record_uri), [id_]).get(id_)
+
+    def _unlink(self, links):
+        """Remove links, and enqueue their files."""
+        if links:
+            self._enqueue(links, self.links.remove(links))
+
+    def _enqueue(self, links, removed):
+        """Enqueue the files of links, those of the ids ``removed`` by this very transaction."""
+        unit_of_work.current().links.removed_ids |= removed
+        keys = {link["location"] for link in links if not self._is_kept(link)}
+        self.deletions.enqueue(sorted(keys))
+
+    def _is_kept(self, link):
+        ids = uris.ids_of_collection(origin_of(link))
+        return self.settings.for_collection(*ids).keep_old_files
+
+
+def snapshot_attachment(record_uri: str, record: dict[str, Any]) -> None:
     """Remember the attachment of a record that a request is about to change.
 
-    (A merge patch changes what Kinto tells as the old record, too: ``recursive_update_dict`` in
-    ``kinto.core.utils``.)
+    Kinto mutates the old record in place on a merge patch (``recursive_update_dict`` in
+    ``kinto.core.utils``).
     """
-    _seen().allowed.setdefault(record_uri, [copy.deepcopy(_attachment(record))])
+    permitted = unit_of_work.current().links.permitted
+    permitted.setdefault(record_uri, [copy.deepcopy(attachment_of(record))])
 
 
-def follow(request, collection_uri, changes):
-    """Let the files follow records that were changed: link those they hold, release the others.
-
-    :param changes: ``{"old": record, "new": record, "writer": request}``, of created ones without
-        ``old``. The writer is the request that changed the record.
-    :raises HTTPBadRequest: the metadata of a file of ours was changed.
-    :raises IntegrityError: a change overwrites another one unseen, which Kinto answers with a 409.
-    """
-    storage = request.registry.storage
-    unsettled = [change for change in changes if not _is_settled(collection_uri, change)]
-    carried = [change for change in unsettled if _carries_attachment(change)]
-    # Kinto may have read the old record before another request changed it: only the links tell
-    # whether there is a file by now.
-    ids = {_record_id(change) for change in unsettled if "old" in change or change in carried}
-    if not ids:
-        return
-    linked = {records.uri_of(collection_uri, id_): [] for id_ in ids}
-    for link in records.links_of(storage, list(linked)):
-        linked[link["record_uri"]].append(link)
-    existing = records.current(storage, collection_uri, ids)
-    writers = {}
-    for change in unsettled:
-        record_uri = records.uri_of(collection_uri, _record_id(change))
-        if record_uri not in linked:
-            continue
-        if _record_id(change) in existing:
-            _refuse_lost_update(record_uri, change, linked[record_uri])
-        _seen().remember(record_uri, linked[record_uri])
-        writers[record_uri] = change["writer"]
-        if is_trusted(change["writer"]):
-            _seen().allowed.setdefault(record_uri, []).append(_attachment(change.get("new")))
-    for change in carried:
-        if not is_trusted(change["writer"]):
-            _refuse_forgery(records.uri_of(collection_uri, _record_id(change)), change)
-    let_go = []
-    for id_ in ids:
-        record_uri = records.uri_of(collection_uri, id_)
-        attachment = _attachment(existing.get(id_))
-        let_go += _settle(writers[record_uri], record_uri, attachment, linked[record_uri])
-    _let_go(request, let_go)
-
-
-def is_trusted(request):
-    """Return whether a request is one of code on the server, which may write metadata."""
-    return bool(getattr(request, "_attachment_auto_save", False))
-
-
-def release(request, field, object_uri):
-    """Release the files of all records of a bucket or of a collection that is deleted.
-
-    :param field: ``bucket_uri`` or ``collection_uri``.
-    """
-    storage = request.registry.storage
-    locks.lock_object(storage, object_uri)
-    for links, removed in records.remove_links_of(storage, field, object_uri):
-        for link in links:
-            _seen().remember(link["record_uri"], [link])
-        _release_files(request, links, removed)
-
-
-def foresee_flush(request):
-    """Remember the files of all records, since Kinto says that all went when their links went."""
-    storage = request.registry.storage
-    locks.lock_object(storage, locks.EVERYTHING)
-    pages = records.pages_of_links(storage)
-    locations = {link["location"] for page in pages for link in page if not _is_kept(request, link)}
-    request.bound_data["attachment_flush"] = locations.union(records.released(storage))
-
-
-def flush(request):
-    """Release the files of all records, which are gone."""
-    locations = request.bound_data.pop("attachment_flush", ())
-    request.registry.attachment_releases.write_down(sorted(locations))
-
-
-class _Seen:
-    """What the running transaction came across.
-
-    Events are told at its end, when what they tell of may have been changed once more.
-
-    :ivar of: ``{record URI: links}``, removed ones too.
-    :ivar at_start: the same, as it was when the transaction first saw the record.
-    :ivar on: ``{location: links}``.
-    :ivar removed: the ids of links that the transaction has removed.
-    :ivar settled: ``{record URI: attachment}`` of what was attached or detached with all its links.
-    :ivar allowed: ``{record URI: attachments}`` that the record had before, or was given by code on
-        the server.
-    """
-
-    def __init__(self):
-        self.of = {}
-        self.at_start = {}
-        self.on = defaultdict(list)
-        self.removed = set()
-        self.settled = {}
-        self.allowed = {}
-
-    def knows(self, record_uri):
-        """Return whether the transaction has seen the record before."""
-        return record_uri in self.at_start
-
-    def remember(self, record_uri, links):
-        self.at_start.setdefault(record_uri, links)
-        known = self.of.setdefault(record_uri, [])
-        for link in links:
-            if link not in known:
-                known.append(link)
-                self.on[link["location"]].append(link)
-
-
-def _seen():
-    running = transaction.get()
-    try:
-        return running.data(_Seen)
-    except KeyError:
-        seen = _Seen()
-        running.set_data(_Seen, seen)
-        return seen
-
-
-def _write(request, form, name, attachment):
-    if records.context_of(request).collection_is_to_come:
-        default_bucket.create_parents(request)
-        records.look_anew(request)
-    if not _names_are_unique(_own_settings(request)):
-        request.registry.attachment_releases.take_name(name)
-    changes = {k: v for k, v in form.data.items() if k not in records.SERVER_FIELDS}
-    response = records.write(request, {**changes, "attachment": attachment}, form.permissions)
-    # After the record: whoever writes the same one waits there, and then sees this link.
-    _replace_links(request, name, attachment, is_new=response.status_code == 201)
-    _count_when_committed(request, form.upload.description.size)
-    return response
-
-
-@contextlib.contextmanager
-def _handed_over(request, name):
-    """Give a new file from the transaction that is undone to the next one."""
-    _files(request).hand_over(name)
-    try:
-        yield
-    finally:
-        _files(request).created(name)
-
-
-def _attachment(record):
-    return (record or {}).get("attachment")
-
-
-def _carries_attachment(change):
-    return any(_attachment(change.get(name)) is not None for name in ("old", "new"))
-
-
-def _record_id(change):
-    return (change.get("new") or change["old"])["id"]
-
-
-def _refuse_lost_update(record_uri, change, links):
-    """Refuse a change by code that took no lock, and had read the record before a file came to it.
-
-    :raises IntegrityError: see above.
-    """
-    if locks.is_locked(record_uri) or _seen().knows(record_uri):
-        return
-    believed = _attachment(change.get("old"))
-    if links and not any(records.locates(believed, link["location"]) for link in links):
-        raise IntegrityError(message=f"{record_uri} has got another attachment since it was read")
-
-
-def _refuse_forgery(record_uri, change):
-    old, new = _attachment(change.get("old")), _attachment(change.get("new"))
-    if new is None or not _is_of_ours(record_uri, old, new):
-        return
-    allowed = _seen().allowed.get(record_uri)
-    if allowed is None:
-        # Changed without a request of its own. What Kinto tells as the old one is what it was, but
-        # for a merge patch, and links of earlier plugins do not tell.
-        links = _seen().of[record_uri]
-        unchanged = records.are_same(old, new) and not any("attachment" in link for link in links)
-    else:
-        unchanged = _is_among(new, allowed)
-    if not unchanged and not _has_source(change["writer"], record_uri, new):
-        raise errors.metadata_locked()
-
-
-def _is_among(value, others):
-    return any(records.are_same(value, other) for other in others)
-
-
-def _is_of_ours(record_uri, old, new):
-    """Return whether the metadata of a file of ours is changed.
-
-    Or where a record without has got some: whether it is that of a file that it had before, in the
-    same transaction.
-    """
-    seen = _seen()
-    locations = [link["location"] for link in seen.of[record_uri]]
-    if old is None:
-        return any(records.locates(new, location) for location in locations)
-    earlier = [old, *seen.allowed.get(record_uri, ())]
-    if any(records.locates(one, location) for one in earlier for location in locations):
-        return True
-    return records.are_same(old, new) and bool(seen.at_start[record_uri])
-
-
-def _settle(writer, record_uri, attachment, links):
-    """Link the record with the file it carries, and return those links that it lets go."""
-    kept = [link for link in links if records.locates(attachment, link["location"])]
-    storage = writer.registry.storage
-    for link in kept:
-        is_changed = not records.are_same(link.get("attachment", attachment), attachment)
-        # If not permitted, an earlier change in this transaction is at fault and will be refused.
-        if is_changed and _may_have(writer, record_uri, attachment):
-            records.add_link(storage, record_uri, link["location"], attachment, link.get("origin"))
-    if not kept and attachment is not None:
-        _hold(writer, record_uri, attachment)
-    return [link for link in links if link not in kept]
-
-
-def _may_have(writer, record_uri, attachment):
-    allowed = _seen().allowed.get(record_uri, ())
-    return _is_among(attachment, allowed) or _has_source(writer, record_uri, attachment)
-
-
-def _hold(writer, record_uri, attachment):
-    """Link the record to the file of another one if the metadata is identical.
-
-    Where another transaction releases that file, this waits for its end.
-    """
-    storage = writer.registry.storage
-    for source in _sources(writer, record_uri, attachment):
-        if source["id"] in _seen().removed or records.lock_link(storage, source):
-            location = source["location"]
-            link = records.add_link(storage, record_uri, location, attachment, _origin(source))
-            _seen().remember(record_uri, [link])
-            return
-
-
-def _has_source(writer, record_uri, attachment):
-    return any(True for _ in _sources(writer, record_uri, attachment))
-
-
-def _sources(writer, record_uri, attachment):
-    """Return the links on the file of this metadata, of records that the writer may read.
-
-    Who only guesses the metadata gets no hold of the file, and is not told whether it was right.
-    """
-    locations = records.possible_locations(attachment)
-    if not locations:
-        return
-    storage = writer.registry.storage
-    # Those that this transaction has come across are of records that it changes.
-    yield from _on_file(
-        storage,
-        [link for location in locations for link in _seen().on.get(location, ())],
-        record_uri,
-        attachment,
-    )
-    for page in records.pages_of_links_on(storage, locations):
-        links = _on_file(storage, page, record_uri, attachment)
-        if links and _may_read(writer, links):
-            yield from (link for link in links if _may_read(writer, [link]))
-
-
-def _may_read(writer, links):
-    return is_trusted(writer) or records.may_read(writer, [link["record_uri"] for link in links])
-
-
-def _on_file(storage, links, record_uri, attachment):
-    locations = records.possible_locations(attachment)
-    return [
-        link
-        for link in links
-        if link["location"] in locations and _describes(storage, record_uri, attachment, link)
-    ]
-
-
-def _describes(storage, record_uri, attachment, link):
-    if "attachment" in link:
-        return records.are_same(link["attachment"], attachment)
-    # Links of earlier plugins have no metadata: their records have, but for the one just written.
-    if link["record_uri"] == record_uri:
-        return False
-    collection_uri, _, id_ = link["record_uri"].rsplit("/", 2)
-    found = records.current(storage, collection_uri, [id_])
-    return records.are_same(_attachment(found.get(id_)), attachment)
-
-
-def _replace_links(request, location=None, attachment=None, is_new=False):
-    """Take the previous links of the record away, and add that on its new file, if any.
-
-    :param is_new: whether the record was created just now, so that it has no previous ones.
-    """
-    storage = request.registry.storage
-    record_uri = request.context.record_uri
-    previous = [] if is_new else records.links_of(storage, [record_uri])
-    _seen().remember(record_uri, previous)
-    if location is not None:
-        link = records.add_link(storage, record_uri, location, attachment)
-        _seen().remember(record_uri, [link])
-    _let_go(request, previous)
-    _seen().settled[record_uri] = attachment
-
-
-def _let_go(request, links):
-    """Remove links, and release their files."""
-    if links:
-        _release_files(request, links, records.remove_links(request.registry.storage, links))
-
-
-def _release_files(request, links, removed):
-    """Release the files of links, those of the ids ``removed`` by this very transaction."""
-    _seen().removed |= removed
-    locations = {link["location"] for link in links if not _is_kept(request, link)}
-    request.registry.attachment_releases.write_down(sorted(locations))
-
-
-def _is_settled(collection_uri, change):
-    """Return whether a change is that of attaching or detaching itself."""
-    settled = _seen().settled
-    record_uri = records.uri_of(collection_uri, _record_id(change))
-    return (
-        "new" in change
-        and record_uri in settled
-        and records.are_same(settled[record_uri], _attachment(change["new"]))
-    )
-
-
-def _is_kept(request, link):
-    _, _, bucket_id, _, collection_id = _origin(link).split("/")
-    settings = request.registry.attachment_settings
-    return settings.for_collection(bucket_id, collection_id).keep_old_files
-
-
-def _origin(link):
-    return link.get("origin") or link["collection_uri"]
-
-
-def _files(request):
-    running = transaction.get()
-    try:
-        return running.data(TransactionFiles)
-    except KeyError:
-        registry = request.registry
-        doubt = registry.attachment_releases.doubt
-        files = TransactionFiles(registry.attachment_storage, doubt)
-        running.set_data(TransactionFiles, files)
-        return files
-
-
-def _own_settings(request):
-    ids, settings = request.matchdict, request.registry.attachment_settings
-    return settings.for_collection(ids["bucket_id"], ids["collection_id"])
-
-
-def _stage(request, filename, mimetype):
-    settings = _own_settings(request)
-    if not settings.allows(filename):
-        raise errors.extension_not_allowed()
-    ids = request.matchdict
-    folder = settings.folder_of(ids["bucket_id"], ids["collection_id"])
-    if any(len(name.encode()) > MAX_NAME_BYTES for name in folder.split("/")):
-        raise errors.ids_too_long(MAX_NAME_BYTES)
-    pattern = settings.filename_pattern
-    appended = ""
-    if settings.gzipped:
-        appended, mimetype = GZIP_EXTENSION, GZIP_MIMETYPE
-    name = make_key(filename, folder, settings.randomize, pattern, ids["id"], appended)
-    unique = _names_are_unique(settings)
-    return request.registry.attachment_storage.stage(name, mimetype, unique=unique)
-
-
-def _names_are_unique(settings):
+def _are_unique(settings):
+    """Return whether no two files of a collection are given the same name."""
     return settings.randomize and "{filename}" in settings.filename_pattern
 
 
-def _content_length(request):
-    """Return how many bytes there are to read, or ``None`` where the server marks their end."""
-    if request.content_length is None and not request.environ.get("wsgi.input_terminated"):
-        return 0
-    return request.content_length
-
-
-def _count_when_committed(request, size):
-    def count(success):
-        if success:
-            request.registry.metrics.count("attachments_uploads")
-            request.registry.metrics.count("attachments_bytes", count=size)
-
-    transaction.get().addAfterCommitHook(count)
+def _is_attached(snapshot, record_uri, change):
+    """Return whether a change is that of attaching or detaching itself."""
+    return record_uri in snapshot.attached and are_equal(snapshot.attached[record_uri], change.new)

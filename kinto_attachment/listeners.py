@@ -1,12 +1,12 @@
-"""Kinto's events: whatever changes records, the files follow."""
+"""Kinto's events become calls of the verbs: files follow all that changes records."""
 
-from kinto.core.events import ACTIONS, EventCollector, ResourceChanged
+from typing import Any
+
 from kinto.core.utils import instance_uri
-from kinto.events import ServerFlushed
-from pyramid.events import BeforeTraversal, ContextFound, NewRequest
-from pyramid.settings import asbool
 
-from kinto_attachment import attachments, default_bucket, locks, records
+from kinto_attachment import attachments, kinto_internals, locks, uris
+from kinto_attachment.metadata import attachment_of
+from kinto_attachment.paging import records_by_id
 
 
 FLUSH_ROUTE = "flush"
@@ -19,131 +19,110 @@ WRITING_METHODS = {
 """Those of the routes of Kinto's records that change something."""
 
 
-def includeme(config):
-    """Have the files follow all changes of records, collections and buckets."""
-    deleted = (ACTIONS.DELETE,)
-    changed = (ACTIONS.CREATE, ACTIONS.UPDATE, ACTIONS.DELETE)
-    for listener, resource, actions in (
-        (on_records_changed, "record", changed),
-        (on_collections_deleted, "collection", deleted),
-        (on_buckets_deleted, "bucket", deleted),
-    ):
-        config.add_subscriber(
-            listener, ResourceChanged, for_resources=(resource,), for_actions=actions
-        )
-    config.add_subscriber(default_bucket.resolve, NewRequest)
-    config.add_subscriber(collect_changes, NewRequest)
-    config.add_subscriber(foresee, ContextFound)
-    config.add_subscriber(on_flushed, ServerFlushed)
-    if not asbool(config.get_settings()["readonly"]):
-        config.add_subscriber(lock, BeforeTraversal)
-        config.add_subscriber(try_again, NewRequest)
+class RequestWriter:
+    """Who changed a record by a request.
 
-
-class Changes(EventCollector):
-    """Kinto's collector, which also knows by which request each change was told.
-
-    (Changes of one kind by all requests of a batch become one event, with the first request.)
+    :ivar is_trusted: whether it is code on the server, which may write any metadata.
     """
 
-    def __init__(self):
-        super().__init__()
-        self._tellers = {}
+    def __init__(self, request: Any):
+        self._request = request
+        self.is_trusted = bool(getattr(request, "_attachment_auto_save", False))
 
-    def add_event(self, resource_name, parent_id, action, payload, impacted, request):
-        # With the change, so that its id is nobody else's.
-        self._tellers |= {id(change): (change, request) for change in impacted}
-        super().add_event(resource_name, parent_id, action, payload, impacted, request)
-
-    def teller_of(self, change):
-        """Return the request that told of a change, or ``None``."""
-        return self._tellers.get(id(change), (None, None))[1]
+    def may_read(self, record_uris: list[str]) -> bool:
+        """Return whether the user of the request may read any of these records."""
+        return kinto_internals.may_read(self._request, record_uris)
 
 
-def collect_changes(event):
-    """Collect the changes of a request, and of all that is done on its behalf."""
-    event.request.bound_data.setdefault("resource_events", Changes())
+def collect_changes(event: Any) -> None:
+    """Collect the changes of a request together with the request that makes each."""
+    kinto_internals.collect_changes(event.request)
 
 
-def try_again(event):
-    """Delete the files that could not be deleted when they were released."""
-    event.request.registry.attachment_releases.try_again()
+def retry_deletions(event: Any) -> None:
+    """Delete the files that could not be deleted when they were enqueued."""
+    event.request.registry.attachments.deletions.retry_pending()
 
 
-def on_records_changed(event):
+def lock_record(event: Any) -> None:
+    """Lock the record that a request is about to change, before Kinto reads it."""
+    request = event.request
+    route = request.matched_route
+    if route is not None and request.method in WRITING_METHODS.get(route.name, ()):
+        locks.lock_record(
+            request.registry.storage, _collection_uri(request), request.matchdict.get("id")
+        )
+
+
+def snapshot_before_change(event: Any) -> None:
+    """Remember the state before a change of which Kinto's event comes too late."""
+    request, context = event.request, event.request.context
+    if getattr(context, "resource_name", None) == "record" and "id" in request.matchdict:
+        if context.current_object is not None:
+            uri = uris.record_uri(_collection_uri(request), request.matchdict["id"])
+            attachments.snapshot_attachment(uri, context.current_object)
+    elif getattr(request.matched_route, "name", None) == FLUSH_ROUTE and request.method == "POST":
+        request.registry.attachments.collect_before_flush()
+
+
+def on_records_changed(event: Any) -> None:
     """Link or release the files of records.
 
     :raises HTTPBadRequest: the metadata of a file was changed.
     """
+    request = event.request
+    ids = event.payload
     collection_uri = instance_uri(
-        event.request,
-        "collection",
-        bucket_id=event.payload["bucket_id"],
-        id=event.payload["collection_id"],
+        request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"]
     )
-    told = event.impacted_objects
-    changes = records.completed(event.request.registry.storage, collection_uri, told)
-    attachments.follow(
-        event.request,
-        collection_uri,
-        [
-            {**change, "writer": _writer_of(event.request, one)}
-            for change, one in zip(changes, told, strict=True)
-        ],
-    )
+    partial = {one["old"]["id"] for one in event.impacted_objects if _is_partial(one)}
+    full = records_by_id(request.registry.storage, collection_uri, partial)
+    changes = [_change(request, one, full) for one in event.impacted_objects]
+    request.registry.attachments.follow(collection_uri, changes)
 
 
-def _writer_of(request, change):
-    """Return the request that told of a change.
-
-    Integrations also tell Kinto's listeners of changes themselves, with a request of their own.
-    """
-    collected = getattr(request, "bound_data", {}).get("resource_events")
-    teller = collected.teller_of(change) if isinstance(collected, Changes) else None
-    return teller or request
-
-
-def on_collections_deleted(event):
+def on_collections_deleted(event: Any) -> None:
     """Release the files of collections, whose records Kinto deletes without events."""
+    bucket_id = event.payload["bucket_id"]
     for change in event.impacted_objects:
-        collection_uri = instance_uri(
-            event.request,
-            "collection",
-            bucket_id=event.payload["bucket_id"],
-            id=change["old"]["id"],
-        )
-        attachments.release(event.request, "collection_uri", collection_uri)
+        uri = instance_uri(event.request, "collection", bucket_id=bucket_id, id=change["old"]["id"])
+        event.request.registry.attachments.release("collection_uri", uri)
 
 
-def on_buckets_deleted(event):
+def on_buckets_deleted(event: Any) -> None:
     """Release the files of buckets, whose records Kinto deletes without events."""
     for change in event.impacted_objects:
-        bucket_uri = instance_uri(event.request, "bucket", id=change["old"]["id"])
-        attachments.release(event.request, "bucket_uri", bucket_uri)
+        uri = instance_uri(event.request, "bucket", id=change["old"]["id"])
+        event.request.registry.attachments.release("bucket_uri", uri)
 
 
-def lock(event):
-    """Lock the record that a request is about to change, before Kinto reads it."""
-    request = event.request
-    if request.method in WRITING_METHODS.get(getattr(request.matched_route, "name", None), ()):
-        ids = request.matchdict
-        collection_uri = instance_uri(
-            request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"]
-        )
-        locks.lock_record(request.registry.storage, collection_uri, ids.get("id"))
-
-
-def foresee(event):
-    """Look at what there is before it is changed, where Kinto tells of it too late."""
-    request = event.request
-    context = request.context
-    if getattr(context, "resource_name", None) == "record" and "id" in request.matchdict:
-        if context.current_object is not None:
-            attachments.foresee_change(records.uri(request), context.current_object)
-    elif getattr(request.matched_route, "name", None) == FLUSH_ROUTE and request.method == "POST":
-        attachments.foresee_flush(request)
-
-
-def on_flushed(event):
+def on_flushed(event: Any) -> None:
     """Release all files."""
-    attachments.flush(event.request)
+    event.request.registry.attachments.flush()
+
+
+def _change(request, impacted, full):
+    old, new = impacted.get("old"), impacted.get("new")
+    if _is_partial(impacted):
+        # What the record is at the end of the transaction stands for what it was in between.
+        new = full.get(old["id"])
+    return attachments.Change(
+        (new or old)["id"],
+        attachment_of(old),
+        attachment_of(new),
+        is_creation="old" not in impacted,
+        writer=RequestWriter(kinto_internals.request_of(request, impacted)),
+    )
+
+
+def _is_partial(impacted):
+    """Return whether a part of the new record is given, as the client asked for no more.
+
+    (``Response-Behavior``, in ``Resource.patch`` of ``kinto.core.resource``.)
+    """
+    return "old" in impacted and "id" not in impacted["new"]
+
+
+def _collection_uri(request):
+    ids = request.matchdict
+    return instance_uri(request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"])

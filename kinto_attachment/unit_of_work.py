@@ -1,63 +1,105 @@
-"""Files that the running transaction created."""
+"""All that the running transaction knows: new files, links as they were, deletions, locks."""
 
-import logging
-import sys
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import transaction
 
-from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.kinto_internals import is_in_doubt
 
 
-logger = logging.getLogger(__name__)
+Link = dict[str, Any]
 
 
-class TransactionFiles:
-    """The files that the running transaction created.
+class LinkSnapshot:
+    """The links and the attachments that the running transaction came across.
 
-    Until the transaction ends, a new file belongs to it: it goes where the transaction fails.
+    Kinto's events are sent at its end, when what they are about may have changed once more.
 
-    :param doubt: is called with the files of a transaction whose commit was sent, and then the
-        connection to the database was lost.
+    :ivar by_record: ``{record URI: links}``, removed ones too.
+    :ivar initial: the same, as it was when the transaction first came across the record.
+    :ivar by_key: ``{key: links}``.
+    :ivar removed_ids: the ids of links that the transaction has removed.
+    :ivar attached: ``{record URI: attachment}`` of what was attached or detached with its links.
+    :ivar permitted: ``{record URI: attachments}`` that the record had before, or was given by code
+        on the server.
     """
 
-    def __init__(self, storage: Any, doubt: Callable[[list[str]], Any]):
-        self._storage = storage
-        self._doubt = doubt
-        self._created: list[str] = []
-        running = transaction.get()
-        running.addAfterCommitHook(self._after_commit)
-        running.addAfterAbortHook(self._after_abort)
+    def __init__(self) -> None:
+        self.by_record: dict[str, list[Link]] = {}
+        self.initial: dict[str, list[Link]] = {}
+        self.by_key: defaultdict[str, list[Link]] = defaultdict(list)
+        self.removed_ids: set[str] = set()
+        self.attached: dict[str, Any] = {}
+        self.permitted: dict[str, list[Any]] = {}
 
-    def created(self, name: str) -> None:
-        """Remember a new file, to be deleted unless the transaction commits."""
-        self._created.append(name)
+    def remember(self, record_uri: str, links: list[Link]) -> None:
+        """Remember links of a record, beside those already known."""
+        self.initial.setdefault(record_uri, links)
+        known = self.by_record.setdefault(record_uri, [])
+        for link in links:
+            if link not in known:
+                known.append(link)
+                self.by_key[link["location"]].append(link)
 
-    def hand_over(self, name: str) -> None:
-        """Forget a new file: it is about to belong to another transaction."""
-        self._created.remove(name)
 
-    def _after_commit(self, success):
+class UnitOfWork:
+    """What the running transaction knows. Nothing else is hung onto a transaction.
+
+    :ivar locked: the URIs that it has locked.
+    :ivar links: what it has seen of links.
+    :ivar new_keys: the files that it has created: they go if it fails.
+    :ivar enqueued: what it has put into the deletion queue.
+    :ivar keys_before_flush: the files of all records, if they are about to be deleted.
+    :ivar legacy_links_exist: whether there are links of earlier plugins; ``None`` if not asked yet.
+    """
+
+    def __init__(self, running: Any):
+        self._running = running
+        self._is_watched = False
+        self.locked: set[str] = set()
+        self.links = LinkSnapshot()
+        self.new_keys: list[str] = []
+        self.enqueued: list[dict[str, Any]] = []
+        self.keys_before_flush: set[str] = set()
+        self.legacy_links_exist: bool | None = None
+
+    def after_commit(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Call a function after a successful commit."""
+        self._running.addAfterCommitHook(lambda success: success and callback(*args))
+
+    def add_new_file(self, key: str, discard: Callable[[list[str], bool], None]) -> None:
+        """Own a new file, until the transaction has ended.
+
+        :param discard: is called with the keys of new files after a failure, and with whether the
+            transaction is in doubt: its commit was sent, and then the connection was lost.
+        """
+        self.new_keys.append(key)
+        if not self._is_watched:
+            self._is_watched = True
+            self._running.addAfterCommitHook(self._after_commit, args=(discard,))
+            self._running.addAfterAbortHook(self._discard, args=(discard, False))
+
+    def _after_commit(self, success, discard):
         if success:
-            return
-        # SQLAlchemy says so of its errors; ``transaction`` calls hooks while it handles them.
-        if getattr(sys.exc_info()[1], "connection_invalidated", False):
-            self._doubt(list(self._created))
-            self._created.clear()
-        self._after_abort()
+            self.new_keys.clear()
+        else:
+            self._discard(discard, is_in_doubt())
 
-    def _after_abort(self):
-        # A failed commit is followed by an abort: what was done at the first is not done again.
-        names = list(self._created)
-        self._created.clear()
-        if names:
-            log_undeleted(self._storage, self._storage.delete_many(names))
+    def _discard(self, discard, in_doubt):
+        # abort() follows a failed commit, and a successful one: do not clean up twice.
+        keys, self.new_keys = self.new_keys, []
+        if keys:
+            discard(keys, in_doubt)
 
 
-def log_undeleted(storage: Any, failed: dict[str, StorageError]) -> None:
-    """Log what ``delete_many`` could not delete."""
-    for name, error in failed.items():
-        logger.error(
-            "The attachment file %s could not be deleted", storage.url(name), exc_info=error
-        )
+def current() -> UnitOfWork:
+    """Return what the running transaction knows."""
+    running = transaction.get()
+    try:
+        return running.data(UnitOfWork)
+    except KeyError:
+        work = UnitOfWork(running)
+        running.set_data(UnitOfWork, work)
+        return work

@@ -5,7 +5,7 @@ reported, in an order in which no change in progress can mislead: a file is stor
 links change in one commit with their record, and a file is deleted after that commit.
 """
 
-from kinto_attachment import records
+from kinto_attachment import metadata
 from kinto_attachment.commands.scan import attachment_of, links_between
 from kinto_attachment.commands.server import Server
 
@@ -14,8 +14,8 @@ def is_unreferenced(server: Server, key: str, _record_uri: str) -> bool:
     """Return whether a file has no link and is not queued for deletion."""
     # It is queued in the commit that removes its link, and leaves the queue after its deletion.
     return (
-        bool(records.without_links(server.objects, [key]))
-        and not records.releases_of(server.objects, key)
+        bool(server.links.unreferenced([key]))
+        and not server.deletions.entries_of(key)
         and server.files.exists(key)
     )
 
@@ -37,11 +37,11 @@ def is_different(server: Server, key: str, record_uri: str) -> bool:
     """Return whether a link's metadata is not that of its record."""
     before = attachment_of(server, record_uri)
     links = links_between(server, record_uri, key)
-    is_unchanged = records.are_same(attachment_of(server, record_uri), before)
+    is_unchanged = metadata.are_equal(attachment_of(server, record_uri), before)
     return (
         is_unchanged
-        and records.locates(before, key)
-        and any(not records.are_same(link.get("attachment", before), before) for link in links)
+        and metadata.points_to(before, key)
+        and any(not metadata.are_equal(link.get("attachment", before), before) for link in links)
     )
 
 
@@ -60,7 +60,7 @@ def is_missing(server: Server, key: str, record_uri: str) -> bool:
 
 def is_in_record(server: Server, key: str, record_uri: str) -> bool:
     """Return whether a record refers to a file."""
-    return records.locates(attachment_of(server, record_uri), key)
+    return metadata.points_to(attachment_of(server, record_uri), key)
 
 
 def is_legacy(server: Server, key: str, record_uri: str) -> bool:
@@ -70,4 +70,4 @@ def is_legacy(server: Server, key: str, record_uri: str) -> bool:
 
 def is_queued(server: Server, key: str, _record_uri: str) -> bool:
     """Return whether a file is queued for deletion."""
-    return bool(records.releases_of(server.objects, key))
+    return bool(server.deletions.entries_of(key))

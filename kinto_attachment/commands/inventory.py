@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from kinto_attachment import records
+from kinto_attachment import metadata
 from kinto_attachment.commands import scan
 from kinto_attachment.commands.server import Server
 from kinto_attachment.console import Console
@@ -116,7 +116,7 @@ class Inventory:
 
     def _links(self) -> Iterator[tuple[Any, ...]]:
         for link in self._console.track("links", scan.all_links(self._server)):
-            attachment = records.as_text(link["attachment"]) if "attachment" in link else None
+            attachment = metadata.as_text(link["attachment"]) if "attachment" in link else None
             yield link["record_uri"], link["location"], attachment, link["last_modified"] / 1000
 
     def _records(self) -> Iterator[tuple[Any, ...]]:
@@ -133,7 +133,7 @@ class Inventory:
             yield (
                 record_uri,
                 key,
-                records.as_text(attachment),
+                metadata.as_text(attachment),
                 attachment.get("hash") if isinstance(attachment.get("hash"), str) else None,
                 size_of(attachment),
                 record["last_modified"] / 1000,
@@ -149,7 +149,7 @@ class Inventory:
 
         A key of the record's links comes first, then one of a file, then the one of its URL.
         """
-        possible = records.possible_locations(attachment)
+        possible = metadata.possible_keys(attachment)
         for query in (
             "SELECT 1 FROM links WHERE record = :record AND key = :key",
             "SELECT 1 FROM files WHERE key = :key",

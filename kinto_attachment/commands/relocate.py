@@ -16,7 +16,7 @@ from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import BackendError
 from kinto.core.utils import COMPARISON
 
-from kinto_attachment import records
+from kinto_attachment import links, metadata
 from kinto_attachment.commands import options, scan
 from kinto_attachment.commands.server import Server, first_line, open_server
 from kinto_attachment.console import Console
@@ -26,7 +26,7 @@ BATCH = 20
 """How many records are written in one transaction. Other writers to the collection may wait for
 it."""
 
-FEW = records.MAX_SINGLE_QUERIES
+FEW = links.MAX_SINGLE_QUERIES
 """For so many records, the database finds links by its index."""
 
 ATTEMPTS = 5
@@ -131,7 +131,7 @@ class Relocation:
         under_old = ((uri, one) for uri, one in found if self._bases.may_contain(_url_of(one)))
         while few := dict(itertools.islice(under_old, FEW)):
             with self._server.reading():
-                links = records.links_of(self._server.objects, list(few))
+                links = self._server.links.of_records(list(few))
             for record_uri, record in few.items():
                 own = [link for link in links if link["record_uri"] == record_uri]
                 move = self._move(record_uri, record, own)
@@ -176,7 +176,7 @@ class Relocation:
         """Return the move of a record as it is now, or ``None`` if there is none to make."""
         record = scan.record_of(self._server, record_uri)
         with self._server.reading():
-            links = records.links_of(self._server.objects, [record_uri])
+            links = self._server.links.of_records([record_uri])
         return self._move(record_uri, record, links) if record else None
 
 
@@ -212,8 +212,6 @@ def _write_move(server: Server, move: Move) -> None:
         "record", collection_uri, record["id"], {**record, "attachment": attachment}
     )
     for link in move.links:
-        is_of_record = records.are_same(link.get("attachment"), record["attachment"])
+        is_of_record = metadata.are_equal(link.get("attachment"), record["attachment"])
         if link["location"] == move.key and is_of_record:
-            records.add_link(
-                server.objects, move.record_uri, move.key, attachment, link.get("origin")
-            )
+            server.links.add(move.record_uri, move.key, attachment, link.get("origin"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kinto_attachment import records
+from kinto_attachment import metadata, uris
 from kinto_attachment.commands import problems
 from kinto_attachment.commands.claims import Claims
 from kinto_attachment.commands.contents import sha256_of
@@ -11,6 +11,7 @@ from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.problems import Finding
 from kinto_attachment.commands.scan import attachment_of, links_between, record_of
 from kinto_attachment.commands.server import Server
+from kinto_attachment.links import origin_of
 from kinto_attachment.storage.names import KeyPatterns
 
 
@@ -89,7 +90,7 @@ class Remedies:
     def _enqueue(self, keys: list[str]) -> None:
         # Not deleted at once: a file that has a link by then stays.
         with self.server.transaction():
-            self.server.releases.write_down(keys)
+            self.server.deletions.enqueue(keys)
 
     def _for_heartbeat_leftover(self, finding: Finding) -> Remedy:
         return lambda: self.server.files.delete(finding.key)
@@ -101,18 +102,17 @@ class Remedies:
         with self.server.transaction():
             links = links_between(self.server, finding.record_uri, finding.key)
             # First, so that no other transaction can make the record refer to the file.
-            records.remove_links(self.server.objects, links)
+            self.server.links.remove(links)
             attachment = attachment_of(self.server, finding.record_uri)
-            if records.locates(attachment, finding.key):
+            if metadata.points_to(attachment, finding.key):
                 raise RepairRefused("the record refers to the file again")
             is_kept = any(self._keeps_old_files(link) for link in links)
             if not is_kept and not self._is_in_other_record(finding):
-                self.server.releases.write_down([finding.key])
+                self.server.deletions.enqueue([finding.key])
 
     def _keeps_old_files(self, link: Link) -> bool:
-        origin = link.get("origin") or link["collection_uri"]
-        _, _, bucket_id, _, collection_id = origin.split("/")
-        return self.server.settings.for_collection(bucket_id, collection_id).keep_old_files
+        ids = uris.ids_of_collection(origin_of(link))
+        return self.server.settings.for_collection(*ids).keep_old_files
 
     def _is_in_other_record(self, finding: Finding) -> bool:
         """Return whether another record refers to the file, with a link or without."""
@@ -134,12 +134,12 @@ class Remedies:
         :raises RepairRefused: its metadata is not that of the file.
         """
         attachment: Any = (record_of(self.server, finding.record_uri) or {}).get("attachment")
-        if not records.locates(attachment, finding.key):
+        if not metadata.points_to(attachment, finding.key):
             raise RepairRefused("the record has changed")
         sizes: list[int] = []
         actual = sha256_of(self.server.files, finding.key, sizes.append)
         claimed = [attachment.get("hash"), attachment.get("size")]
-        if not records.are_same(claimed, [actual, sum(sizes)]):
+        if not metadata.are_equal(claimed, [actual, sum(sizes)]):
             raise RepairRefused("the size or the SHA-256 in the record is not the file's")
         return attachment
 
@@ -152,16 +152,16 @@ class Remedies:
 
     def _locked_origin(self, finding: Finding, attachment: Any, original: str) -> str:
         """Return the collection that a record's file was uploaded to, with its link locked."""
-        for link in records.links_of(self.server.objects, [original]):
-            metadata = link.get("attachment") or attachment_of(self.server, original)
-            is_same = link["location"] == finding.key and records.are_same(metadata, attachment)
-            if is_same and records.lock_link(self.server.objects, link):
+        for link in self.server.links.of_records([original]):
+            linked = link.get("attachment") or attachment_of(self.server, original)
+            is_same = link["location"] == finding.key and metadata.are_equal(linked, attachment)
+            if is_same and self.server.links.lock(link):
                 return link.get("origin") or link["collection_uri"]
         raise RepairRefused("the record that it copies has changed")
 
     def _is_known(self, key: str) -> bool:
-        is_linked = not records.without_links(self.server.objects, [key])
-        return is_linked or bool(records.releases_of(self.server.objects, key))
+        is_linked = not self.server.links.unreferenced([key])
+        return is_linked or bool(self.server.deletions.entries_of(key))
 
     def _update_link(self, finding: Finding, attachment: Any) -> None:
         with self.server.transaction():
@@ -171,16 +171,16 @@ class Remedies:
 
     def _add_link(self, finding: Finding, attachment: Any, origin: str | None = None) -> None:
         record_uri = finding.record_uri
-        if not records.are_same(attachment_of(self.server, record_uri), attachment):
+        if not metadata.are_equal(attachment_of(self.server, record_uri), attachment):
             raise RepairRefused("the record has changed")
-        records.add_link(self.server.objects, record_uri, finding.key, attachment, origin)
+        self.server.links.add(record_uri, finding.key, attachment, origin)
 
     def _for_legacy_link(self, finding: Finding) -> Remedy:
         query = "SELECT size FROM files WHERE key = :key"
         sizes = [size for (size,) in self._inventory.rows(query, key=finding.key)]
         attachment: Any = (record_of(self.server, finding.record_uri) or {}).get("attachment")
-        refers = records.locates(attachment, finding.key)
-        if not refers or not records.are_same([attachment.get("size")], sizes):
+        refers = metadata.points_to(attachment, finding.key)
+        if not refers or not metadata.are_equal([attachment.get("size")], sizes):
             raise RepairRefused("the file's size is not the one in its record")
         return lambda: self._replace_legacy_link(finding, attachment)
 
@@ -188,7 +188,7 @@ class Remedies:
         with self.server.transaction():
             links = links_between(self.server, finding.record_uri, finding.key)
             # First, so that a transaction that is removing them has ended.
-            if not records.remove_links(self.server.objects, links):
+            if not self.server.links.remove(links):
                 raise RepairRefused("the record has changed")
             self._add_link(finding, attachment)
 
@@ -197,6 +197,6 @@ class Remedies:
 
     def _delete_queued(self, key: str) -> None:
         with self.server.transaction():
-            for deletion in records.releases_of(self.server.objects, key):
-                keys = records.take_release(self.server.objects, deletion)
-                self.server.releases.write_down(keys)
+            for deletion in self.server.deletions.entries_of(key):
+                keys = self.server.deletions.take(deletion)
+                self.server.deletions.enqueue(keys)

@@ -9,7 +9,7 @@ from typing import Any
 from kinto.core.storage import Filter, Sort
 from kinto.core.utils import COMPARISON
 
-from kinto_attachment import records
+from kinto_attachment import deletions, legacy_links, links, paging, uris
 from kinto_attachment.commands.server import Server
 
 
@@ -27,26 +27,25 @@ def all_records(server: Server) -> Iterator[tuple[str, Object]]:
         for collection in _by_time(server, "collection", bucket_uri):
             collection_uri = f"{bucket_uri}/collections/{collection['id']}"
             for record in _by_time(server, "record", collection_uri, with_attachment):
-                yield records.uri_of(collection_uri, record["id"]), record
+                yield uris.record_uri(collection_uri, record["id"]), record
 
 
 def all_links(server: Server) -> Iterator[Object]:
     """Return all links, including those of earlier plugins."""
-    for name in records.LINK_NAMES:
-        parent = records.beginning_with(records.LINKS_PARENT)
+    with server.reading():
+        places = [(legacy_links.LINKS, links.ALL_PARENTS), *server.links.legacy.places()]
+    for name, parent in places:
         yield from _by_id(server, name, parent, "record_uri")
 
 
 def all_deletions(server: Server) -> Iterator[Object]:
     """Return the deletion queue."""
-    yield from _by_id(server, records.RELEASES, records.beginning_with(records.RELEASES_PARENT))
+    yield from _by_id(server, deletions.QUEUE, deletions.ALL_PARENTS)
 
 
 def links_between(server: Server, record_uri: str, key: str) -> list[Object]:
     """Return the links of a record to a file, in this transaction."""
-    return [
-        link for link in records.links_of(server.objects, [record_uri]) if link["location"] == key
-    ]
+    return [link for link in server.links.of_records([record_uri]) if link["location"] == key]
 
 
 def record_of(server: Server, record_uri: str) -> Object | None:
@@ -62,7 +61,7 @@ def attachment_of(server: Server, record_uri: str) -> Any:
 
 def _record_of(server: Server, record_uri: str) -> Object | None:
     collection_uri, _, id_ = record_uri.rsplit("/", 2)
-    return records.current(server.objects, collection_uri, [id_]).get(id_)
+    return paging.records_by_id(server.objects, collection_uri, [id_]).get(id_)
 
 
 def _by_time(
@@ -82,7 +81,7 @@ def _by_time(
         parent,
         filters=[*filters, *bounds],
         sorting=[Sort("last_modified", 1)],
-        limit=records.PAGE_SIZE,
+        limit=paging.PAGE_SIZE,
     ):
         yield from page
         bounds[1:] = [Filter("last_modified", page[-1]["last_modified"], COMPARISON.GT)]
@@ -102,7 +101,7 @@ def _by_id(server: Server, name: str, parent: str, also_by: str = "id") -> Itera
         filters=after,
         sorting=[Sort("id", 1), Sort(also_by, 1)],
         pagination_rules=rules,
-        limit=records.PAGE_SIZE,
+        limit=paging.PAGE_SIZE,
     ):
         yield from page
         last = page[-1]

@@ -11,12 +11,12 @@ from typing import Any
 import transaction
 from kinto.core.storage import memory
 from kinto.core.storage.exceptions import BackendError
-from kinto.core.utils import sqlalchemy
 from pyramid.exceptions import ConfigurationError
 from pyramid.paster import bootstrap
 
-
-DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError,) if sqlalchemy else ()
+from kinto_attachment.deletions import Deletions
+from kinto_attachment.kinto_internals import DATABASE_ERRORS
+from kinto_attachment.links import Links
 
 
 class ServerError(Exception):
@@ -31,14 +31,16 @@ class Server:
     :ivar permissions: Kinto's permission backend.
     :ivar files: the attachment storage.
     :ivar settings: the plugin's.
-    :ivar releases: the deletion queue.
+    :ivar links: which record refers to which file.
+    :ivar deletions: the deletion queue.
     """
 
     objects: Any
     permissions: Any
     files: Any
     settings: Any
-    releases: Any
+    links: Links
+    deletions: Deletions
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -78,9 +80,10 @@ def open_server(ini: str) -> Server:
     server = Server(
         registry.storage,
         registry.permission,
-        registry.attachment_storage,
-        registry.attachment_settings,
-        registry.attachment_releases,
+        registry.attachments.files,
+        registry.attachments.settings,
+        registry.attachments.links,
+        registry.attachments.deletions,
     )
     try:
         with server.reading():
@@ -95,7 +98,7 @@ def open_files(ini: str) -> Any:
 
     :raises ServerError: the settings are wrong.
     """
-    return _load(ini).attachment_storage
+    return _load(ini).attachments.files
 
 
 def first_line(error: Exception) -> str:
@@ -123,6 +126,6 @@ def _load(ini: str) -> Any:
     except Exception as error:
         # Any error of a plugin, a backend or the parser of the file.
         raise ServerError(f"{ini}: {type(error).__name__}: {first_line(error)}") from error
-    if not hasattr(registry, "attachment_storage"):
+    if not hasattr(registry, "attachments"):
         raise ServerError(f"{ini}: kinto.includes does not name kinto_attachment")
     return registry

@@ -2,23 +2,25 @@
 
 import contextlib
 import logging
+from functools import partial
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
 from pyramid.httpexceptions import HTTPNoContent
 
-from kinto_attachment import attachments, errors
+from kinto_attachment import errors
+from kinto_attachment.form.form import read_form
 from kinto_attachment.http import bodies
 from kinto_attachment.http.files import files
+from kinto_attachment.http.record import AttachmentRouteFactory, Record
 from kinto_attachment.http.schemas import (
     ATTACH_RESPONSES,
     DETACH_RESPONSES,
     AttachRequestSchema,
     DetachRequestSchema,
 )
-from kinto_attachment.records import AttachmentRouteFactory
+from kinto_attachment.http.transactions import Transactions
 from kinto_attachment.storage.contract import LocalFiles, StorageError
-from kinto_attachment.transactions import Transactions
 
 
 logger = logging.getLogger(__name__)
@@ -44,21 +46,11 @@ class AttachmentService(Service):
         return super().error_handler(request)
 
 
-def attachment_context(request):
-    """Return the context of a request on an attachment.
-
-    :raises HTTPBadRequest: an id is one that PostgreSQL fails on, before Kinto looks at its form.
-    """
-    if any("\0" in id_ for id_ in request.matchdict.values()):
-        raise errors.null_in_id()
-    return AttachmentRouteFactory(request)
-
-
 attachment = AttachmentService(
     name="attachment",
     path="/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment",
     description="The file attached to a record",
-    factory=attachment_context,
+    factory=AttachmentRouteFactory,
 )
 
 
@@ -73,17 +65,17 @@ attachment = AttachmentService(
 )
 def attach_file(request):
     """Store the file and set the ``attachment`` of the record, which is created if need be."""
-    request.context.check_preconditions()
+    record = Record(request)
+    record.check_preconditions()
     bodies.refuse_unreadable(request)
     transactions = Transactions(request)
-    is_local = isinstance(request.registry.attachment_storage, LocalFiles)
-    if not (bodies.is_read_ahead(request) and is_local):
-        # Who is slow, the client or the storage, holds a thread of the server, but nothing of the
-        # database.
-        transactions.renew()
+    attachments = request.registry.attachments
+    if not (bodies.is_read_ahead(request) and isinstance(attachments.files, LocalFiles)):
+        # A slow client or storage holds a thread of the server, but no connection to the database.
+        transactions.restart()
     with _storage_errors_as_503():
-        form = attachments.receive(request)
-        changed, attached = attachments.attach(request, form, _location_of(request), transactions)
+        form = _receive(request, record)
+        changed, attached = attachments.attach(record, form, _location_of(request), transactions)
     request.response.status_code = changed.status_code
     _copy_change_headers(changed, request.response)
     request.response.headers["Location"] = request.route_url("record-object", **request.matchdict)
@@ -100,11 +92,46 @@ def attach_file(request):
 )
 def detach_file(request):
     """Detach the file from the record, and delete it."""
-    changed = Transactions(request).run(lambda: attachments.detach(request))
+    detach = partial(request.registry.attachments.detach, Record(request))
+    changed = Transactions(request).run(detach)
     response = NoContent()
     if changed is not None:
         _copy_change_headers(changed, response)
     return response
+
+
+def _receive(request, record):
+    """Return the form of a request, its file staged.
+
+    :raises HTTPException: the form is refused, and nothing is left of it.
+    """
+    attachments = request.registry.attachments
+    settings = attachments.settings
+    own = settings.for_collection(record.bucket_id, record.collection_id)
+    form = read_form(
+        request.environ["wsgi.input"].read,
+        request.headers.get("Content-Type", ""),
+        _content_length(request),
+        stage=partial(attachments.stage, record),
+        max_field_bytes=settings.max_field_size_bytes,
+        max_file_bytes=own.max_size_bytes,
+        mimetype_by_extension=own.mimetypes,
+        gzip_level=settings.gzip_level if own.gzipped else None,
+        content_digest=request.headers.get("Content-Digest"),
+    )
+    try:
+        record.check_permissions_field(form.permissions)
+    except BaseException:
+        form.upload.staged.discard()
+        raise
+    return form
+
+
+def _content_length(request):
+    """Return how many bytes there are to read, ``None`` if the server marks their end."""
+    if request.content_length is None and not request.environ.get("wsgi.input_terminated"):
+        return 0
+    return request.content_length
 
 
 class NoContent(HTTPNoContent):
@@ -117,10 +144,10 @@ class NoContent(HTTPNoContent):
 
 
 def _location_of(request):
-    settings = request.registry.attachment_settings
+    settings = request.registry.attachments.settings
     if settings.serve_files and not settings.base_url:
         return lambda name: request.route_url(files.name, subpath=name)
-    return request.registry.attachment_storage.url
+    return request.registry.attachments.files.url
 
 
 def _copy_change_headers(source, target):

@@ -43,13 +43,13 @@ def get_file(request: Any) -> Any:
     """Return a stored file, or the requested range of it."""
     try:
         key = "/".join(request.matchdict["subpath"])
-        path = request.registry.attachment_storage.path(key)
+        path = request.registry.attachments.files.path(key)
         stat = os.stat(path)
     except OSError as error:
         raise HTTPNotFound() from error
     if not os.path.isfile(path):
         raise HTTPNotFound()
-    configured = request.registry.attachment_settings.defaults.mimetypes
+    configured = request.registry.attachments.settings.defaults.mimetypes
     file_app = FileApp(
         path,
         content_type=mimetype_of(os.path.basename(path), configured),

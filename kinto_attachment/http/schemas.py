@@ -10,7 +10,7 @@ from kinto.core.resource.schema import (
 )
 from kinto.views.records import Record
 
-from kinto_attachment.records import PreconditionsSchema
+from kinto_attachment.kinto_internals import PreconditionsSchema
 
 
 def _optional(node_class: Any, **kwargs: Any) -> colander.SchemaNode:

@@ -48,7 +48,7 @@ def includeme(config: Configurator) -> None:
 def _with_security_headers(view: Callable[..., Any]) -> Callable[..., Any]:
     def secured(context: Any, request: Any) -> Any:
         response = view(context, request)
-        files = _origin(request.registry.attachment_storage.base_url)
+        files = _origin(request.registry.attachments.files.base_url)
         response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.format(files=files)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"

@@ -6,7 +6,6 @@ import pytest
 import sqlalchemy
 import transaction
 
-from kinto_attachment import records
 from tests.support.app import App
 from tests.support.postgresql import postgresql_backends
 from tests.support.users import ALICE
@@ -28,7 +27,7 @@ def fill(app, number):
         id_, location = f"r{index}", f"{index}.txt"
         attachment = {"location": location, "size": 1}
         storage.update("record", PHOTOS, id_, {"attachment": attachment})
-        records.add_link(storage, f"{PHOTOS}/records/{id_}", location, attachment)
+        app.registry.attachments.links.add(f"{PHOTOS}/records/{id_}", location, attachment)
         (app.folder / location).write_text("a")
     transaction.commit()
 
@@ -59,8 +58,8 @@ def queries(app):
 def test_queries_grow_with_the_pages_of_links_and_not_with_the_records(
     app, path, many, page_size, monkeypatch
 ):
-    for name in ("PAGE_SIZE", "LINKS_PAGE_SIZE"):
-        monkeypatch.setattr(records, name, page_size)
+    monkeypatch.setattr("kinto_attachment.paging.PAGE_SIZE", page_size)
+    monkeypatch.setattr("kinto_attachment.links.LINKS_PAGE_SIZE", page_size)
     counted = {}
     for number in (many // 5, many):
         fill(app, number)
@@ -87,8 +86,8 @@ def test_what_others_have_is_not_read(app, change):
     fill(app, 30)
     with queries(app) as statements:
         if change == "a look for releases":
-            records.releases_before(app.registry.storage, 1, 100)
-            records.releases_of(app.registry.storage, "a.txt")
+            app.registry.attachments.deletions._entries_before(1)
+            app.registry.attachments.deletions.entries_of("a.txt")
         else:
             path = {"bucket": "/buckets/many", "collection": PHOTOS}[change]
             app.delete(path, headers=ALICE, status=200)

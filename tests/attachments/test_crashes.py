@@ -7,7 +7,7 @@ import pytest
 import requests
 import transaction
 
-from kinto_attachment.releases import Releases
+from kinto_attachment.deletions import Deletions
 from tests.support.app import RECORD, App
 from tests.support.forms import file_part, multipart
 from tests.support.paths import ROOT
@@ -102,7 +102,7 @@ class Crashing:
             "record", "/buckets/blog/collections/photos"
         )
         attached = {record["attachment"]["location"] for record in records}
-        storage = self.inspector.registry.attachment_storage
+        storage = self.inspector.registry.attachments.files
         files = self.place.files()
         return (
             {name for name in files if storage.url(name) in attached} if attached else set(),
@@ -215,21 +215,21 @@ class TestDatabaseThatStops:
 
     def test_between_the_commit_and_the_deleting(self, app, database, monkeypatch):
         previous = app.upload(file_part(b"previous")).json["location"]
-        settle_all = Releases._settle_all
+        settle_all = Deletions.process
 
         def stop_first(self, ids):
             database.stop()
             settle_all(self, ids)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Releases, "_settle_all", stop_first)
+            patch.setattr(Deletions, "process", stop_first)
             app.upload(file_part(b"new"), status=200)
         assert sorted(app.files().values()) == [b"new", b"previous"]
         database.ensure_postgres_running()
         assert app.released() == [previous]
         transaction.abort()
-        monkeypatch.setattr("kinto_attachment.releases.SECONDS_BETWEEN_TRIES", 0)
-        app.try_again()
+        monkeypatch.setattr("kinto_attachment.deletions.SECONDS_BETWEEN_RETRIES", 0)
+        app.retry_deletions()
         assert list(app.files().values()) == [b"new"]
         assert app.released() == []
         assert app.get(RECORD, headers=ALICE).json["data"]["attachment"]["size"] == 3

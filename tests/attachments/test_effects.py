@@ -134,7 +134,7 @@ class World:
     def seen(self):
         """Return records with their files, links with theirs, all files, and the released ones."""
         stored = self.files.read()
-        contents = {self.app.registry.attachment_storage.url(n): c for n, c in stored.items()}
+        contents = {self.app.registry.attachments.files.url(n): c for n, c in stored.items()}
         records = {}
         for path in (FIRST, SECOND, NEW, COPY):
             answer = self.app.get(self.bucket + path, headers=ALICE, status="*").json
@@ -227,7 +227,7 @@ def test_what_is_left(world, name, ending, monkeypatch):
         action = Action("POST", f"{FIRST}/attachment", b"n")
     if ending == "storage delete fails":
         monkeypatch.setattr(
-            world.app.registry.attachment_storage,
+            world.app.registry.attachments.files,
             "delete_many",
             lambda names: {name: StorageError("not today") for name in names},
         )

@@ -3,7 +3,7 @@
 import pytest
 from pyramid.events import NewRequest
 
-from kinto_attachment import records
+from kinto_attachment import metadata
 from tests.support.app import ATTACHMENT, RECORD
 from tests.support.forms import file_part, part
 from tests.support.users import ALICE
@@ -226,7 +226,7 @@ class TestCopies:
 
     @pytest.mark.parametrize("single_queries", [0, 25])
     def test_two_records_may_swap_their_files(self, attached, monkeypatch, single_queries):
-        monkeypatch.setattr("kinto_attachment.records.MAX_SINGLE_QUERIES", single_queries)
+        monkeypatch.setattr("kinto_attachment.links.MAX_SINGLE_QUERIES", single_queries)
         attached.upload(file_part(b"other"), url=f"{SECOND}/attachment")
         first, second = (attached.record(url)["attachment"] for url in (RECORD, SECOND))
         response = batch(
@@ -295,11 +295,11 @@ class TestPossibleLocations:
         ],
     )
     def test_what_cannot_be_a_stored_name_is_not_looked_at(self, location, expected):
-        assert records.possible_locations({"location": location}) == expected
+        assert metadata.possible_keys({"location": location}) == expected
 
     def test_a_name_in_the_deepest_folder_is(self):
         name = "/".join("abcdefghijklmnop")
-        assert name in records.possible_locations({"location": f"https://cdn/{name}"})
+        assert name in metadata.possible_keys({"location": f"https://cdn/{name}"})
 
 
 class TestNeighbours:
@@ -317,9 +317,9 @@ class TestNeighbours:
 class TestManyFiles:
     @pytest.mark.parametrize("url", ["/records", ""])
     def test_links_are_read_in_pages(self, attached, url, monkeypatch):
-        for name in ("PAGE_SIZE", "LINKS_PAGE_SIZE"):
-            monkeypatch.setattr(f"kinto_attachment.records.{name}", 2)
-        monkeypatch.setattr("kinto_attachment.records.MAX_SINGLE_QUERIES", 3)
+        monkeypatch.setattr("kinto_attachment.paging.PAGE_SIZE", 2)
+        monkeypatch.setattr("kinto_attachment.links.LINKS_PAGE_SIZE", 2)
+        monkeypatch.setattr("kinto_attachment.links.MAX_SINGLE_QUERIES", 3)
         for number in range(6):
             record = f"/buckets/blog/collections/photos/records/{number}"
             attached.upload(url=f"{record}/attachment")

@@ -125,7 +125,7 @@ def test_a_replaced_file_goes_once_the_upload_has_met_no_conflict(app):
 
 @pytest.mark.parametrize("error", CONFLICTS.values(), ids=CONFLICTS)
 def test_what_conflicts_again_and_again_is_refused_and_leaves_nothing(app, error, monkeypatch):
-    monkeypatch.setattr("kinto_attachment.transactions.MAX_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("kinto_attachment.http.transactions.MAX_PAUSE_SECONDS", 0)
     app.upload()
     before = app.state()
     conflicts = Conflicts(app, error, times=1000)
@@ -246,7 +246,7 @@ class TestLostUpdates:
         before = app.record()
         transaction.abort()
         attachment = app.upload(file_part(b"the end"), status=200).json
-        with pytest.raises(IntegrityError, match="has got another attachment"):
+        with pytest.raises(IntegrityError, match="got another attachment"):
             self.change(app, before, {**before, "title": "b"})
         assert app.record()["attachment"] == attachment
         assert list(app.files().values()) == [b"the end"]
@@ -365,14 +365,15 @@ def test_a_slow_storage_of_small_files_holds_no_connection_either(
     url = postgresql()
     app = make_app(**fake_bucket.settings(), **unprefixed(postgresql_backends(url)))
     engine, states = sqlalchemy.create_engine(url), []
-    call = app.registry.attachment_storage.call
+    bucket = app.registry.attachments.files.bucket
+    call = bucket.call
 
     def watched(operation, **parameters):
         with engine.connect() as connection:
             states.append((operation, connection.execute(STATES).scalars().all()))
         return call(operation, **parameters)
 
-    monkeypatch.setattr(app.registry.attachment_storage, "call", watched)
+    monkeypatch.setattr(bucket, "call", watched)
     app.upload()
     ((operation, others),) = states
     assert operation == "put_object"
@@ -391,14 +392,14 @@ def test_a_slow_client_that_is_refused_holds_no_connection_either(serve_postgres
     assert (status, answer["message"]) == (400, "body: File extension is not allowed.")
 
 
-def test_who_tells_of_a_change_is_known_in_an_upload_too(app):
-    tellers = []
+def test_the_request_of_a_change_is_known_in_an_upload_too(app):
+    found = []
 
     def listener(event):
         collected = event.request.bound_data["resource_events"]
-        tellers.extend(collected.teller_of(change) for change in event.impacted_objects)
+        found.extend(collected.request_of(change) for change in event.impacted_objects)
 
     app.listen(listener)
     app.upload()
-    assert len(tellers) == 1
-    assert tellers[0] is not None
+    assert len(found) == 1
+    assert found[0] is not None

@@ -5,8 +5,9 @@ import os
 import pytest
 import transaction
 
+from kinto_attachment import unit_of_work
+from kinto_attachment.deletions import Deletions
 from kinto_attachment.storage.local import LocalStorage
-from kinto_attachment.unit_of_work import TransactionFiles
 from tests.support.local import listing, store
 
 
@@ -24,17 +25,28 @@ def running():
     transaction.abort()
 
 
+def own(storage, *keys, in_doubt=()):
+    """Make new files belong to the running transaction, which is in doubt about some or fails."""
+    deletions = Deletions(None, storage, None)
+
+    def discard(keys, is_in_doubt):
+        assert is_in_doubt == (sorted(keys) == list(in_doubt))
+        if not is_in_doubt:
+            deletions.discard(keys)
+
+    for key in keys:
+        unit_of_work.current().add_new_file(key, discard)
+
+
 def test_a_commit_keeps_new_files(storage, running):
-    files = TransactionFiles(storage, doubt=pytest.fail)
-    files.created(store(storage, "new.txt"))
+    own(storage, store(storage, "new.txt"))
     transaction.commit()
     assert listing(storage) == ["new.txt"]
 
 
 def test_an_abort_deletes_new_files(storage, running):
-    files = TransactionFiles(storage, doubt=pytest.fail)
     store(storage, "old.txt")
-    files.created(store(storage, "new.txt"))
+    own(storage, store(storage, "new.txt"))
     transaction.abort()
     assert listing(storage) == ["old.txt"]
 
@@ -70,9 +82,8 @@ class RefusingManager:
 
 
 def test_a_refused_commit_deletes_new_files(storage, running):
-    files = TransactionFiles(storage, doubt=pytest.fail)
     store(storage, "old.txt")
-    files.created(store(storage, "new.txt"))
+    own(storage, store(storage, "new.txt"))
     transaction.get().join(RefusingManager(Refusal()))
     with pytest.raises(Refusal):
         transaction.commit()
@@ -82,19 +93,16 @@ def test_a_refused_commit_deletes_new_files(storage, running):
 
 
 def test_a_commit_in_doubt_deletes_nothing(storage, running):
-    doubtful = []
-    files = TransactionFiles(storage, doubtful.extend)
-    files.created(store(storage, "new.txt"))
+    own(storage, store(storage, "new.txt"), in_doubt=["new.txt"])
     transaction.get().join(RefusingManager(LostConnection()))
     with pytest.raises(LostConnection):
         transaction.commit()
     transaction.abort()
-    assert listing(storage) == doubtful == ["new.txt"]
+    assert listing(storage) == ["new.txt"]
 
 
 def test_the_abort_that_follows_a_commit_deletes_nothing(storage, running):
-    files = TransactionFiles(storage, doubt=pytest.fail)
-    files.created(store(storage, "new.txt"))
+    own(storage, store(storage, "new.txt"))
     running = transaction.get()
     transaction.commit()
     running.abort()
@@ -102,10 +110,9 @@ def test_the_abort_that_follows_a_commit_deletes_nothing(storage, running):
 
 
 def test_others_are_deleted_if_a_file_cannot_be(storage, running, caplog):
-    files = TransactionFiles(storage, doubt=pytest.fail)
     os.mkdir(os.path.join(storage.base_path, "folder.txt"))
-    files.created("folder.txt")
-    files.created(store(storage, "new.txt"))
+    own(storage, "folder.txt")
+    own(storage, store(storage, "new.txt"))
     transaction.abort()
     assert listing(storage) == []
     assert "folder.txt" in caplog.text

@@ -15,10 +15,11 @@ from unittest import mock
 import pytest
 import requests
 
-from kinto_attachment import records
+from kinto_attachment import metadata
 from kinto_attachment.commands import check, problems, repair
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.main import main
+from kinto_attachment.links import Links
 from kinto_attachment.storage.contract import StorageError, StoredFile
 from kinto_attachment.storage.pyramid import PyramidStorage
 from kinto_attachment.storage.s3.storage import S3Storage
@@ -475,7 +476,7 @@ def test_a_young_deletion_is_reported_and_left(deployment):
 
 
 def test_an_upload_in_progress_is_reported_and_left(either):
-    storage = either.app.registry.attachment_storage
+    storage = either.app.registry.attachments.files
     staged = storage.stage(ORPHAN, "text/plain", unique=True)
     staged.write(b"x" * 11 * 1024**2)
     code, found = either.check()
@@ -524,8 +525,8 @@ def test_a_lost_database_is_reported_in_a_line(postgresql, tmp_path, capsys, mon
     arguments = {"repair": ["--grace", "0"], "relocate": ["--base-url", "", NOWHERE]}
     if command == "repair":
         lose_link(deployment)
-    name = {"check": "possible_locations"}.get(command, "add_link")
-    original = getattr(records, name)
+    owner, name = (metadata, "possible_keys") if command == "check" else (Links, "add")
+    original = getattr(owner, name)
 
     def then_lost(*args):
         result = original(*args)
@@ -535,7 +536,7 @@ def test_a_lost_database_is_reported_in_a_line(postgresql, tmp_path, capsys, mon
         )
         return result
 
-    monkeypatch.setattr(records, name, then_lost)
+    monkeypatch.setattr(owner, name, then_lost)
     code, output = deployment.run(command, *arguments.get(command, []))
     assert (code, output[-1]["what"]) == (1, "summary" if command == "relocate" else "failure")
     message = output[0]["reason"] if command == "relocate" else output[-1]["message"]
@@ -550,7 +551,7 @@ NOWHERE = "https://new.example.org/"
 def test_the_age_of_a_file_begins_with_publishing(deployment, size):
     """The last byte of an upload may arrive long before the end of its form."""
     deployment.upload()
-    staged = deployment.app.registry.attachment_storage.stage(ORPHAN, "text/plain", unique=True)
+    staged = deployment.app.registry.attachments.files.stage(ORPHAN, "text/plain", unique=True)
     staged.write(b"x" * size)
     (path,) = (deployment.app.folder / ".staging").iterdir()
     os.utime(path, (0, 0))
@@ -577,7 +578,7 @@ def amazon(make_deployment, bucket, monkeypatch):
     monkeypatch.setattr(S3Storage, "_objects", dated_as_by_amazon)
     deployment = make_deployment(S3(bucket))
     deployment.upload()
-    staged = deployment.app.registry.attachment_storage.stage(ORPHAN, "text/plain", unique=True)
+    staged = deployment.app.registry.attachments.files.stage(ORPHAN, "text/plain", unique=True)
     staged.write(LARGE)
     staged.publish()
     return deployment
@@ -593,7 +594,7 @@ def test_a_file_of_unknown_age_remains_if_its_transaction_ends_within_the_grace_
         waited.append(old_at - begun)
         with amazon.committing():
             uri = f"{COLLECTION}/records/late"
-            records.add_link(amazon.app.registry.storage, uri, ORPHAN, {"location": ORPHAN})
+            amazon.app.registry.attachments.links.add(uri, ORPHAN, {"location": ORPHAN})
 
     monkeypatch.setattr(repair, "_sleep_until", commit)
     code, output = amazon.run("repair", "--delete-files")
@@ -658,7 +659,7 @@ def test_a_record_without_file_and_link_is_unverified(make_deployment):
 
 
 def test_all_pages_are_read(deployment, monkeypatch):
-    monkeypatch.setattr("kinto_attachment.records.PAGE_SIZE", 3)
+    monkeypatch.setattr("kinto_attachment.paging.PAGE_SIZE", 3)
     for number in range(8):
         deployment.upload(f"r{number}")
     rename_resource = "UPDATE objects SET resource_name = '' WHERE id IN "
@@ -672,7 +673,7 @@ def test_all_pages_are_read(deployment, monkeypatch):
 
 def test_all_links_to_one_file_are_read(deployment, monkeypatch):
     """They have the same id, which continues on the next page."""
-    monkeypatch.setattr("kinto_attachment.records.PAGE_SIZE", 3)
+    monkeypatch.setattr("kinto_attachment.paging.PAGE_SIZE", 3)
     deployment.upload()
     for number in range(7):
         deployment.copy("first", f"copy{number}")

@@ -6,7 +6,7 @@ import webtest
 from kinto.core.testing import get_user_headers
 from kinto.views.collections import Collection
 
-from kinto_attachment import default_bucket
+from kinto_attachment.http import default_bucket
 from tests.support.app import App
 from tests.support.forms import BOUNDARY, file_part, multipart
 from tests.support.postgresql import postgresql_backends

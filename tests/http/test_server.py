@@ -83,7 +83,7 @@ def test_the_heartbeat_is_true_and_leaves_nothing(make_app, base_url):
 
 
 def test_the_heartbeat_really_writes_reads_and_deletes(app, monkeypatch):
-    storage = app.registry.attachment_storage
+    storage = app.registry.attachments.files
     done = []
     for verb in ("stage", "open", "delete"):
         monkeypatch.setattr(storage, verb, recorder(verb, getattr(storage, verb), done))
@@ -109,7 +109,7 @@ def test_the_heartbeat_is_false_if_nothing_can_be_written(make_app, caplog):
 
 
 def test_the_heartbeat_is_false_if_other_bytes_are_read(app, monkeypatch):
-    storage = app.registry.attachment_storage
+    storage = app.registry.attachments.files
     monkeypatch.setattr(storage, "open", lambda name: io.BytesIO(b"others"))
     assert heartbeat(app, status=503) is False
     assert app.files() == {}
@@ -123,7 +123,7 @@ def test_the_heartbeat_does_not_write_on_a_read_only_server(tmp_path):
 
 def test_the_heartbeat_responds_if_the_storage_hangs(app, monkeypatch):
     freed = threading.Event()
-    storage = app.registry.attachment_storage
+    storage = app.registry.attachments.files
     stage = storage.stage
     calls = []
 
@@ -221,7 +221,7 @@ def test_the_openapi_document_describes_the_endpoint(app):
 def test_other_plugins_find_the_storage_where_pyramid_storage_puts_it(app):
     from pyramid_storage.interfaces import IFileStorage
 
-    assert app.registry.getUtility(IFileStorage) is app.registry.attachment_storage
+    assert app.registry.getUtility(IFileStorage) is app.registry.attachments.files
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_list_that_may_lack_stored_files_is_an_error(make_app, monkeypatch, fold
     (app.folder / folder).mkdir(exist_ok=True)
     refuse_to_list(monkeypatch, folder, number)
     with pytest.raises(StorageError):
-        list(app.registry.attachment_storage.files())
+        list(app.registry.attachments.files.files())
 
 
 def refuse_to_list(monkeypatch, name, number):

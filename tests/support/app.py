@@ -113,10 +113,10 @@ class App(webtest.TestApp):
         rows = self.registry.storage.list_all("attachment-releases", "__attachments__/releases/*")
         return sorted(location for row in rows for location in row["locations"])
 
-    def try_again(self):
+    def retry_deletions(self):
         """Have a request be the first one of a worker, or the first for a minute."""
-        releases = self.registry.attachment_releases
-        before = releases.trying
+        releases = self.registry.attachments.deletions
+        before = releases.retrying
         self.get("/__lbheartbeat__")
-        if releases.trying is not before:
-            releases.trying.result()
+        if releases.retrying is not before:
+            releases.retrying.result()

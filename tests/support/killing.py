@@ -5,9 +5,11 @@ import os
 import signal
 from pathlib import Path
 
-from kinto_attachment import records, releases
-from kinto_attachment.releases import Releases
-from kinto_attachment.unit_of_work import TransactionFiles
+from kinto_attachment import deletions
+from kinto_attachment.deletions import Deletions
+from kinto_attachment.http.record import Record
+from kinto_attachment.links import Links
+from kinto_attachment.unit_of_work import UnitOfWork
 
 
 HALF = 6 * 1024**2
@@ -15,9 +17,9 @@ HALF = 6 * 1024**2
 
 
 def includeme(config):
-    """Have all steps look whether they are the last one, and earlier releases be tried at once."""
+    """Make each step check if it is the last one, and retry earlier deletions at once."""
     armed = Path(config.get_settings()["killing.armed"])
-    releases.SECONDS_BETWEEN_TRIES = 0
+    deletions.SECONDS_BETWEEN_RETRIES = 0
 
     def die_at(step):
         if armed.exists() and armed.read_text() == step:
@@ -40,16 +42,16 @@ def includeme(config):
 
         return dying
 
-    def settle(self, success, ids):
-        if success and ids:
+    def process_entries(self, entries):
+        if entries:
             die_at("committed and not deleted")
-        return after_commit(self, success, ids)
+        return process(self, entries)
 
-    after_commit, Releases._after_commit = Releases._after_commit, settle
-    TransactionFiles.created = before("published", TransactionFiles.created)
-    records.write = after("record written", records.write)
-    records.add_link = after("link written", records.add_link)
-    storage = config.registry.attachment_storage
+    process, Deletions.process = Deletions.process, process_entries
+    UnitOfWork.add_new_file = before("published", UnitOfWork.add_new_file)
+    Record.write = after("record written", Record.write)
+    Links.add = after("link written", Links.add)
+    storage = config.registry.attachments.files
     storage.delete_many = after("deleted and not struck out", storage.delete_many)
     storage.stage = functools.partial(_stage, storage.stage, die_at)
 

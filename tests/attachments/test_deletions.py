@@ -8,9 +8,10 @@ import sqlalchemy
 import transaction
 from kinto.core.events import ResourceChanged
 
-from kinto_attachment import locks, records
+from kinto_attachment import deletions, locks
 from kinto_attachment.background import in_background
-from kinto_attachment.releases import Releases
+from kinto_attachment.deletions import Deletions
+from kinto_attachment.links import Links
 from kinto_attachment.storage.contract import StorageError
 from tests.support.app import RECORD, App
 from tests.support.forms import file_part
@@ -106,7 +107,7 @@ def app(racing_app):
 def killed(monkeypatch):
     """Have the worker killed after the commit, before it deletes anything."""
     with monkeypatch.context() as patch:
-        patch.setattr(Releases, "_settle_all", lambda self, releases: None)
+        patch.setattr(Deletions, "process", lambda self, releases: None)
         yield patch
 
 
@@ -114,7 +115,7 @@ def killed(monkeypatch):
 def a_minute_later(monkeypatch):
     def pass_by():
         transaction.abort()
-        monkeypatch.setattr("kinto_attachment.releases.SECONDS_BETWEEN_TRIES", 0)
+        monkeypatch.setattr("kinto_attachment.deletions.SECONDS_BETWEEN_RETRIES", 0)
 
     return pass_by
 
@@ -135,29 +136,29 @@ class TestTriedAgain:
         killed.undo()
         assert left(app) == ([location], [], [location])
         a_minute_later()
-        make_racing_app().try_again()
+        make_racing_app().retry_deletions()
         assert left(app) == NOTHING
 
     def test_after_a_minute(self, app, make_racing_app, killed, a_minute_later):
         location = app.upload().json["location"]
         app.delete(RECORD, headers=ALICE)
         killed.undo()
-        make_racing_app().try_again()
+        make_racing_app().retry_deletions()
         assert left(app) == ([location], [], [location]), "it may be about to be deleted"
         a_minute_later()
-        app.try_again()
+        app.retry_deletions()
         assert left(app) == NOTHING
 
     def test_once_a_minute_and_not_more_often(self, app, monkeypatch):
-        app.try_again()
-        trying = app.registry.attachment_releases.trying
-        app.try_again()
-        assert app.registry.attachment_releases.trying is trying
+        app.retry_deletions()
+        trying = app.registry.attachments.deletions.retrying
+        app.retry_deletions()
+        assert app.registry.attachments.deletions.retrying is trying
 
     def test_until_the_storage_works_again(self, app, monkeypatch, a_minute_later, caplog):
         with monkeypatch.context() as patch:
             patch.setattr(
-                app.registry.attachment_storage,
+                app.registry.attachments.files,
                 "delete_many",
                 lambda names: {name: StorageError("not today") for name in names},
             )
@@ -166,13 +167,13 @@ class TestTriedAgain:
             assert left(app) == ([location], [], [location])
             assert f"The attachment file {location} could not be deleted" in caplog.text
             a_minute_later()
-            app.try_again()
+            app.retry_deletions()
             assert left(app) == ([location], [], [location])
-        app.try_again()
+        app.retry_deletions()
         assert left(app) == NOTHING
 
     def test_those_that_failed_and_no_others(self, app, monkeypatch):
-        storage = app.registry.attachment_storage
+        storage = app.registry.attachments.files
         locations = sorted(
             app.upload(url=f"{url}/attachment").json["location"] for url in (RECORD, COPY)
         )
@@ -192,13 +193,13 @@ class TestTriedAgain:
             raise RuntimeError("not even an error of the storage")
 
         with monkeypatch.context() as patch:
-            patch.setattr(app.registry.attachment_storage, "delete_many", fail)
+            patch.setattr(app.registry.attachments.files, "delete_many", fail)
             location = app.upload().json["location"]
             app.delete(RECORD, headers=ALICE, status=200)
             assert left(app) == ([location], [], [location])
         assert "could not be deleted" in caplog.text
         a_minute_later()
-        app.try_again()
+        app.retry_deletions()
         assert left(app) == NOTHING
 
     def test_one_that_fails_keeps_no_other_waiting(self, app, killed, monkeypatch, a_minute_later):
@@ -206,7 +207,7 @@ class TestTriedAgain:
         app.delete(RECORD, headers=ALICE)
         app.upload(url=f"{COPY}/attachment")
         app.delete(COPY, headers=ALICE)
-        storage = app.registry.attachment_storage
+        storage = app.registry.attachments.files
         delete_many = storage.delete_many
 
         def fail(names):
@@ -217,7 +218,7 @@ class TestTriedAgain:
         killed.undo()
         a_minute_later()
         monkeypatch.setattr(storage, "delete_many", fail)
-        app.try_again()
+        app.retry_deletions()
         assert left(app) == ([first], [], [first])
 
     def test_a_file_that_a_record_holds_again_stays(self, app, killed, a_minute_later):
@@ -227,7 +228,7 @@ class TestTriedAgain:
         killed.undo()
         assert app.released() == [attachment["location"]]
         a_minute_later()
-        app.try_again()
+        app.retry_deletions()
         files, links, released = left(app)
         assert (files, released) == ([attachment["location"]], [])
         assert [link["record_uri"] for link in links] == [COPY]
@@ -243,18 +244,18 @@ class TestTriedAgain:
         """The bucket is gone, but not yet its file: a flush must not delete all that says so."""
         location = app.upload().json["location"]
         app.delete("/buckets/blog", headers=ALICE)
-        (row,) = app.registry.storage.list_all(records.RELEASES, f"{records.RELEASES_PARENT}*")
+        (row,) = app.registry.storage.list_all(deletions.QUEUE, f"{deletions.QUEUE_PARENT}*")
         transaction.abort()
         locks.lock_object(app.registry.storage, locks.EVERYTHING)
 
         def write_down():
             with transaction.manager:
-                app.registry.attachment_releases.write_down([location])
+                app.registry.attachments.deletions.enqueue([location])
 
         writing = in_background(write_down)
         app.wait_for_waiting()
         app.registry.storage.delete(
-            records.RELEASES, records.RELEASES_PARENT + row["id"], row["id"], with_deleted=False
+            deletions.QUEUE, deletions.QUEUE_PARENT + row["id"], row["id"], with_deleted=False
         )
         transaction.commit()
         writing.result(SECONDS)
@@ -268,8 +269,8 @@ class TestTriedAgain:
         killed.undo()
         a_minute_later()
         reading = make_racing_app(**{"kinto.readonly": "true"})
-        reading.try_again()
-        assert reading.registry.attachment_releases.trying is None
+        reading.retry_deletions()
+        assert reading.registry.attachments.deletions.retrying is None
         assert left(app) == ([location], [], [location])
 
 
@@ -278,9 +279,9 @@ class TestSeveralWorkers:
         location = app.upload().json["location"]
         app.delete(RECORD, headers=ALICE)
         killed.undo()
-        (row,) = app.registry.storage.list_all(records.RELEASES, f"{records.RELEASES_PARENT}*")
+        (row,) = app.registry.storage.list_all(deletions.QUEUE, f"{deletions.QUEUE_PARENT}*")
         transaction.abort()
-        storage = app.registry.attachment_storage
+        storage = app.registry.attachments.files
         deleted, race = [], Race()
         delete_many = storage.delete_many
 
@@ -290,11 +291,13 @@ class TestSeveralWorkers:
             return delete_many(names)
 
         monkeypatch.setattr(storage, "delete_many", delete_slowly)
-        workers = [Releases(app.registry.storage, storage) for _ in range(3)]
-        first = in_background(lambda: workers[0]._settle_all([row]))
+        workers = [
+            Deletions(app.registry.storage, storage, Links(app.registry.storage)) for _ in range(3)
+        ]
+        first = in_background(lambda: workers[0].process([row]))
         race.reached.wait(SECONDS)
         for worker in workers[1:]:
-            in_background(lambda w=worker: w._settle_all([row])).result(SECONDS)
+            in_background(lambda w=worker: w.process([row])).result(SECONDS)
         race.go()
         first.result(SECONDS)
         assert deleted == [location]
@@ -306,16 +309,16 @@ class TestSeveralWorkers:
         location = app.upload().json["location"]
         app.delete(RECORD, headers=ALICE)
         killed.undo()
-        (row,) = app.registry.storage.list_all(records.RELEASES, f"{records.RELEASES_PARENT}*")
-        claimed = records.claim_release(app.registry.storage, row)
+        (row,) = app.registry.storage.list_all(deletions.QUEUE, f"{deletions.QUEUE_PARENT}*")
+        claimed = app.registry.attachments.deletions.claim(row)
         assert claimed["locations"] == [location]
         transaction.commit()
-        monkeypatch.setattr("kinto_attachment.releases.SECONDS_BETWEEN_TRIES", 0.001)
-        monkeypatch.setattr("kinto_attachment.releases.TRIES_OF_A_CLAIM", 1_000_000)
-        app.try_again()
+        monkeypatch.setattr("kinto_attachment.deletions.SECONDS_BETWEEN_RETRIES", 0.001)
+        monkeypatch.setattr("kinto_attachment.deletions.RETRIES_OF_A_CLAIM", 1_000_000)
+        app.retry_deletions()
         assert left(app) == ([location], [], [location])
         a_minute_later()
-        app.try_again()
+        app.retry_deletions()
         assert left(app) == NOTHING
 
 
@@ -335,7 +338,7 @@ class TestStorageThatHangs:
             race.hold(None)
             return {name: StorageError("too late") for name in names}
 
-        monkeypatch.setattr(app.registry.attachment_storage, "delete_many", hang)
+        monkeypatch.setattr(app.registry.attachments.files, "delete_many", hang)
         yield race
         race.go()
 
@@ -350,17 +353,17 @@ class TestStorageThatHangs:
     def test_no_other_try_begins(self, app, hanging):
         app.get("/__lbheartbeat__")
         assert hanging.reached.wait(SECONDS)
-        trying = app.registry.attachment_releases.trying
+        trying = app.registry.attachments.deletions.retrying
         app.get("/__lbheartbeat__")
-        assert app.registry.attachment_releases.trying is trying
+        assert app.registry.attachments.deletions.retrying is trying
         hanging.go()
         trying.result(SECONDS)
-        app.try_again()
-        assert app.registry.attachment_releases.trying is not trying
+        app.retry_deletions()
+        assert app.registry.attachments.deletions.retrying is not trying
 
     def test_the_try_ends_with_the_first_failure(self, app, hanging):
         hanging.go()
-        app.try_again()
+        app.retry_deletions()
         assert len(app.asked) == 1
         assert len(left(app)[2]) == 2
 
@@ -414,7 +417,7 @@ def as_earlier_plugins_linked(app):
     for link in app.links():
         names = ("location", "record_uri", "collection_uri", "bucket_uri")
         storage.create("attachments", "__attachments__", {name: link[name] for name in names})
-        records.remove_links(storage, [link])
+        app.registry.attachments.links.remove([link])
     transaction.commit()
 
 
@@ -438,7 +441,7 @@ class TestCopyAtTheLastRelease:
         assert [link["record_uri"] for link in links] == [COPY]
 
     def test_many_links_that_are_released_at_once_wait_as_well(self, app, make_links, monkeypatch):
-        monkeypatch.setattr("kinto_attachment.records.MAX_SINGLE_QUERIES", 0)
+        monkeypatch.setattr("kinto_attachment.links.MAX_SINGLE_QUERIES", 0)
         self.test_who_copies_first_has_the_file(app, lambda app: make_links(app))
 
     def test_who_copies_later_has_no_file_and_holds_none(self, app, make_links):
@@ -511,16 +514,16 @@ class TestManyHolders:
 
     def test_links_go_however_few_kinto_deletes_at_once(self, tmp_path, postgresql, monkeypatch):
         limited = RacingApp(tmp_path, postgresql(), **{"kinto.storage_max_fetch_size": "2"})
-        monkeypatch.setattr("kinto_attachment.records.MAX_SINGLE_QUERIES", 0)
+        monkeypatch.setattr("kinto_attachment.links.MAX_SINGLE_QUERIES", 0)
         limited.create_collection()
         for number in range(7):
             url = f"/buckets/blog/collections/photos/records/{number}/attachment"
             limited.upload(url=url)
         transaction.begin()
-        storage = limited.registry.storage
-        links = [link for page in records.pages_of_links(storage) for link in page]
+        all_links = limited.registry.attachments.links
+        links = [link for page in all_links.pages() for link in page]
         assert len(links) == 7
-        assert records.remove_links(storage, links) == {link["id"] for link in links}
+        assert all_links.remove(links) == {link["id"] for link in links}
         transaction.commit()
         assert limited.links() == []
 
@@ -557,20 +560,20 @@ class TestNamesThatAreUsedAgain:
         return plain_names
 
     def settle(self, app):
-        (row,) = app.registry.storage.list_all(records.RELEASES, f"{records.RELEASES_PARENT}*")
+        (row,) = app.registry.storage.list_all(deletions.QUEUE, f"{deletions.QUEUE_PARENT}*")
         transaction.abort()
-        return in_background(lambda: app.registry.attachment_releases._settle_all([row]))
+        return in_background(lambda: app.registry.attachments.deletions.process([row]))
 
     def test_the_new_file_stays(self, named, a_minute_later):
         named.upload(file_part(b"new"))
         assert named.released() == []
         a_minute_later()
-        named.try_again()
+        named.retry_deletions()
         assert named.files() == {"story.txt": b"new"}
 
     def test_the_others_of_that_release_go(self, named, a_minute_later):
         transaction.begin()
-        records.add_release(named.registry.storage, ["story.txt", "other.txt"])
+        named.registry.attachments.deletions.add(["story.txt", "other.txt"])
         transaction.commit()
         (named.folder / "other.txt").write_text("other")
         named.upload(file_part(b"new"))
@@ -595,7 +598,7 @@ class TestNamesThatAreUsedAgain:
         assert left(named)[2] == []
 
     def test_a_file_that_was_taken_for_the_earlier_one_is_refused(self, named, monkeypatch):
-        storage = named.registry.attachment_storage
+        storage = named.registry.attachments.files
         delete_many, race = storage.delete_many, Race()
 
         def delete_slowly(names):
@@ -605,7 +608,7 @@ class TestNamesThatAreUsedAgain:
         monkeypatch.setattr(storage, "delete_many", delete_slowly)
         settling = self.settle(named)
         assert race.reached.wait(SECONDS)
-        tries, is_claimed = [], records.is_claimed
+        tries, is_claimed = [], deletions.is_claimed
 
         def end_after_the_first_try(*args):
             if tries:
@@ -614,16 +617,16 @@ class TestNamesThatAreUsedAgain:
             tries.append(args)
             return is_claimed(*args)
 
-        monkeypatch.setattr(records, "is_claimed", end_after_the_first_try)
+        monkeypatch.setattr(deletions, "is_claimed", end_after_the_first_try)
         answer = in_background(lambda: named.upload(file_part(b"new"), status="*")).result(SECONDS)
         assert (answer.status_code, answer.json["errno"]) == (503, 201)
         named.get(RECORD, headers=ALICE, status=404)
         assert left(named) == NOTHING
 
     def test_a_name_that_is_being_deleted_for_long_is_a_conflict(self, named, monkeypatch):
-        monkeypatch.setattr("kinto_attachment.transactions.MAX_PAUSE_SECONDS", 0)
-        (row,) = named.registry.storage.list_all(records.RELEASES, f"{records.RELEASES_PARENT}*")
-        records.claim_release(named.registry.storage, row)
+        monkeypatch.setattr("kinto_attachment.http.transactions.MAX_PAUSE_SECONDS", 0)
+        (row,) = named.registry.storage.list_all(deletions.QUEUE, f"{deletions.QUEUE_PARENT}*")
+        named.registry.attachments.deletions.claim(row)
         transaction.commit()
         answer = named.upload(file_part(b"new"), status=409)
         assert answer.headers["Retry-After"]
@@ -633,29 +636,29 @@ class TestNamesThatAreUsedAgain:
 def test_new_doubts_while_others_are_written_down_are_kept(app, monkeypatch, a_minute_later):
     for name in ("first.txt", "second.txt"):
         (app.folder / name).write_text("x")
-    releases = app.registry.attachment_releases
-    releases.doubt(["first.txt"])
-    add_release = records.add_release
+    releases = app.registry.attachments.deletions
+    releases.keep_in_doubt(["first.txt"])
+    add = releases.add
 
-    def another_worker_thread(storage, locations):
+    def another_worker_thread(keys):
         monkeypatch.undo()
-        releases._write_down_doubtful()
-        releases.doubt(["second.txt"])
-        return add_release(storage, locations)
+        releases._enqueue_in_doubt()
+        releases.keep_in_doubt(["second.txt"])
+        return add(keys)
 
-    monkeypatch.setattr(records, "add_release", another_worker_thread)
-    releases._write_down_doubtful()
-    releases._write_down_doubtful()
+    monkeypatch.setattr(releases, "add", another_worker_thread)
+    releases._enqueue_in_doubt()
+    releases._enqueue_in_doubt()
     assert left(app) == (["first.txt", "second.txt"], [], ["first.txt", "second.txt"])
 
 
 def test_doubts_that_cannot_be_written_down_are_kept(app, monkeypatch):
-    releases = app.registry.attachment_releases
-    releases.doubt(["first.txt"])
+    releases = app.registry.attachments.deletions
+    releases.keep_in_doubt(["first.txt"])
     with monkeypatch.context() as patch, pytest.raises(TypeError):
-        patch.setattr(records, "add_release", None)
-        releases._write_down_doubtful()
-    releases._write_down_doubtful()
+        patch.setattr(releases, "add", None)
+        releases._enqueue_in_doubt()
+    releases._enqueue_in_doubt()
     assert left(app) == ([], [], ["first.txt"])
 
 
@@ -675,8 +678,8 @@ def test_a_file_of_a_commit_whose_answer_is_lost_stays_until_the_database_tells(
     assert answer.headers["Retry-After"]
     (location,) = app.files()
     a_minute_later()
-    app.try_again()  # It is written down now,
-    app.try_again()  # and decided on here.
+    app.retry_deletions()  # It is written down now,
+    app.retry_deletions()  # and decided on here.
     record = app.get(RECORD, headers=ALICE, status=200 if happens else 404).json
     if happens:
         assert record["data"]["attachment"]["location"] == location

@@ -1,0 +1,321 @@
+"""Every use of what Kinto, Cornice and ``transaction`` do not document, with its reason.
+
+A new version of one of them may change these, and these only: ``tests/test_kinto_internals.py``
+has a test for each, named like the function. That is why ``setup.cfg`` bounds the version of Kinto.
+"""
+
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import colander
+import transaction
+from kinto.authorization import AuthorizationPolicy, RouteFactory
+from kinto.core.cornice.errors import Errors
+from kinto.core.errors import raise_invalid
+from kinto.core.events import EventCollector
+from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
+from kinto.core.schema import HeaderQuotedInteger
+from kinto.core.storage import postgresql
+from kinto.core.utils import build_request, prefixed_principals, sqlalchemy
+from kinto.plugins.default_bucket import resource_create_object
+from kinto.views.buckets import Bucket
+from kinto.views.collections import Collection
+from kinto.views.records import Record
+from pyramid.interfaces import IRoutesMapper
+
+
+RecordRouteFactory = RouteFactory
+PERMISSIONS_SCHEMA = PermissionsSchema(name="permissions", permissions=Record.permissions)
+
+DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError,) if sqlalchemy else ()
+"""What a commit raises, unlike Kinto's own calls of the database, which raise BackendError."""
+
+
+class ETag(HeaderQuotedInteger):
+    """Kinto's node for an ETag or ``*``, without what its pattern lets pass to fail later."""
+
+    validator = colander.Regex(r'^("[0-9]{1,18}"|\*)$', msg=HeaderQuotedInteger.error_message)
+
+
+class PreconditionsSchema(HeaderSchema):
+    """The headers of a request on an attachment."""
+
+    if_match = ETag(name="If-Match")
+    if_none_match = ETag(name="If-None-Match")
+
+
+# A schema is costly to make.
+HEADER_SCHEMA = PreconditionsSchema()
+
+
+# Kinto's storage (kinto.core.storage)
+
+
+def max_fetched(storage: Any) -> float:
+    """Return how many objects ``list_all`` returns at the most, without a sign that there are more.
+
+    (``_max_fetch_size`` of the PostgreSQL backend. The one in memory has no limit.)
+    """
+    return getattr(storage, "_max_fetch_size", math.inf)
+
+
+def parents_beginning_with(text: str) -> str:
+    """Return the pattern of the parents that begin with a text.
+
+    The backends make a ``LIKE`` or a regular expression of it. A plain ``_`` stands for any
+    character in a ``LIKE``, so that no index would know where to begin.
+    """
+    return text.replace("_", r"\_") + "*"
+
+
+def execute(storage: Any, statements: str, parameters: Mapping[str, Any]) -> Any:
+    """Return the result of SQL in the running transaction, ``None`` if it is not PostgreSQL.
+
+    (``client.connect`` of the PostgreSQL backend; read-only means that it does not itself mark the
+    session as changed.)
+    """
+    if not isinstance(storage, postgresql.Storage):
+        return None
+    with storage.client.connect(readonly=True) as session:
+        return session.execute(sqlalchemy.text(statements), parameters)
+
+
+def is_postgresql(storage: Any) -> bool:
+    """Return whether Kinto keeps its objects in PostgreSQL."""
+    return isinstance(storage, postgresql.Storage)
+
+
+# Permissions (kinto.authorization)
+
+
+class _ReadingContext(RouteFactory):
+    """The context of reading records that a request is not about.
+
+    Kinto's own is made from the route of a request: this one sets what ``check_permission`` reads.
+    """
+
+    resource_name = "record"
+    required_permission = "read"
+
+    def __init__(self, request: Any):
+        self._check_permission = request.registry.permission.check_permission
+        self._settings = request.registry.settings
+
+
+def may_read(request: Any, record_uris: Iterable[str]) -> bool:
+    """Return whether the user of a request may read any of these records."""
+    granting = AuthorizationPolicy().get_bound_permissions
+    permissions = {one for uri in record_uris for one in granting(uri, "read")}
+    return _ReadingContext(request).check_permission(prefixed_principals(request), permissions)
+
+
+def principals_of(request: Any) -> list[str]:
+    """Return the principals of a request, as ``RouteFactory.get_prefixed_principals`` does."""
+    return prefixed_principals(request)
+
+
+# A change of a record by Kinto's own resource (kinto.core.resource)
+
+
+def record_request(request: Any, method: str, collection_uri: str) -> Any:
+    """Return a request on the record of a request on its attachment.
+
+    It has all that Kinto's resource layer looks at. (Its route is set on the new request only: the
+    routes themselves are shared by all threads. ``build_request`` is what batches use.)
+    """
+    path = f"{collection_uri}/records/{quote(request.matchdict['id'])}"
+    headers = {"Content-Type": "application/json"}
+    made = build_request(request, {"method": method, "path": path, "headers": headers})
+    mapper = request.registry.getUtility(IRoutesMapper)
+    made.matched_route = mapper.get_route("record-object")
+    made.matchdict = dict(request.matchdict)
+    made.errors = Errors()
+    made.info = {}
+    _authenticate_as(made, request)
+    headers = deserialize(made, "header", HEADER_SCHEMA, dict(request.headers))
+    # Of the record: the plugin needs all of it in the events.
+    headers.pop("Response-Behavior", None)
+    made.validated = {"header": headers, "querystring": {}, "body": {}}
+    return made
+
+
+def _authenticate_as(made, request):
+    # First, since these two are only set on the way (kinto.core.initialization).
+    made.prefixed_principals = request.prefixed_principals
+    if request.prefixed_userid is not None:
+        made.authn_type = request.authn_type
+        made.selected_userid = request.selected_userid
+
+
+def resource_of(context: Any) -> Any:
+    """Return Kinto's resource for the request of a context.
+
+    (``RouteFactory`` makes one to find the record; another one would ask for the timestamp again.)
+    """
+    return context._resource
+
+
+def check_preconditions(resource: Any, current: dict[str, Any] | None, must_exist: bool) -> None:
+    """Refuse what Kinto would refuse before it looks at the body of a request on the record.
+
+    :raises HTTPBadRequest: the id is not one that a record can have.
+    :raises HTTPNotFound: there is no record, and there must be one.
+    :raises HTTPPreconditionFailed: ``If-Match`` or ``If-None-Match`` do not hold.
+    """
+    resource._raise_400_if_invalid_id(resource.object_id)
+    if must_exist:
+        resource._get_object_or_404(resource.object_id)
+    resource._raise_412_if_modified(current)
+
+
+def change_record(context: Any, body: dict[str, Any]) -> Any:
+    """Return Kinto's response on a change of the record of a context.
+
+    It is a PATCH, or a PUT if there is no record. (The method is also what history keeps.)
+    """
+    made = context.record_request
+    made.validated["body"] = body
+    made.method = "PATCH" if context.current_object else "PUT"
+    resource = resource_of(context)
+    resource.patch() if context.current_object else resource.put()
+    return made.response
+
+
+def remove_attribute(context: Any, name: str) -> Any:
+    """Return Kinto's response on the removal of an attribute: a merge patch with null (RFC 7396).
+
+    (A resource reads the type of the patch when it is made, hence another one.)
+    """
+    made = context.record_request
+    made.headers["Content-Type"] = "application/merge-patch+json"
+    made.validated["body"] = {"data": {name: None}}
+    Record(made, context=context).patch()
+    return made.response
+
+
+def deserialize(request: Any, location: str, schema: Any, value: Any) -> Any:
+    """Return what a schema makes of a value.
+
+    :raises HTTPBadRequest: as Kinto's own, since Cornice's validation is for whole requests.
+    """
+    try:
+        return schema.deserialize(value)
+    except colander.Invalid as error:
+        for name, description in error.asdict().items():
+            raise_invalid(request, location=location, name=name, description=description)
+
+
+# Events (kinto.core.events)
+
+
+class Changes(EventCollector):
+    """Kinto's collector, which also knows the request of each change.
+
+    (Changes of one kind by all requests of a batch become one event, with the first request.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._requests: dict[int, tuple[Any, Any]] = {}
+
+    def add_event(self, resource_name, parent_id, action, payload, impacted, request):
+        """Collect changes (``EventCollector.add_event``)."""
+        # With the change itself, so that its id is not reused.
+        self._requests |= {id(change): (change, request) for change in impacted}
+        super().add_event(resource_name, parent_id, action, payload, impacted, request)
+
+    def request_of(self, change: dict[str, Any]) -> Any:
+        """Return the request that made a change, or ``None``."""
+        return self._requests.get(id(change), (None, None))[1]
+
+
+def collect_changes(request: Any) -> None:
+    """Collect the changes of a request, and of all that is done on its behalf, by :class:`Changes`.
+
+    (Kinto makes its own collector at the first event, if there is none in ``bound_data``.)
+    """
+    request.bound_data.setdefault("resource_events", Changes())
+
+
+def request_of(event_request: Any, change: dict[str, Any]) -> Any:
+    """Return the request that made a change, among those that an event may be about.
+
+    Integrations also call Kinto's listeners with changes and a request of their own.
+    """
+    collected = getattr(event_request, "bound_data", {}).get("resource_events")
+    found = collected.request_of(change) if isinstance(collected, Changes) else None
+    return found or event_request
+
+
+def notify_changes(request: Any) -> None:
+    """Notify the listeners of the changes so far (``notify_resource_events_before``)."""
+    for event in request.get_resource_events():
+        request.registry.notify(event)
+
+
+def forget_changes(request: Any) -> None:
+    """Forget what a request has read, and its events, which were notified or did not happen."""
+    bound_data = request.bound_data
+    collected = bound_data.get("resource_events")
+    bound_data.clear()
+    if collected is not None:
+        bound_data["resource_events"] = type(collected)()
+
+
+# Transactions (pyramid_tm, transaction)
+
+
+def is_in_batch(request: Any) -> bool:
+    """Return whether a request is one of a batch (``build_request`` sets its parent)."""
+    return hasattr(request, "parent")
+
+
+class CommitHooks:
+    """The hooks of the running transaction, to be added to those that follow it.
+
+    Kinto notifies ``AfterResourceChanged`` in such a hook, of the transaction that runs when a
+    request begins (``setup_transaction_hook``).
+    """
+
+    def __init__(self) -> None:
+        running = transaction.get()
+        self._before_commit = list(running.getBeforeCommitHooks())
+        self._after_commit = list(running.getAfterCommitHooks())
+
+    def add_to(self, running: Any) -> None:
+        """Add the hooks to another transaction."""
+        for hook in self._before_commit:
+            running.addBeforeCommitHook(*hook)
+        for hook in self._after_commit:
+            running.addAfterCommitHook(*hook)
+
+
+def is_in_doubt() -> bool:
+    """Return whether it is unknown if the failed commit of this hook was done after all.
+
+    SQLAlchemy marks the error of a lost connection; ``transaction`` calls the hooks while it
+    handles that error.
+    """
+    return getattr(sys.exc_info()[1], "connection_invalidated", False)
+
+
+# The default bucket (kinto.plugins.default_bucket)
+
+
+def announce_collection(request: Any, collection_uri: str) -> None:
+    """Make Kinto's records believe in a collection that is about to be created.
+
+    (Where the plugin leaves those that it created, and where ``Record`` looks for its collection.)
+    """
+    request.bound_data.setdefault("collections", {})[collection_uri] = {}
+
+
+def create_default_parents(request: Any, bucket_uri: str, collection_uri: str) -> None:
+    """Create the bucket and the collection of an upload if they do not exist."""
+    resource_create_object(request, Bucket, bucket_uri)
+    resource_create_object(request, Collection, collection_uri)
+    # Another request may have created it a moment before, with a schema.
+    request.bound_data["collections"].pop(collection_uri, None)

@@ -1,0 +1,191 @@
+"""Links: which record refers to which stored file. They decide what is deleted."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from kinto.core.storage import Filter
+from kinto.core.storage.exceptions import ObjectNotFoundError
+from kinto.core.utils import COMPARISON
+
+from kinto_attachment import uris
+from kinto_attachment.kinto_internals import parents_beginning_with
+from kinto_attachment.legacy_links import LINKS, LINKS_PARENT, LegacyLinks, is_legacy
+from kinto_attachment.paging import among, delete_all, list_all, pages, rewrite, split
+from kinto_attachment.unit_of_work import Link
+
+
+LINKS_PAGE_SIZE = 10_000
+"""As many as Kinto itself deletes at once (``storage_max_fetch_size``). Links are small."""
+
+MAX_SINGLE_QUERIES = 25
+SOURCES_PAGE_SIZE = 100
+"""How many links to one file are looked at together: most files have one."""
+
+ALL_PARENTS = parents_beginning_with(f"{LINKS_PARENT}/buckets/")
+
+
+class Links:
+    """The links of a server, in Kinto's storage.
+
+    A link is ``{"id", "location", "attachment", "record_uri", "collection_uri", "bucket_uri",
+    "origin"}``: ``location`` is the key of the file, ``attachment`` the metadata of the record, and
+    ``origin`` the URI of the collection that the file was uploaded to. Those of earlier plugins
+    have neither metadata nor origin.
+
+    Every record has a parent of its own: Kinto's storage keeps one timestamp per parent, on which
+    concurrent transactions conflict. The id is made from the key, so that the primary key finds all
+    records that refer to a file.
+    """
+
+    def __init__(self, storage: Any):
+        self.storage = storage
+        self.legacy = LegacyLinks(storage)
+
+    def add(self, record_uri: str, key: str, attachment: Any, origin: str | None = None) -> Link:
+        """Link a record to a stored file, and return the link.
+
+        :param origin: the URI of the collection that the file was uploaded to, if it is another.
+        """
+        collection_uri = uris.parent_uri(record_uri)
+        link = {
+            "location": key,
+            "attachment": attachment,
+            "record_uri": record_uri,
+            "collection_uri": collection_uri,
+            "bucket_uri": uris.parent_uri(collection_uri),
+            "origin": origin or collection_uri,
+        }
+        return self.storage.update(LINKS, LINKS_PARENT + record_uri, _id_of(key), link)
+
+    def of_records(self, record_uris: list[str]) -> list[Link]:
+        """Return the links of records."""
+        found: list[Link] = []
+        if len(record_uris) > MAX_SINGLE_QUERIES:
+            for some in split(record_uris):
+                filters = [among(some, "record_uri")]
+                for page in self._pages(ALL_PARENTS, filters):
+                    found += page
+        else:
+            for uri in record_uris:
+                found += list_all(self.storage, LINKS, LINKS_PARENT + uri)
+        return found + self.legacy.of_records(record_uris)
+
+    def pages_to(self, keys: list[str]) -> Iterator[list[Link]]:
+        """Yield the links to stored files, of all records, in pages."""
+        filters = [among(map(_id_of, keys))]
+        yield from self._pages(ALL_PARENTS, filters, SOURCES_PAGE_SIZE)
+        if legacy := self.legacy.to_files(keys):
+            yield legacy
+
+    def pages(self) -> Iterator[list[Link]]:
+        """Yield all links in pages. Those of a page may be removed before the next."""
+        yield from self._pages(ALL_PARENTS)
+        yield from self.legacy.pages()
+
+    def unreferenced(self, keys: Iterable[str]) -> list[str]:
+        """Return the stored files that no link refers to.
+
+        Each query looks once more at all that the one before has not found, so that one of them
+        finds of all returned keys, at one moment, that no link refers to them: a file may pass from
+        one record to another at any time. From a link of an earlier plugin it passes to one of
+        ours, and never back, hence the order.
+        """
+        left = set(keys)
+        while left and (links := self.legacy.to_files(sorted(left))):
+            left -= {link["location"] for link in links}
+        while left and (links := self._with_keys(left)):
+            ids = {link["id"] for link in links}
+            left = {key for key in left if _id_of(key) not in ids}
+        return sorted(left)
+
+    def remove(self, links: list[Link]) -> set[str]:
+        """Remove links, and return the ids of those that were still there."""
+        ours = [link for link in links if not is_legacy(link)]
+        removed: set[str] = set()
+        if len(ours) > MAX_SINGLE_QUERIES:
+            for page in split(ours):
+                rules = _exactly(page)
+                removed |= delete_all(
+                    self.storage, LINKS, ALL_PARENTS, len(page), pagination_rules=rules
+                )
+        else:
+            for link in ours:
+                removed |= self._remove_one(link)
+        return removed | self.legacy.remove([link for link in links if is_legacy(link)])
+
+    def remove_of(self, field: str, object_uri: str) -> Iterator[tuple[list[Link], set[str]]]:
+        """Remove the links of a bucket or a collection, and yield them in pages.
+
+        All of its links to the files of a page go with that page. So there is no condition for each
+        link, which takes a database long.
+
+        :param field: ``collection_uri`` or ``bucket_uri``.
+        :returns: an iterator of links, and the ids of those that were still there.
+        """
+        of_object = Filter(field, object_uri, COMPARISON.EQ)
+        ours = (LINKS, parents_beginning_with(f"{LINKS_PARENT}{object_uri}/"))
+        for name, parent in (ours, *self.legacy.places()):
+            # Always the first page: those before it are gone.
+            while page := self.storage.list_all(
+                name, parent, filters=[of_object], limit=LINKS_PAGE_SIZE
+            ):
+                filters = [of_object, among(link["id"] for link in page)]
+                yield page, delete_all(self.storage, name, parent, len(page), filters=filters)
+
+    def upgrade(self, described: list[tuple[Link, Any]]) -> int:
+        """Turn links of earlier plugins into ours, and return how many were still there.
+
+        :param described: the links, each with the metadata that its record has of the file.
+        """
+        removed = self.legacy.remove([link for link, _ in described])
+        for link, attachment in described:
+            if link["id"] in removed:
+                self.add(link["record_uri"], link["location"], attachment)
+        return len(removed)
+
+    def lock(self, link: Link) -> bool:
+        """Return whether a link exists, and if so, keep it until this transaction has ended.
+
+        A transaction that removes it waits for that end, and finds it then. (Its row is kept and
+        written: a waiting transaction would not find one that was deleted and made again.)
+        """
+        if is_legacy(link):
+            return self.legacy.lock(link)
+        parent = LINKS_PARENT + link["record_uri"]
+        return rewrite(self.storage, LINKS, parent, link)
+
+    def _pages(self, parent, filters=(), size=None):
+        size = size or LINKS_PAGE_SIZE
+        return pages(self.storage, LINKS, parent, filters, order="record_uri", size=size)
+
+    def _with_keys(self, keys):
+        return self.storage.list_all(LINKS, ALL_PARENTS, filters=[among(map(_id_of, keys))])
+
+    def _remove_one(self, link):
+        try:
+            parent = LINKS_PARENT + link["record_uri"]
+            self.storage.delete(LINKS, parent, link["id"], with_deleted=False)
+        except ObjectNotFoundError:
+            return set()
+        return {link["id"]}
+
+
+def origin_of(link: Link) -> str:
+    """Return the URI of the collection that the file of a link was uploaded to."""
+    return link.get("origin") or link["collection_uri"]
+
+
+def _id_of(key):
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _exactly(links):
+    """Return the rules for these links and no others: an id is that of all links to the file."""
+    return [
+        [
+            Filter("id", link["id"], COMPARISON.EQ),
+            Filter("record_uri", link["record_uri"], COMPARISON.EQ),
+        ]
+        for link in links
+    ]

@@ -1,0 +1,82 @@
+"""``kinto migrate``: links that earlier plugins wrote are turned into ours."""
+
+import logging
+from typing import Any
+
+import transaction
+from kinto.core.storage.postgresql import PostgreSQLPluginMigration
+
+from kinto_attachment import locks, paging, uris
+from kinto_attachment.links import Links
+from kinto_attachment.metadata import attachment_of, points_to
+from kinto_attachment.unit_of_work import Link
+
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 500
+"""Running servers wait with their changes for the end of a batch."""
+
+
+class Migration(PostgreSQLPluginMigration):
+    """The migration of the links of earlier plugins (``config.add_migration``).
+
+    It has no version: whenever it runs, it migrates what there is, in batches of a transaction
+    each. So it can be interrupted and run again, also after a rolling upgrade in which workers of
+    an earlier plugin were still running.
+    """
+
+    name = "attachment-links"
+
+    def __init__(self, links: Links):
+        self._links = links
+        self._storage = links.storage
+
+    def initialize_schema(self, client: Any = None, dry_run: bool = False) -> None:
+        """Migrate all links whose record refers to the file, and log how many stay."""
+        if self._storage.get_installed_version() is None:
+            # A simulation on an empty database.
+            return
+        migrated = left = 0
+        for resource, parent in self._places():
+            batches = paging.pages(self._storage, resource, parent, size=BATCH_SIZE)
+            while counts := self._migrate_next(batches, dry_run):
+                migrated, left = migrated + counts[0], left + counts[1]
+                logger.info("%d links of earlier plugins so far", migrated + left)
+        verb = "would be migrated" if dry_run else "were migrated"
+        logger.info("%d links of earlier plugins %s", migrated, verb)
+        if left:
+            logger.warning(
+                "%d links of earlier plugins stay, since no record refers to their files: "
+                "`kinto-attachment check` lists them, `kinto-attachment repair` removes them",
+                left,
+            )
+
+    def _places(self):
+        with transaction.manager:
+            return self._links.legacy.places()
+
+    def _migrate_next(self, batches, dry_run):
+        """Return how many links of the next batch are migrated and how many stay, if there is one.
+
+        A running server that detaches one of these files waits for the end of the batch, or its
+        change is seen here.
+        """
+        with transaction.manager:
+            if not dry_run:
+                locks.lock_object(self._storage, locks.EVERYTHING)
+            batch = next(batches, None)
+            if batch is None:
+                return None
+            described = [(link, one) for link in batch if (one := self._attachment_of(link))]
+            if not dry_run:
+                self._links.upgrade(described)
+            return len(described), len(batch) - len(described)
+
+    def _attachment_of(self, link: Link) -> Any:
+        """Return the metadata that the record of a link has of the file, or ``None``."""
+        uri = link["record_uri"]
+        id_ = uris.id_of(uri)
+        found = paging.records_by_id(self._storage, uris.parent_uri(uri), [id_])
+        attachment = attachment_of(found.get(id_))
+        return attachment if points_to(attachment, link["location"]) else None
