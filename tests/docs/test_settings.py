@@ -1,39 +1,53 @@
 """The reference of the settings, compared with the table of options."""
 
+import configparser
 import re
 
+import pytest
 from pyramid_storage.extensions import GROUPS
 
-from kinto_attachment.settings.options import OPTIONS, PER_COLLECTION
-from tests.support.documentation import page
+from kinto_attachment.settings.options import OPTIONS
+from kinto_attachment.settings.read import STORAGES, read_settings
+from tests.support.documentation import NAMES, blocks, page
 
 
-def settings_table():
-    """Return ``{name: (default, scope)}`` of the table of the reference."""
-    table = page("docs/reference/settings").split("A server has exactly one of", 1)[0]
-    rows = re.findall(r"   \* - (.+)\n     - (.+)\n     - (.+)\n", table)
-    return {
-        name.strip("`"): (default, scope)
-        for names, default, scope in rows[1:]
-        for name in names.split(", ")
+REFERENCE = "docs/reference/settings"
+ROW = re.compile(r"   \* - ``(.+)``\n     - (.+)\n     - (.+)\n     - .+\n")
+
+
+def test_every_option_is_in_the_table_with_its_default_and_scope():
+    documented = {name: rest for name, *rest in ROW.findall(page(REFERENCE))}
+    assert documented == {
+        name: [
+            f"``{option.default}``" if option.default else "(empty)",
+            "collection" if option.per_collection else "server",
+        ]
+        for name, option in OPTIONS.items()
     }
 
 
-def test_all_settings_are_in_the_table_with_their_defaults_and_scopes():
-    table = settings_table()
-    assert table.keys() == OPTIONS.keys()
-    for name, (default, scope) in table.items():
-        assert scope == ("collection" if name in PER_COLLECTION else "server"), name
-        printed = re.search(f"^(?:``{re.escape(name)}``: )?``([^`]+)``$", default)
-        if printed:
-            assert OPTIONS[name].default == printed[1], name
-        else:
-            assert OPTIONS[name].default == "", name
-
-
 def test_all_groups_of_extensions_are_listed():
-    listed = page("docs/reference/settings").split("\nGroups of extensions\n", 1)[1]
+    listed = page(REFERENCE).split("\nGroups of extensions\n", 1)[1]
     groups = dict(re.findall(r"- ``(\w+)``: (.+)", listed))
     assert groups.keys() == GROUPS.keys()
     for name in GROUPS.keys() - {"default", "any"}:
         assert tuple(groups[name].split(", ")) == GROUPS[name]
+
+
+PRINTED = [ini for name in NAMES for ini in blocks(name, "ini") if "kinto.attachment." in ini]
+
+
+@pytest.mark.parametrize("ini", PRINTED)
+def test_every_printed_settings_file_is_accepted(ini):
+    parser = configparser.RawConfigParser()
+    parser.read_string(ini if ini.startswith("[") else f"[app:main]\n{ini}")
+    settings = dict(parser["app:main"])
+    if not any(f"kinto.attachment.{name}" in settings for name in STORAGES):
+        settings["kinto.attachment.base_path"] = "/srv/kinto/files"
+    plain = {name.removeprefix("kinto."): value for name, value in settings.items()}
+    values = read_settings(settings | plain)
+    assert any(getattr(values, name, None) for name in ("base_path", "aws", "backend"))
+
+
+def test_settings_files_are_printed():
+    assert len(PRINTED) >= 5

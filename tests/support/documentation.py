@@ -21,6 +21,7 @@ PAGES = [
     for path in [*ROOT.glob("*.rst"), *sorted(ROOT.glob("docs/**/*.rst"))]
     if ".. include::" not in path.read_text()
 ]
+NAMES = [str(path.relative_to(ROOT).with_suffix("")) for path in PAGES]
 
 
 def page(name):
