@@ -8,17 +8,16 @@ from pyramid_storage.extensions import GROUPS
 
 from kinto_attachment.settings.options import OPTIONS
 from kinto_attachment.settings.read import STORAGES, read_settings
-from tests.support.documentation import NAMES, blocks, page
+from tests.support.documentation import NAMES, blocks, page, table
 
 
 REFERENCE = "docs/reference/settings"
-ROW = re.compile(r"   \* - ``(.+)``\n     - (.+)\n     - (.+)\n     - .+\n")
 
 
 def test_every_option_is_in_the_table_with_its_default_and_scope():
-    documented = {name: rest for name, *rest in ROW.findall(page(REFERENCE))}
+    documented = {name: [default, scope] for name, default, scope, _ in table(REFERENCE, "Name")}
     assert documented == {
-        name: [
+        f"``{name}``": [
             f"``{option.default}``" if option.default else "(empty)",
             "collection" if option.per_collection else "server",
         ]

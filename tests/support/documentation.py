@@ -44,6 +44,25 @@ def only(name, language, text):
     return found
 
 
+def table(name, first, number=0):
+    """Return the rows of a table on a page, without the headers.
+
+    :param first: its first header.
+    :param number: which one of several with that header.
+    """
+    tables = re.split(r"^\.\. list-table::\n", page(name), flags=re.MULTILINE)[1:]
+    rows = [re.split(r"^   \* - ", text, flags=re.MULTILINE)[1:] for text in tables]
+    cells = [[_cells(row) for row in one] for one in rows]
+    return [one for one in cells if one[0][0] == first][number][1:]
+
+
+def _cells(row):
+    """Return the cells of a row, each in one line."""
+    # The last one ends with its table.
+    row = re.split(r"\n(?! {5})", row)[0]
+    return [" ".join(cell.split()) for cell in re.split(r"^ {5}- ", row, flags=re.MULTILINE)]
+
+
 def sessions(name):
     """Return ``[(command, what it prints)]`` of the terminal sessions on a page, in their order."""
     text = "\n".join(blocks(name, "console"))
