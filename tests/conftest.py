@@ -80,7 +80,7 @@ def first_services(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def forget_services(first_services):
-    """Let the Kintos of a test be freed: a service that is remembered holds its Kinto in memory."""
+    """Free the Kintos of a test: cornice keeps their services, and so them, in memory."""
     yield
     SERVICES[:] = first_services
 

@@ -30,8 +30,8 @@ def page(chromium):
     page = context.new_page()
     page.script_errors = []
     page.on("pageerror", lambda error: page.script_errors.append(str(error)))
-    # Choosers of files reach a test from here on. If it were the first to ask for them, in
-    # expect_file_chooser(), Chromium could be told so after the key that opens the chooser.
+    # Choosers of files reach a test from here on. If expect_file_chooser() subscribed to them,
+    # Chromium could learn of it after the key that opens the chooser.
     page.on("filechooser", lambda chooser: None)
     yield page
     context.close()

@@ -51,10 +51,10 @@ def client(serve, admin_assets):
 
 @pytest.fixture
 def admin(page, client):
-    """kinto-admin with alice logged in, and what opens its pages."""
+    """kinto-admin with alice logged in, as a function that opens its pages."""
     url = f"{client.session.server_url}/admin/"
     page.goto(url)
-    # It says so itself when nobody is logged in yet.
+    # kinto-admin logs errors until a user is logged in.
     expect(page.get_by_role("button", name="Sign in using Anonymous")).to_be_visible()
     page.script_errors.clear()
     page.get_by_label("Basic Auth").check()

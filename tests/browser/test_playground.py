@@ -203,7 +203,7 @@ def test_a_refusal_is_shown_in_the_words_of_the_api(playground, screenshot, tmp_
     expect(page.locator("#uploads li")).to_have_count(0)
 
 
-def test_a_change_that_somebody_else_was_faster_with_is_refused_in_words(playground):
+def test_deleting_a_record_that_was_changed_meanwhile_shows_a_message(playground):
     playground.choose(("one.txt", b"one"))
     expect(playground.card("one.txt")).to_be_visible()
     (record,) = playground.records()
@@ -213,7 +213,7 @@ def test_a_change_that_somebody_else_was_faster_with_is_refused_in_words(playgro
     assert playground.stored() == [b"one"]
 
 
-def test_a_collection_that_is_not_there_is_told_in_words(playground):
+def test_opening_a_missing_collection_shows_a_message(playground):
     page = playground.page
     page.get_by_label("Bucket").fill("nowhere")
     page.get_by_role("button", name="Open").click()
@@ -221,8 +221,8 @@ def test_a_collection_that_is_not_there_is_told_in_words(playground):
     expect(page.get_by_text("No records yet.")).to_be_hidden()
 
 
-def no_answers_of_kinto(page, count):
-    """Have something in the way answer so many requests for a record."""
+def respond_instead_of_kinto(page, count):
+    """Answer so many requests for a record in the place of Kinto."""
     bodies = ["<html>"] * count
 
     def answer(route):
@@ -234,9 +234,9 @@ def no_answers_of_kinto(page, count):
     page.route("**/records/*", answer)
 
 
-def test_an_answer_that_is_none_of_kintos_does_not_keep_others_waiting(playground):
+def test_a_response_that_is_not_from_kinto_does_not_delay_other_uploads(playground):
     page = playground.page
-    no_answers_of_kinto(page, 1)
+    respond_instead_of_kinto(page, 1)
     playground.choose(("one.txt", b"one"), ("two.txt", b"two"))
     expect(page.locator("#uploads .failed .state")).to_have_text(
         "The answer is not one of Kinto's."
@@ -245,11 +245,11 @@ def test_an_answer_that_is_none_of_kintos_does_not_keep_others_waiting(playgroun
     assert playground.stored() == [b"one", b"two"]
 
 
-def test_a_replaced_file_that_cannot_be_shown_is_told(playground):
+def test_a_replaced_file_that_cannot_be_shown_has_a_message(playground):
     playground.choose(("one.txt", b"one"))
     card = playground.card("one.txt")
     expect(card).to_be_visible()
-    no_answers_of_kinto(playground.page, 1)
+    respond_instead_of_kinto(playground.page, 1)
     with playground.page.expect_file_chooser() as chooser:
         card.get_by_role("button", name="Replace… (one.txt)").click()
     chooser.value.set_files([{"name": "two.txt", "mimeType": "text/plain", "buffer": b"two"}])

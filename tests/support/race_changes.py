@@ -1,7 +1,7 @@
-"""Every kind of change of a record: as a request, and as what it makes of the record.
+"""Every kind of change of a record: its request, and its effect on the record.
 
-What two requests at once have left must be what they leave one after the other, in either order:
-``outcomes`` tells that of a pair.
+Two concurrent requests must have the result of running one after the other, in either order:
+``outcomes`` returns the results of a pair.
 """
 
 import itertools

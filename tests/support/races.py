@@ -1,4 +1,4 @@
-"""What tests of races share: several server processes on one PostgreSQL and one folder of files."""
+"""A cluster: several server processes on one PostgreSQL and one folder of files."""
 
 import itertools
 import threading
@@ -39,7 +39,7 @@ class Cluster:
         return self.request("POST", f"{record}/attachment", files=files, **kwargs)
 
     def race(self, *actions):
-        """Do all of these at once, and return the statuses of the answers."""
+        """Run actions at the same time, and return the statuses of the responses."""
         start = threading.Barrier(len(actions))
 
         def act(action):
@@ -50,7 +50,7 @@ class Cluster:
             return list(pool.map(act, actions))
 
     def queue(self, record, *actions):
-        """Have these wait for the row of a record, in this order, and return the statuses."""
+        """Queue actions on the locked row of a record, in this order, and return the statuses."""
         collection, _, id_ = record.rsplit("/", 2)
         row = "SELECT 1 FROM objects WHERE parent_id = :parent AND id = :id FOR UPDATE"
         with ThreadPoolExecutor(len(actions)) as pool, self.engine.connect() as connection:
@@ -78,7 +78,7 @@ class Cluster:
         return self._sessions.session
 
     def seen(self):
-        """Return all there is: objects with their URIs, locations in records and links, files."""
+        """Return the URIs of objects, the locations in records and links, and the files."""
         query = "SELECT resource_name, parent_id, id, data FROM objects WHERE NOT deleted"
         with self.engine.connect() as connection:
             rows = connection.execute(sqlalchemy.text(query)).all()
@@ -95,18 +95,18 @@ class Cluster:
         return uris, records, links, files
 
     def check(self):
-        """No record without its file, no file without its record, no link without both."""
+        """Assert that each record has its file, each file its record, and each link both."""
         uris, records, links, files = self.seen()
-        holding = {uri: location for uri, location in records.items() if location}
-        assert sorted(holding.items()) == sorted(links)
-        assert set(holding.values()) == set(files)
-        parents = {uri.rsplit("/", 2)[0] for uri in holding}
+        attached = {uri: location for uri, location in records.items() if location}
+        assert sorted(attached.items()) == sorted(links)
+        assert set(attached.values()) == set(files)
+        parents = {uri.rsplit("/", 2)[0] for uri in attached}
         assert parents <= uris
         assert {parent.rsplit("/", 2)[0] for parent in parents} <= uris
-        return holding
+        return attached
 
     def check_files(self):
-        """No link without its record, no link without its file, no file without a link."""
+        """Assert that each link has its record and its file, and each file a link."""
         _, records, links, files = self.seen()
         assert all(records.get(uri) == location for uri, location in links)
         assert {location for _, location in links} == set(files)

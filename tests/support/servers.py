@@ -22,7 +22,7 @@ def free_port():
 
 
 def eventually_answers(url, seconds=30):
-    """Wait until there is any answer from a URL."""
+    """Wait until a URL responds, and return the response."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -37,7 +37,7 @@ class Server:
     """A real Kinto in processes of its own, under waitress (``kinto start``), granian or others.
 
     :ivar url: the root of its API.
-    :ivar log: the path of what it printed.
+    :ivar log: the path of its output.
     """
 
     def __init__(self, kind, folder, settings, environment=None):
@@ -114,11 +114,11 @@ class Server:
         raise AssertionError(f"The server did not start:\n{self.log.read_text()}")
 
     def worker(self):
-        """Return the id of the process that answers requests."""
+        """Return the id of the process that responds to requests."""
         return (*self.workers(), self.process.pid)[0]
 
     def workers(self):
-        """Return the ids of the processes that the first one has started to answer requests."""
+        """Return the ids of the processes that the first one has started to respond to requests."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [
             int(pid)
@@ -127,33 +127,33 @@ class Server:
         ]
 
     def peak_memory(self):
-        """Return the largest resident memory that the worker ever had, in bytes."""
+        """Return the peak of the resident memory of the worker, in bytes."""
         status = Path(f"/proc/{self.worker()}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
     def written(self):
-        """Return how many bytes the worker has had written to disks."""
+        """Return how many bytes the worker has written to disks."""
         counters = Path(f"/proc/{self.worker()}/io").read_text()
         return int(re.search(r"write_bytes: (\d+)", counters)[1])
 
     def stop(self):
-        self.tell_to_stop()
+        self.terminate()
         self.wait_until_stopped()
 
-    def tell_to_stop(self):
-        self._told = self.workers() if self.process.poll() is None else []
+    def terminate(self):
+        self._signalled = self.workers() if self.process.poll() is None else []
         self.process.send_signal(signal.SIGTERM)
 
     def wait_until_stopped(self, seconds=20):
-        """Wait until all processes ended.
+        """Wait until all processes have ended.
 
-        The workers are told once more: Python handles signals in the main thread, which granian has
-        waiting, and does not wake it up for one that arrives in a thread that is starting another.
+        The workers get a second signal: Python handles signals in the main thread, where granian
+        waits, and one that arrives in a thread that is starting another does not wake it up.
         """
         for how in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self.process.wait(seconds)
-            for pid in self._told:
+            for pid in self._signalled:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, how)
         self.process.kill()
@@ -162,7 +162,7 @@ class Server:
 
 
 class TryOutServer(Server):
-    """The Kinto of ``make serve``, with its own ``config/serve.ini``, but for where files go.
+    """The Kinto of ``config/serve.ini``, with its files in another folder.
 
     :ivar files: the folder of its files, in which every collection has one of its own.
     """

@@ -76,7 +76,7 @@ def test_a_worker_that_is_killed_midway_leaves_no_object(server, serve, bucket):
 
 def test_a_stopping_worker_finishes_an_upload(server, bucket):
     connection = begin_large_upload(server, bucket)
-    server.tell_to_stop()
+    server.terminate()
     connection.send(LARGE[-10:])
     assert connection.getresponse().status == 201
     server.wait_until_stopped()
@@ -86,7 +86,7 @@ def test_a_stopping_worker_finishes_an_upload(server, bucket):
 
 def test_a_stopping_worker_leaves_nothing_of_an_upload_that_does_not_end(server, bucket):
     connection = begin_large_upload(server, bucket)
-    server.tell_to_stop()
+    server.terminate()
     connection.close()
     server.wait_until_stopped()
     assert bucket.uploads() == bucket.keys() == []
