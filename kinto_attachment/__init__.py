@@ -1,12 +1,13 @@
 """Kinto plugin that attaches files to records."""
 
 from importlib.metadata import version
+from typing import Any
 
 
 DOCUMENTATION = "https://kinto.readthedocs.io/"
 
 
-def includeme(config):
+def includeme(config: Any) -> None:
     """Attach files to the records of the Kinto server that this is included in.
 
     What is added to the server:
@@ -49,7 +50,7 @@ def includeme(config):
     links = Links(registry.storage)
     deletions = Deletions(registry.storage, files, links)
 
-    def count_upload(size):
+    def count_upload(size: int) -> None:
         registry.metrics.count("attachments_uploads")
         registry.metrics.count("attachments_bytes", count=size)
 
@@ -100,14 +101,14 @@ def includeme(config):
     config.add_subscriber(_watch_storage, ApplicationCreated)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> str:
     # Not before it is asked for: in a checkout that is not installed, the scripts run as well.
     if name == "__version__":
         return version("kinto-attachment")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _watch_storage(event):
+def _watch_storage(event: Any) -> None:
     from kinto.core import metrics
 
     registry = event.app.registry

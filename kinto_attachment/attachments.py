@@ -20,8 +20,10 @@ from kinto_attachment.links import Links, origin_of
 from kinto_attachment.metadata import are_equal, attachment_of, is_among, possible_keys
 from kinto_attachment.paging import records_by_id
 from kinto_attachment.settings.limits import MAX_NAME_BYTES
+from kinto_attachment.settings.values import CollectionSettings, Settings
+from kinto_attachment.storage.contract import StagedFile, Storage
 from kinto_attachment.storage.names import make_key
-from kinto_attachment.unit_of_work import Link
+from kinto_attachment.unit_of_work import Link, LinkSnapshot
 
 
 SERVER_FIELDS = ("attachment", "last_modified", "schema")
@@ -87,8 +89,8 @@ class Attachments:
 
     def __init__(
         self,
-        settings: Any,
-        files: Any,
+        settings: Settings,
+        files: Storage,
         links: Links,
         deletions: Deletions,
         on_attached: Callable[[int], Any],
@@ -100,7 +102,7 @@ class Attachments:
         self._storage = links.storage
         self._on_attached = on_attached
 
-    def stage(self, record: Record, filename: str, mimetype: str) -> Any:
+    def stage(self, record: Record, filename: str, mimetype: str) -> StagedFile:
         """Return a staged file for the upload of a record.
 
         :raises HTTPException: the extension is not allowed, or the ids make too long a name.
@@ -116,7 +118,7 @@ class Attachments:
             appended, mimetype = GZIP_EXTENSION, GZIP_MIMETYPE
         pattern, randomize = settings.filename_pattern, settings.randomize
         key = make_key(filename, folder, randomize, pattern, record.id, appended)
-        return self.files.stage(key, mimetype, unique=_are_unique(settings))
+        return self.files.stage(key, mimetype, unique=settings.keys_are_unique)
 
     def attach(
         self, record: Record, form: Any, location_of: Callable[[str], str], transactions: Any
@@ -220,13 +222,13 @@ class Attachments:
         """Release the files of all records, which are gone."""
         self.deletions.enqueue(sorted(unit_of_work.current().keys_before_flush))
 
-    def _settings_of(self, record):
+    def _settings_of(self, record: Record) -> CollectionSettings:
         return self.settings.for_collection(record.bucket_id, record.collection_id)
 
-    def _own(self, key):
+    def _own(self, key: str) -> None:
         unit_of_work.current().add_new_file(key, self._discard)
 
-    def _discard(self, keys, in_doubt):
+    def _discard(self, keys: list[str], in_doubt: bool) -> None:
         if in_doubt:
             self.deletions.keep_in_doubt(keys)
         else:
@@ -241,9 +243,9 @@ class Attachments:
         finally:
             self._own(key)
 
-    def _write(self, record, form, key, attachment):
+    def _write(self, record: Record, form: Any, key: str, attachment: Any) -> Any:
         record.create_missing_parents()
-        if not _are_unique(self._settings_of(record)):
+        if not self._settings_of(record).keys_are_unique:
             self.deletions.reclaim(key)
         changes = {k: v for k, v in form.data.items() if k not in SERVER_FIELDS}
         response = record.write({**changes, "attachment": attachment}, form.permissions)
@@ -253,7 +255,9 @@ class Attachments:
         unit_of_work.current().after_commit(self._on_attached, size)
         return response
 
-    def _replace_links(self, record, key=None, attachment=None, is_new=False):
+    def _replace_links(
+        self, record: Record, key: str | None = None, attachment: Any = None, is_new: bool = False
+    ) -> None:
         """Remove the previous links of the record, and add that to its new file, if any.
 
         :param is_new: whether the record was created just now, so that it has no previous ones.
@@ -266,7 +270,9 @@ class Attachments:
         self._unlink(previous)
         snapshot.attached[record.uri] = attachment
 
-    def _remember(self, record_uri, change, links, exists):
+    def _remember(
+        self, record_uri: str, change: Change, links: dict[str, list[Link]], exists: bool
+    ) -> None:
         snapshot = unit_of_work.current().links
         is_known = locks.is_locked(record_uri) or record_uri in snapshot.initial
         if exists and not is_known and reconcile.is_lost_update(change.old, links[record_uri]):
@@ -275,7 +281,7 @@ class Attachments:
         if change.writer.is_trusted:
             snapshot.permitted.setdefault(record_uri, []).append(change.new)
 
-    def _refuse_forgery(self, record_uri, change):
+    def _refuse_forgery(self, record_uri: str, change: Change) -> None:
         snapshot = unit_of_work.current().links
         state = reconcile.RecordState(
             snapshot.by_record[record_uri],
@@ -289,7 +295,9 @@ class Attachments:
         ):
             raise errors.metadata_locked()
 
-    def _settle(self, writer, record_uri, attachment, links):
+    def _settle(
+        self, writer: Writer, record_uri: str, attachment: Any, links: list[Link]
+    ) -> list[Link]:
         """Link a record to the file of its attachment, and return the links to be removed."""
         settlement = reconcile.settle(attachment, links)
         for link in settlement.rewrite:
@@ -301,7 +309,7 @@ class Attachments:
             self._link_shared_file(writer, record_uri, attachment)
         return settlement.unlink
 
-    def _link_shared_file(self, writer, record_uri, attachment):
+    def _link_shared_file(self, writer: Writer, record_uri: str, attachment: Any) -> None:
         """Link the record to another record's file if the metadata is identical.
 
         If another transaction releases that file, this waits for its end.
@@ -314,10 +322,10 @@ class Attachments:
                 snapshot.remember(record_uri, [link])
                 return
 
-    def _has_source(self, writer, record_uri, attachment):
+    def _has_source(self, writer: Writer, record_uri: str, attachment: Any) -> bool:
         return any(True for _ in self._sources(writer, record_uri, attachment))
 
-    def _sources(self, writer, record_uri, attachment):
+    def _sources(self, writer: Writer, record_uri: str, attachment: Any) -> Iterator[Link]:
         """Yield the links to the file of this metadata, of records that the writer may read.
 
         A writer that only guesses the metadata gets no link, and does not learn if it was right.
@@ -335,10 +343,10 @@ class Attachments:
             if links and self._may_read(writer, links):
                 yield from (link for link in links if self._may_read(writer, [link]))
 
-    def _may_read(self, writer, links):
+    def _may_read(self, writer: Writer, links: list[Link]) -> bool:
         return writer.is_trusted or writer.may_read([link["record_uri"] for link in links])
 
-    def _with_metadata(self, links, record_uri, attachment):
+    def _with_metadata(self, links: list[Link], record_uri: str, attachment: Any) -> list[Link]:
         keys = possible_keys(attachment)
         return [
             link
@@ -346,7 +354,7 @@ class Attachments:
             if link["location"] in keys and self._describes(link, record_uri, attachment)
         ]
 
-    def _describes(self, link, record_uri, attachment):
+    def _describes(self, link: Link, record_uri: str, attachment: Any) -> bool:
         if "attachment" in link:
             return are_equal(link["attachment"], attachment)
         # A link of an earlier plugin has no metadata; its record has, but for the one just written.
@@ -354,23 +362,22 @@ class Attachments:
             attachment_of(self._record_at(link["record_uri"])), attachment
         )
 
-    def _record_at(self, record_uri):
-        """Return a record, ``None`` if it does not exist."""
+    def _record_at(self, record_uri: str) -> dict[str, Any] | None:
         id_ = uris.id_of(record_uri)
         return records_by_id(self._storage, uris.parent_uri(record_uri), [id_]).get(id_)
 
-    def _unlink(self, links):
+    def _unlink(self, links: list[Link]) -> None:
         """Remove links, and enqueue their files."""
         if links:
             self._enqueue(links, self.links.remove(links))
 
-    def _enqueue(self, links, removed):
+    def _enqueue(self, links: list[Link], removed: set[str]) -> None:
         """Enqueue the files of links, those of the ids ``removed`` by this very transaction."""
         unit_of_work.current().links.removed_ids |= removed
         keys = {link["location"] for link in links if not self._is_kept(link)}
         self.deletions.enqueue(sorted(keys))
 
-    def _is_kept(self, link):
+    def _is_kept(self, link: Link) -> bool:
         ids = uris.ids_of_collection(origin_of(link))
         return self.settings.for_collection(*ids).keep_old_files
 
@@ -385,11 +392,6 @@ def snapshot_attachment(record_uri: str, record: dict[str, Any]) -> None:
     permitted.setdefault(record_uri, [copy.deepcopy(attachment_of(record))])
 
 
-def _are_unique(settings):
-    """Return whether no two files of a collection are given the same name."""
-    return settings.randomize and "{filename}" in settings.filename_pattern
-
-
-def _is_attached(snapshot, record_uri, change):
+def _is_attached(snapshot: LinkSnapshot, record_uri: str, change: Change) -> bool:
     """Return whether a change is that of attaching or detaching itself."""
     return record_uri in snapshot.attached and are_equal(snapshot.attached[record_uri], change.new)

@@ -27,7 +27,7 @@ from kinto_attachment.background import in_background
 from kinto_attachment.kinto_internals import parents_beginning_with
 from kinto_attachment.legacy_links import LINKS_PARENT
 from kinto_attachment.links import Links
-from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.storage.contract import Storage, StorageError
 
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Deletions:
     :ivar retrying: the future of the last retry, or ``None``.
     """
 
-    def __init__(self, storage: Any, files: Any, links: Links):
+    def __init__(self, storage: Any, files: Storage, links: Links):
         self._storage = storage
         self._files = files
         self._links = links
@@ -167,7 +167,7 @@ class Deletions:
         entry = {"locations": keys, **fields}
         return self._storage.update(QUEUE, QUEUE_PARENT + id_, id_, entry)
 
-    def _remove(self, entry):
+    def _remove(self, entry: Entry) -> bool:
         try:
             parent = QUEUE_PARENT + entry["id"]
             self._storage.delete(QUEUE, parent, entry["id"], with_deleted=False)
@@ -175,7 +175,7 @@ class Deletions:
             return False
         return True
 
-    def _process_earlier(self):
+    def _process_earlier(self) -> None:
         before = int((time.time() - SECONDS_BETWEEN_RETRIES) * 1000)
         try:
             self._enqueue_in_doubt()
@@ -187,7 +187,7 @@ class Deletions:
             expired_before = _claims_expired_before()
             self.process([entry for entry in found if not is_claimed(entry, expired_before)])
 
-    def _entries_before(self, timestamp):
+    def _entries_before(self, timestamp: int) -> list[Entry]:
         """Return entries written at a time (in milliseconds since 1970) or before, oldest first."""
         return self._storage.list_all(
             QUEUE,
@@ -197,7 +197,7 @@ class Deletions:
             limit=MAX_RETRIED_AT_ONCE,
         )
 
-    def _enqueue_in_doubt(self):
+    def _enqueue_in_doubt(self) -> None:
         with self._lock:
             keys, self._in_doubt = self._in_doubt, []
         if not keys:
@@ -211,7 +211,7 @@ class Deletions:
                 self._in_doubt += keys
             raise
 
-    def _process_one(self, entry):
+    def _process_one(self, entry: Entry) -> Mapping[str, StorageError | None]:
         """Delete the files of an entry that no link refers to, and remove the entry.
 
         :returns: those that could not be deleted, ``{key: StorageError}``.
@@ -232,7 +232,7 @@ class Deletions:
         return failed
 
 
-def is_claimed(entry, expired_before):
+def is_claimed(entry: Entry, expired_before: int) -> bool:
     """Return whether a worker is deleting the files of an entry.
 
     :param expired_before: in milliseconds since 1970. Who claimed it before that was killed.
@@ -240,5 +240,5 @@ def is_claimed(entry, expired_before):
     return entry.get("claimed", False) and entry["last_modified"] > expired_before
 
 
-def _claims_expired_before():
+def _claims_expired_before() -> int:
     return int((time.time() - RETRIES_OF_A_CLAIM * SECONDS_BETWEEN_RETRIES) * 1000)

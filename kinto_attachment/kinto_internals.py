@@ -16,6 +16,7 @@ from kinto.authorization import AuthorizationPolicy, RouteFactory
 from kinto.core.cornice.errors import Errors
 from kinto.core.errors import raise_invalid
 from kinto.core.events import EventCollector
+from kinto.core.resource import has_null_character
 from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
 from kinto.core.schema import HeaderQuotedInteger
 from kinto.core.storage import postgresql
@@ -27,8 +28,11 @@ from kinto.views.records import Record
 from pyramid.interfaces import IRoutesMapper
 
 
+__all__ = ["has_null_character"]
+
 RecordRouteFactory = RouteFactory
-PERMISSIONS_SCHEMA = PermissionsSchema(name="permissions", permissions=Record.permissions)
+RECORD_PERMISSIONS = Record.permissions
+PERMISSIONS_SCHEMA = PermissionsSchema(name="permissions", permissions=RECORD_PERMISSIONS)
 
 DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError,) if sqlalchemy else ()
 """What a commit raises, unlike Kinto's own calls of the database, which raise BackendError."""
@@ -105,9 +109,13 @@ class _ReadingContext(RouteFactory):
         self._settings = request.registry.settings
 
 
+def granting(object_uri: str, permission: str) -> list[tuple[str, str]]:
+    """Return what grants a permission on an object, ``(object URI, permission)``."""
+    return AuthorizationPolicy().get_bound_permissions(object_uri, permission)
+
+
 def may_read(request: Any, record_uris: Iterable[str]) -> bool:
     """Return whether the user of a request may read any of these records."""
-    granting = AuthorizationPolicy().get_bound_permissions
     permissions = {one for uri in record_uris for one in granting(uri, "read")}
     return _ReadingContext(request).check_permission(prefixed_principals(request), permissions)
 
@@ -142,7 +150,7 @@ def record_request(request: Any, method: str, collection_uri: str) -> Any:
     return made
 
 
-def _authenticate_as(made, request):
+def _authenticate_as(made: Any, request: Any) -> None:
     # First, since these two are only set on the way (kinto.core.initialization).
     made.prefixed_principals = request.prefixed_principals
     if request.prefixed_userid is not None:
@@ -221,7 +229,15 @@ class Changes(EventCollector):
         super().__init__()
         self._requests: dict[int, tuple[Any, Any]] = {}
 
-    def add_event(self, resource_name, parent_id, action, payload, impacted, request):
+    def add_event(
+        self,
+        resource_name: str,
+        parent_id: str,
+        action: Any,
+        payload: Any,
+        impacted: list[dict[str, Any]],
+        request: Any,
+    ) -> None:
         """Collect changes (``EventCollector.add_event``)."""
         # With the change itself, so that its id is not reused.
         self._requests |= {id(change): (change, request) for change in impacted}

@@ -76,7 +76,7 @@ class LegacyLinks:
         """Return whether a link exists, and if so, keep it until this transaction has ended."""
         return any(rewrite(self._storage, name, LINKS_PARENT, link) for name in RESOURCES)
 
-    def _among(self, values, field):
+    def _among(self, values: Iterable[str], field: str) -> list[Link]:
         filters = [among(values, field)]
         return [
             link
@@ -84,9 +84,9 @@ class LegacyLinks:
             for link in list_all(self._storage, name, parent, filters)
         ]
 
-    def _exist(self):
+    def _exist(self) -> bool:
         names = {"parent": LINKS_PARENT, "name": LINKS, "oldest": ""}
         found = execute(self._storage, EXIST, names)
         if found is not None:
-            return found.scalar()
+            return bool(found.scalar())
         return any(self._storage.list_all(name, LINKS_PARENT, limit=1) for name in RESOURCES)

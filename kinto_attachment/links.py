@@ -1,7 +1,7 @@
 """Links: which record refers to which stored file. They decide what is deleted."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from kinto.core.storage import Filter
@@ -155,14 +155,16 @@ class Links:
         parent = LINKS_PARENT + link["record_uri"]
         return rewrite(self.storage, LINKS, parent, link)
 
-    def _pages(self, parent, filters=(), size=None):
+    def _pages(
+        self, parent: str, filters: Sequence[Filter] = (), size: int | None = None
+    ) -> Iterator[list[Link]]:
         size = size or LINKS_PAGE_SIZE
         return pages(self.storage, LINKS, parent, filters, order="record_uri", size=size)
 
-    def _with_keys(self, keys):
+    def _with_keys(self, keys: Iterable[str]) -> list[Link]:
         return self.storage.list_all(LINKS, ALL_PARENTS, filters=[among(map(_id_of, keys))])
 
-    def _remove_one(self, link):
+    def _remove_one(self, link: Link) -> set[str]:
         try:
             parent = LINKS_PARENT + link["record_uri"]
             self.storage.delete(LINKS, parent, link["id"], with_deleted=False)
@@ -176,11 +178,11 @@ def origin_of(link: Link) -> str:
     return link.get("origin") or link["collection_uri"]
 
 
-def _id_of(key):
+def _id_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _exactly(links):
+def _exactly(links: list[Link]) -> list[list[Filter]]:
     """Return the rules for these links and no others: an id is that of all links to the file."""
     return [
         [

@@ -101,21 +101,21 @@ def on_flushed(event: Any) -> None:
     event.request.registry.attachments.flush()
 
 
-def _change(request, impacted, full):
-    old, new = impacted.get("old"), impacted.get("new")
+def _change(request: Any, impacted: dict[str, Any], full: dict[str, Any]) -> attachments.Change:
+    new = impacted.get("new")
     if _is_partial(impacted):
         # What the record is at the end of the transaction stands for what it was in between.
-        new = full.get(old["id"])
+        new = full.get(impacted["old"]["id"])
     return attachments.Change(
-        (new or old)["id"],
-        attachment_of(old),
+        (new or impacted["old"])["id"],
+        attachment_of(impacted.get("old")),
         attachment_of(new),
         is_creation="old" not in impacted,
         writer=RequestWriter(kinto_internals.request_of(request, impacted)),
     )
 
 
-def _is_partial(impacted):
+def _is_partial(impacted: dict[str, Any]) -> bool:
     """Return whether a part of the new record is given, as the client asked for no more.
 
     (``Response-Behavior``, in ``Resource.patch`` of ``kinto.core.resource``.)
@@ -123,6 +123,6 @@ def _is_partial(impacted):
     return "old" in impacted and "id" not in impacted["new"]
 
 
-def _collection_uri(request):
+def _collection_uri(request: Any) -> str:
     ids = request.matchdict
     return instance_uri(request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"])

@@ -89,6 +89,6 @@ def block_flush(storage: Any) -> None:
         execute(storage, SHARE_OBJECT, {"object": _number(EVERYTHING)})
 
 
-def _number(uri):
+def _number(uri: str) -> int:
     digest = hashlib.sha256(uri.encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)

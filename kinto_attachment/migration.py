@@ -1,6 +1,7 @@
 """``kinto migrate``: links that earlier plugins wrote are turned into ours."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import transaction
@@ -52,11 +53,11 @@ class Migration(PostgreSQLPluginMigration):
                 left,
             )
 
-    def _places(self):
+    def _places(self) -> list[tuple[str, str]]:
         with transaction.manager:
             return self._links.legacy.places()
 
-    def _migrate_next(self, batches, dry_run):
+    def _migrate_next(self, batches: Iterator[list[Link]], dry_run: bool) -> tuple[int, int] | None:
         """Return how many links of the next batch are migrated and how many stay, if there is one.
 
         A running server that detaches one of these files waits for the end of the batch, or its

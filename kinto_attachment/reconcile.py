@@ -101,7 +101,7 @@ def settle(attachment: Any, links: list[Link]) -> Settlement:
     )
 
 
-def _is_about_own_file(old, new, state):
+def _is_about_own_file(old: Any, new: Any, state: RecordState) -> bool:
     keys = [link["location"] for link in state.links]
     if old is None:
         return any(points_to(new, key) for key in keys)

@@ -10,6 +10,7 @@ from kinto_attachment.kinto_internals import is_in_doubt
 
 
 Link = dict[str, Any]
+Discard = Callable[[list[str], bool], None]
 
 
 class LinkSnapshot:
@@ -69,7 +70,7 @@ class UnitOfWork:
         """Call a function after a successful commit."""
         self._running.addAfterCommitHook(lambda success: success and callback(*args))
 
-    def add_new_file(self, key: str, discard: Callable[[list[str], bool], None]) -> None:
+    def add_new_file(self, key: str, discard: Discard) -> None:
         """Own a new file, until the transaction has ended.
 
         :param discard: is called with the keys of new files after a failure, and with whether the
@@ -81,13 +82,13 @@ class UnitOfWork:
             self._running.addAfterCommitHook(self._after_commit, args=(discard,))
             self._running.addAfterAbortHook(self._discard, args=(discard, False))
 
-    def _after_commit(self, success, discard):
+    def _after_commit(self, success: bool, discard: Discard) -> None:
         if success:
             self.new_keys.clear()
         else:
             self._discard(discard, is_in_doubt())
 
-    def _discard(self, discard, in_doubt):
+    def _discard(self, discard: Discard, in_doubt: bool) -> None:
         # abort() follows a failed commit, and a successful one: do not clean up twice.
         keys, self.new_keys = self.new_keys, []
         if keys:

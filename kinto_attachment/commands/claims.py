@@ -8,13 +8,13 @@ including the file's name, which cannot be guessed.
 
 from typing import Any
 
-from kinto.authorization import AuthorizationPolicy
 from pyramid.authorization import Authenticated, Everyone
 
 from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.inventory import Inventory, size_of
 from kinto_attachment.commands.scan import attachment_of
 from kinto_attachment.commands.server import Server
+from kinto_attachment.kinto_internals import granting
 from kinto_attachment.storage.names import KeyPatterns
 
 
@@ -48,7 +48,6 @@ class Claims:
         self._inventory = inventory
         self._any_name = any_name
         self._patterns = KeyPatterns(server.settings)
-        self._policy = AuthorizationPolicy()
         self._hashed: tuple[str, str | None] | None = None
 
     def doubt(self, record_uri: str, key: str) -> str | None:
@@ -129,7 +128,7 @@ class Claims:
         return own or self._principals(record_uri, "write")
 
     def _principals(self, uri: str, permission: str) -> set[str]:
-        bound = self._policy.get_bound_permissions(uri, permission)
+        bound = granting(uri, permission)
         return set(self._server.permissions.get_authorized_principals(bound))
 
     def _is_among(self, readers: set[str], writer: str) -> bool:

@@ -3,10 +3,10 @@
 import codecs
 from typing import Any
 
-from kinto.core.resource import has_null_character
 from kinto.core.utils import json
 
 from kinto_attachment import errors
+from kinto_attachment.kinto_internals import has_null_character
 
 
 FIELDS = ("data", "permissions")

@@ -2,14 +2,16 @@
 
 import contextlib
 import logging
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
 from pyramid.httpexceptions import HTTPNoContent
 
 from kinto_attachment import errors
-from kinto_attachment.form.form import read_form
+from kinto_attachment.form.form import Form, read_form
 from kinto_attachment.http import bodies
 from kinto_attachment.http.files import files
 from kinto_attachment.http.record import AttachmentRouteFactory, Record
@@ -31,8 +33,8 @@ CHANGE_HEADERS = ("ETag", "Last-Modified")
 class MediaType(str):
     """Media types are compared without regard to case (RFC 9110, section 8.3.1)."""
 
-    def __eq__(self, other):
-        return self.casefold() == other.casefold()
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and self.casefold() == other.casefold()
 
     __hash__ = str.__hash__
 
@@ -40,10 +42,19 @@ class MediaType(str):
 class AttachmentService(Service):
     """Kinto's service, but for a Content-Type that does not fit: that is a 400 here."""
 
-    def error_handler(self, request):
+    def error_handler(self, request: Any) -> Any:
         if request.errors.status == 415:
             return errors.not_multipart()
         return super().error_handler(request)
+
+
+class NoContent(HTTPNoContent):
+    """An empty response, which in a batch is shown as an empty object.
+
+    (``build_response`` in ``kinto.core.utils`` cannot show bytes that are not JSON.)
+    """
+
+    json: dict[str, object] = {}
 
 
 attachment = AttachmentService(
@@ -63,7 +74,7 @@ attachment = AttachmentService(
     operation_id="attach_file",
     response_schemas=ATTACH_RESPONSES,
 )
-def attach_file(request):
+def attach_file(request: Any) -> dict[str, Any]:
     """Store the file and set the ``attachment`` of the record, which is created if need be."""
     record = Record(request)
     record.check_preconditions()
@@ -90,7 +101,7 @@ def attach_file(request):
     operation_id="detach_file",
     response_schemas=DETACH_RESPONSES,
 )
-def detach_file(request):
+def detach_file(request: Any) -> NoContent:
     """Detach the file from the record, and delete it."""
     detach = partial(request.registry.attachments.detach, Record(request))
     changed = Transactions(request).run(detach)
@@ -100,7 +111,7 @@ def detach_file(request):
     return response
 
 
-def _receive(request, record):
+def _receive(request: Any, record: Record) -> Form:
     """Return the form of a request, its file staged.
 
     :raises HTTPException: the form is refused, and nothing is left of it.
@@ -127,36 +138,27 @@ def _receive(request, record):
     return form
 
 
-def _content_length(request):
+def _content_length(request: Any) -> int | None:
     """Return how many bytes there are to read, ``None`` if the server marks their end."""
     if request.content_length is None and not request.environ.get("wsgi.input_terminated"):
         return 0
     return request.content_length
 
 
-class NoContent(HTTPNoContent):
-    """An empty response, which in a batch is shown as an empty object.
-
-    (``build_response`` in ``kinto.core.utils`` cannot show bytes that are not JSON.)
-    """
-
-    json: dict[str, object] = {}
-
-
-def _location_of(request):
+def _location_of(request: Any) -> Callable[[str], str]:
     settings = request.registry.attachments.settings
     if settings.serve_files and not settings.base_url:
         return lambda name: request.route_url(files.name, subpath=name)
     return request.registry.attachments.files.url
 
 
-def _copy_change_headers(source, target):
+def _copy_change_headers(source: Any, target: Any) -> None:
     for name in CHANGE_HEADERS:
         target.headers[name] = source.headers[name]
 
 
 @contextlib.contextmanager
-def _storage_errors_as_503():
+def _storage_errors_as_503() -> Iterator[None]:
     try:
         yield
     except StorageError as error:

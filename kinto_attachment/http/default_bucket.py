@@ -73,7 +73,7 @@ def create_parents(request: Any) -> None:
     kinto_internals.create_default_parents(request, *_parent_uris(request))
 
 
-def _parent_uris(request):
+def _parent_uris(request: Any) -> tuple[str, str]:
     ids = request.matchdict
     bucket_id, collection_id = ids["bucket_id"], ids["collection_id"]
     return (

@@ -136,7 +136,7 @@ class Record:
             )
 
     @property
-    def _context(self):
+    def _context(self) -> AttachmentRouteFactory:
         """The context of the request, made again if it is of an earlier transaction.
 
         (Since the request began, an upload may have taken an hour.)
@@ -145,7 +145,7 @@ class Record:
             self._refresh_context()
         return self._request.context
 
-    def _refresh_context(self):
+    def _refresh_context(self) -> None:
         """Give the request a new context.
 
         :raises HTTPForbidden: the user may not write the record any more.

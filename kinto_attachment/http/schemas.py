@@ -8,9 +8,8 @@ from kinto.core.resource.schema import (
     PermissionsSchema,
     ResponseHeaderSchema,
 )
-from kinto.views.records import Record
 
-from kinto_attachment.kinto_internals import PreconditionsSchema
+from kinto_attachment.kinto_internals import RECORD_PERMISSIONS, PreconditionsSchema
 
 
 def _optional(node_class: Any, **kwargs: Any) -> colander.SchemaNode:
@@ -24,7 +23,7 @@ class FormSchema(colander.MappingSchema):
     data = _optional(colander.MappingSchema, description="Attributes of the record, as JSON.")
     permissions = _optional(
         PermissionsSchema,
-        permissions=Record.permissions,
+        permissions=RECORD_PERMISSIONS,
         description="Permissions of the record, as JSON.",
     )
 

@@ -74,7 +74,7 @@ class Transactions:
         self._commit()
         return result
 
-    def _commit(self):
+    def _commit(self) -> None:
         try:
             self._request.tm.commit()
         except kinto_internals.DATABASE_ERRORS as error:

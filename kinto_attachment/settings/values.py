@@ -30,6 +30,11 @@ class CollectionSettings:
         extension = os.path.splitext(filename)[1]
         return self.extensions is None or extension[1:].lower() in self.extensions
 
+    @property
+    def keys_are_unique(self) -> bool:
+        """Whether no two files are ever given the same key."""
+        return self.randomize and "{filename}" in self.filename_pattern
+
     def folder_of(self, bucket_id: str, collection_id: str) -> str:
         """Return the folder for the files of a collection, relative and without outer slashes."""
         return self.folder.format(bucket_id=bucket_id, collection_id=collection_id)
