@@ -1,0 +1,117 @@
+"""``kinto migrate``: links of earlier plugins become ours, whenever and however often it runs."""
+
+import pytest
+import transaction
+from kinto.core.scripts import migrate
+
+from kinto_attachment import migration
+from tests.support.app import RECORD, App
+from tests.support.postgresql import postgresql_backends
+from tests.support.users import ALICE
+
+
+RECORDS = "/buckets/blog/collections/photos/records"
+
+
+@pytest.fixture
+def app(tmp_path, postgresql, monkeypatch):
+    monkeypatch.setattr(migration, "BATCH_SIZE", 2)
+    app = App(tmp_path / "files", **postgresql_backends(postgresql()))
+    app.create_collection()
+    return app
+
+
+def make_legacy(app, resource="attachments"):
+    """Turn the links of the app into those of earlier plugins, and return the records' URIs."""
+    links = app.links()
+    names = ("location", "record_uri", "collection_uri", "bucket_uri")
+    app.registry.attachments.links.remove(links)
+    for link in links:
+        old = {name: link[name] for name in names}
+        app.registry.storage.create(resource, "__attachments__", old)
+    transaction.commit()
+    return sorted(link["record_uri"] for link in links)
+
+
+def legacy(app):
+    transaction.abort()
+    found = [link for page in app.registry.attachments.links.legacy.pages() for link in page]
+    transaction.abort()
+    return found
+
+
+def run(app, caplog, dry_run=False):
+    caplog.clear()
+    caplog.set_level("INFO")
+    migrate({"registry": app.registry}, dry_run=dry_run)
+    return [one.getMessage() for one in caplog.records if one.name == migration.__name__]
+
+
+@pytest.mark.parametrize("resource", ["attachments", ""])
+def test_all_links_become_ours(app, caplog, resource):
+    for number in range(5):
+        app.upload(url=f"{RECORDS}/{number}/attachment")
+    before = sorted(app.links(), key=lambda link: link["record_uri"])
+    make_legacy(app, resource)
+    assert run(app, caplog)[-1] == "5 links of earlier plugins were migrated"
+    assert legacy(app) == []
+    after = sorted(app.links(), key=lambda link: link["record_uri"])
+    without_time = [
+        [{k: v for k, v in link.items() if k != "last_modified"} for link in links]
+        for links in (before, after)
+    ]
+    assert without_time[0] == without_time[1]
+
+
+def test_a_dry_run_changes_nothing_and_says_what_would_be(app, caplog):
+    app.upload()
+    make_legacy(app)
+    assert run(app, caplog, dry_run=True)[-1] == "1 links of earlier plugins would be migrated"
+    assert len(legacy(app)) == 1
+
+
+def test_a_link_whose_record_refers_to_no_file_stays(app, caplog):
+    app.upload()
+    make_legacy(app)
+    app.registry.storage.update("record", RECORDS.removesuffix("/records"), "first", {"a": 1})
+    transaction.commit()
+    assert "1 links of earlier plugins stay" in run(app, caplog)[-1]
+    assert len(legacy(app)) == 1
+
+
+def test_it_goes_on_where_it_was_interrupted(app, caplog, monkeypatch):
+    for number in range(5):
+        app.upload(url=f"{RECORDS}/{number}/attachment")
+    expected = make_legacy(app)
+    upgrade, batches = app.registry.attachments.links.upgrade, []
+
+    def interrupted(described):
+        batches.append(described)
+        if len(batches) == 2:
+            upgrade(described)
+            raise KeyboardInterrupt
+        return upgrade(described)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(app.registry.attachments.links, "upgrade", interrupted)
+        run(app, caplog)
+    assert len(legacy(app)) == 3
+    assert run(app, caplog)[-1] == "3 links of earlier plugins were migrated"
+    assert sorted(link["record_uri"] for link in app.links()) == expected
+
+
+def test_a_file_goes_with_its_record_after_the_migration(app, caplog):
+    app.upload()
+    make_legacy(app)
+    run(app, caplog)
+    app.delete(RECORD, headers=ALICE)
+    assert (app.files(), app.links(), legacy(app)) == ({}, [], [])
+
+
+def test_a_simulation_on_an_empty_database_is_no_failure(tmp_path, postgresql, caplog):
+    app = App(tmp_path / "files", **postgresql_backends(postgresql()))
+    with app.registry.storage.client.connect(force_commit=True) as session:
+        from kinto.core.utils import sqlalchemy
+
+        session.execute(sqlalchemy.text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
+    assert run(app, caplog, dry_run=True) == []
