@@ -8,7 +8,6 @@ from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
-from pyramid.httpexceptions import HTTPNoContent
 
 from kinto_attachment import errors
 from kinto_attachment.form.form import Form, read_form
@@ -22,21 +21,13 @@ from kinto_attachment.http.schemas import (
     DetachRequestSchema,
 )
 from kinto_attachment.http.transactions import Transactions
+from kinto_attachment.kinto_internals import MediaType, NoContent
 from kinto_attachment.storage.contract import LocalFiles, StorageError
 
 
 logger = logging.getLogger(__name__)
 
 CHANGE_HEADERS = ("ETag", "Last-Modified")
-
-
-class MediaType(str):
-    """Media types are compared without regard to case (RFC 9110, section 8.3.1)."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, str) and self.casefold() == other.casefold()
-
-    __hash__ = str.__hash__
 
 
 class AttachmentService(Service):
@@ -46,15 +37,6 @@ class AttachmentService(Service):
         if request.errors.status == 415:
             return errors.not_multipart()
         return super().error_handler(request)
-
-
-class NoContent(HTTPNoContent):
-    """An empty response, which in a batch is shown as an empty object.
-
-    (``build_response`` in ``kinto.core.utils`` cannot show bytes that are not JSON.)
-    """
-
-    json: dict[str, object] = {}
 
 
 attachment = AttachmentService(

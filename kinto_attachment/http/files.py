@@ -6,7 +6,6 @@ from typing import Any
 
 from kinto.core import Service
 from pyramid.httpexceptions import HTTPNotFound
-from pyramid.response import Response
 from pyramid.security import NO_PERMISSION_REQUIRED
 from webob.datetime_utils import parse_date
 from webob.static import FileApp
@@ -14,6 +13,7 @@ from webob.static import FileApp
 from kinto_attachment import errors
 from kinto_attachment.form.mimetypes import mimetype_of
 from kinto_attachment.http.schemas import FILE_RESPONSES
+from kinto_attachment.kinto_internals import StreamedResponse
 
 
 RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
@@ -74,18 +74,6 @@ def get_file(request: Any) -> Any:
         status=served.status,
         headerlist=[*served.headerlist, *SECURITY_HEADERS.items()],
     )
-
-
-class StreamedResponse(Response):
-    """A response whose body is never in memory as a whole.
-
-    Kinto's metrics read the body of every response for its length (``setup_metrics`` in
-    ``kinto.core.initialization``): they find this one empty.
-    """
-
-    @property
-    def body(self) -> bytes:
-        return b""
 
 
 def _plain_range(header: str, size: int) -> str:
