@@ -29,18 +29,18 @@ def main(argv: list[str] | None = None) -> int:
 def _make_parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "Download the attachments of a collection into a folder. Only records that changed since "
-        "the last time are asked for.",
+        "the last run are requested."
     )
-    parser.add_argument("-f", "--folder", default=".", help="Where to. (default: %(default)s)")
+    parser.add_argument("-f", "--folder", default=".", help="Target folder. (default: %(default)s)")
     parser.add_argument(
         "--full",
         action="store_true",
-        help="Ask for all records, as the first time: files that are missing come back.",
+        help="Request all records, as in the first run: missing files are restored.",
     )
     parser.add_argument(
         "--delete",
         action="store_true",
-        help="Delete downloaded files whose records have them no more.",
+        help="Delete downloaded files that no record refers to any more.",
     )
     return parser
 
@@ -55,7 +55,9 @@ def _download(
     if folder.lost_state:
         report.warn(STATE, "is empty, as after a power failure, and is ignored")
     if not folder.is_locked:
-        report.warn(str(folder.path), "cannot be locked: let no other run download into it")
+        report.warn(
+            str(folder.path), "cannot be locked: make sure that no other run downloads into it"
+        )
     # First: from here on, the folder is for this collection.
     state.save()
     try:

@@ -23,9 +23,9 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         "--jobs",
         type=positive_integer,
         default=4,
-        help="Number of files under way at once. (default: 4)",
+        help="Number of files transferred at once. (default: 4)",
     )
-    parser.add_argument("--json", action="store_true", help="Print one JSON object a line.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per line.")
     return parser
 
 

@@ -12,7 +12,7 @@ from kinto_attachment.scripts.names import last_part, record_id
 from kinto_attachment.scripts.report import Report
 
 
-LITTER = (
+JUNK = (
     # By file managers.
     ".ds_store",
     "._*",
@@ -62,10 +62,10 @@ class LocalFile:
 
 
 class Selection:
-    """The files to upload. What is skipped or cannot be found is reported.
+    """The files to upload. Those that are skipped or missing are reported.
 
     :param paths: of files and folders.
-    :param excluded: patterns of names to leave out.
+    :param excluded: patterns of names to skip.
     :ivar complete: whether the files are all that were asked for.
     """
 
@@ -75,25 +75,25 @@ class Selection:
         self._excluded = tuple(excluded)
         self._report = report
         self._linked: tuple[str, ...] = ()
-        self._left_out: list[str] = []
+        self._skipped: list[str] = []
         self._special: list[str] = []
         for path in paths:
             name = os.path.basename(path)
             if os.path.isdir(path):
                 self._add_folder(path)
             elif _matches(name, self._excluded):
-                self._left_out.append(name)
+                self._skipped.append(name)
             else:
                 self._add_file(name, path)
-        self._summarize(self._left_out, "left out, as litter of other programs or excluded")
-        self._summarize(self._special, "left out, since they are neither files nor folders")
+        self._summarize(self._skipped, "skipped, as junk of other programs or excluded")
+        self._summarize(self._special, "skipped, as neither files nor folders")
 
-    def leaves_out(self, name: str) -> bool:
-        """Return whether files of this name are excluded, litter, or behind a link to a folder."""
+    def skips(self, name: str) -> bool:
+        """Return whether files of this name are excluded, junk, or behind a link to a folder."""
         parts = name.split("/")
         return (
             name.startswith(self._linked)
-            or any(_is_litter(part) for part in parts)
+            or any(_is_junk(part) for part in parts)
             or any(_matches("/".join(parts[: i + 1]), self._excluded) for i in range(len(parts)))
         )
 
@@ -121,10 +121,10 @@ class Selection:
                     self._linked += (f"{name}/",)
 
     def _keeps(self, root: str, folder: str, filename: str) -> bool:
-        """Return whether a file or folder is uploaded, or else take note of it."""
+        """Return whether a file or folder is uploaded. If not, it is recorded as skipped."""
         name = _name_in(root, os.path.join(folder, filename))
-        if _is_litter(filename) or _matches(name, self._excluded):
-            self._left_out.append(name)
+        if _is_junk(filename) or _matches(name, self._excluded):
+            self._skipped.append(name)
             return False
         return True
 
@@ -147,12 +147,12 @@ class Selection:
         self._report.failed(name, error)
 
     def _summarize(self, names: list[str], reason: str) -> None:
-        """Print which files were left out, in one line."""
+        """Print which files were skipped, in one line."""
         if names:
             more = len(names) - NAMES_IN_A_LINE
             some = ", ".join(names[:NAMES_IN_A_LINE]) + (f" and {more} more" if more > 0 else "")
             message = f"{some}: {reason}"
-            self._report.note("left out", message, name=None, names=names, message=message)
+            self._report.note("skipped", message, name=None, names=names, message=message)
 
 
 def _is_special(path: str) -> bool:
@@ -164,8 +164,8 @@ def _is_special(path: str) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _is_litter(filename: str) -> bool:
-    return any(fnmatch.fnmatchcase(filename.lower(), pattern) for pattern in LITTER)
+def _is_junk(filename: str) -> bool:
+    return any(fnmatch.fnmatchcase(filename.lower(), pattern) for pattern in JUNK)
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -23,12 +23,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = make_parser(
-        "Upload files as the attachments of records. A file whose content the record has "
-        "already is not sent.",
+        "Upload files as the attachments of records. Unchanged files are not sent."
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="File, or folder, to upload.")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="File or folder to upload.")
     parser.add_argument(
-        "-r", "--recursive", action="store_true", help="Upload the files in folders, too."
+        "-r", "--recursive", action="store_true", help="Upload the files in folders."
     )
     parser.add_argument(
         "--exclude",
@@ -36,24 +35,24 @@ def _make_parser() -> argparse.ArgumentParser:
         default=[],
         type=pattern,
         metavar="PATTERN",
-        help="Leave out files and folders whose name, or path in the folder where the pattern has "
-        "slashes, matches (like `*.tmp`). Can be repeated.",
+        help="Skip files and folders whose name matches (like `*.tmp`). A pattern with slashes "
+        "matches the path in the folder. Can be repeated.",
     )
+    parser.add_argument("--force", action="store_true", help="Send all files, also unchanged ones.")
     parser.add_argument(
-        "--force", action="store_true", help="Send all files, those that did not change as well."
-    )
-    parser.add_argument(
-        "--gzip", action="store_true", help="Compress files, and describe them in `original`."
+        "--gzip",
+        action="store_true",
+        help="Compress files, and describe the originals in `original`.",
     )
     parser.add_argument(
         "--keep-filenames",
         action="store_true",
-        help="Ask the server to store files under their own names, where it allows that.",
+        help="Ask the server to store files under their own names, if it allows that.",
     )
     parser.add_argument(
         "--delete",
         action="store_true",
-        help="Delete the records of uploaded files that are not among these files any more.",
+        help="Delete the records of uploaded files that are no longer among these files.",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="Print what would be done, and do nothing."

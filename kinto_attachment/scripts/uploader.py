@@ -68,7 +68,7 @@ class Uploader:
         """Delete the records of files, but for those with these ids.
 
         Records that this script cannot have made are kept, and so are those of files that the
-        selection leaves out.
+        selection skips.
         """
         gone = [
             (record, name)
@@ -76,7 +76,7 @@ class Uploader:
             for record in page
             if record["id"] not in kept
             and (name := _name_of(record)) is not None
-            and not selection.leaves_out(name)
+            and not selection.skips(name)
         ]
         for (record, name), done in self._http.in_parallel(self._delete, gone):
             try:

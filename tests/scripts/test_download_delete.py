@@ -76,9 +76,9 @@ def test_delete_keeps_a_file_that_was_changed(kinto, get, folder):
     get()
     (folder / "a.txt").write_bytes(b"my own words")
     kinto.records.clear()
-    told = get("--full", "--delete")
-    assert actions(told) == {"warning": {"a.txt"}}
-    assert "changed" in told[0]["message"]
+    lines = get("--full", "--delete")
+    assert actions(lines) == {"warning": {"a.txt"}}
+    assert "changed" in lines[0]["message"]
     assert (folder / "a.txt").read_bytes() == b"my own words"
     assert actions(get("--full", "--delete")) == {}
 

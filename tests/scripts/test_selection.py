@@ -18,7 +18,7 @@ from tests.support.scripts import (
 )
 
 
-LITTER = {
+JUNK = {
     ".DS_Store",
     "._photo.jpg",
     "Thumbs.db",
@@ -45,18 +45,18 @@ def folder(tmp_path):
 FILES = {"file 0.bin", "file 1.bin"}
 
 
-def left_out(lines):
-    """Return the names of what was left out, and the messages about it."""
-    told = [line for line in lines if line["action"] == "left out"]
-    return {name for line in told for name in line["names"]}, [line["message"] for line in told]
+def skipped(lines):
+    """Return the names of what was skipped, and the messages about it."""
+    lines = [line for line in lines if line["action"] == "skipped"]
+    return {name for line in lines for name in line["names"]}, [line["message"] for line in lines]
 
 
 def uploaded(lines):
     return actions(lines)["uploaded"]
 
 
-def test_litter_of_programs_is_left_out_with_one_line(scripts, folder):
-    for name in LITTER | CONTENT:
+def test_junk_of_programs_is_skipped_with_one_line(scripts, folder):
+    for name in JUNK | CONTENT:
         (folder / name).write_bytes(b"x")
     # As Emacs leaves it: a link to nothing.
     (folder / ".#locked").symlink_to("user@host.1234:5678")
@@ -65,13 +65,13 @@ def test_litter_of_programs_is_left_out_with_one_line(scripts, folder):
     (folder / "sub" / ".DS_Store").write_bytes(b"x")
     lines = scripts.upload(folder, "-r", "--delete")
     assert uploaded(lines) == FILES | CONTENT
-    names, [message] = left_out(lines)
-    assert names == LITTER | {".#locked", "sub/.Trashes", "sub/.DS_Store"}
-    first = ", ".join(sorted(LITTER | {".#locked"})[:3])
-    assert message == f"{first} and 14 more: left out, as litter of other programs or excluded"
+    names, [message] = skipped(lines)
+    assert names == JUNK | {".#locked", "sub/.Trashes", "sub/.DS_Store"}
+    first = ", ".join(sorted(JUNK | {".#locked"})[:3])
+    assert message == f"{first} and 14 more: skipped, as junk of other programs or excluded"
 
 
-def test_litter_does_not_prevent_deletions(serve, folder):
+def test_junk_does_not_prevent_deletions(serve, folder):
     scripts = Scripts(serve(attachment__extensions="bin").url)
     scripts.upload(folder, "-r")
     (folder / ".DS_Store").write_bytes(b"x")
@@ -79,7 +79,7 @@ def test_litter_does_not_prevent_deletions(serve, folder):
     assert actions(scripts.upload(folder, "-r", "--delete"))["deleted"] == {"file 1.bin"}
 
 
-def test_litter_that_is_named_is_sent_and_its_record_kept(scripts, folder):
+def test_junk_that_is_named_is_sent_and_its_record_kept(scripts, folder):
     (folder / "notes.txt~").write_bytes(b"x")
     assert actions(scripts.upload(folder / "notes.txt~")) == {"uploaded": {"notes.txt~"}}
     scripts.upload(folder, "-r", "--delete")
@@ -101,7 +101,7 @@ def test_litter_that_is_named_is_sent_and_its_record_kept(scripts, folder):
         (["?.TMP"], set()),
     ],
 )
-def test_excluded_files_are_left_out_and_their_records_kept(scripts, folder, patterns, expected):
+def test_excluded_files_are_skipped_and_their_records_kept(scripts, folder, patterns, expected):
     names = {"a.tmp", "sub/b.tmp", "sub/deep/c.tmp", "sub/kept.txt"}
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def test_excluded_files_are_left_out_and_their_records_kept(scripts, folder, pat
     (folder / "file 1.bin").unlink()
     options = [option for pattern in patterns for option in ("--exclude", pattern)]
     lines = scripts.upload(folder, "-r", "--delete", "--force", *options)
-    assert left_out(lines)[0] == expected
+    assert skipped(lines)[0] == expected
     gone = {name for name in names if any(f"{name}/".startswith(f"{e}/") for e in expected)}
     assert uploaded(lines) == names - gone | {"file 0.bin"}
     assert actions(lines)["deleted"] == {"file 1.bin"}
@@ -121,7 +121,7 @@ def test_excluded_files_are_left_out_and_their_records_kept(scripts, folder, pat
 def test_files_that_are_named_can_be_excluded(scripts, folder):
     lines = scripts.upload(*folder.iterdir(), "--exclude", "*1.bin")
     assert uploaded(lines) == {"file 0.bin"}
-    assert left_out(lines)[0] == {"file 1.bin"}
+    assert skipped(lines)[0] == {"file 1.bin"}
 
 
 @pytest.mark.parametrize("pattern", ["", "/"])
@@ -130,16 +130,16 @@ def test_empty_pattern_is_wrong_usage(scripts, folder, pattern):
     assert "--exclude" in done.stderr
 
 
-def test_quiet_does_not_print_what_is_left_out(scripts, folder):
+def test_quiet_does_not_print_skipped_files(scripts, folder):
     (folder / ".DS_Store").write_bytes(b"x")
-    line = ".DS_Store: left out, as litter of other programs or excluded"
+    line = ".DS_Store: skipped, as junk of other programs or excluded"
     done = scripts.run_plain("upload", folder, "-r")
     assert (line in done.stdout.splitlines(), done.stderr) == (True, "")
     done = scripts.run_plain("upload", folder, "-r", "-q")
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_sockets_pipes_and_devices_in_folders_are_left_out(scripts, folder, monkeypatch):
+def test_sockets_pipes_and_devices_in_folders_are_skipped(scripts, folder, monkeypatch):
     os.mkfifo(folder / "pipe")
     (folder / "link to a pipe").symlink_to("pipe")
     (folder / "link to a device").symlink_to("/dev/zero")
@@ -153,8 +153,8 @@ def test_sockets_pipes_and_devices_in_folders_are_left_out(scripts, folder, monk
     assert actions(lines)["deleted"] == {"file 1.bin"}
     names = {"pipe", "socket", "link to a pipe", "link to a device"}
     first = ", ".join(sorted(names)[:3])
-    message = f"{first} and 1 more: left out, since they are neither files nor folders"
-    assert left_out(lines) == (names, [message])
+    message = f"{first} and 1 more: skipped, as neither files nor folders"
+    assert skipped(lines) == (names, [message])
 
 
 def test_pipe_or_device_that_is_named_fails(scripts, folder):

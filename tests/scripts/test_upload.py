@@ -164,9 +164,9 @@ def test_records_of_a_folder_that_became_a_link_are_kept(scripts, source, tmp_pa
     (source / "sub").rename(tmp_path / "elsewhere")
     (source / "sub").symlink_to(tmp_path / "elsewhere")
     (source / "file 1.bin").unlink()
-    told = actions(scripts.upload(source, "-r", "--delete"))
-    assert told["deleted"] == {"file 1.bin"}
-    assert told["warning"] == {"sub"}
+    lines = actions(scripts.upload(source, "-r", "--delete"))
+    assert lines["deleted"] == {"file 1.bin"}
+    assert lines["warning"] == {"sub"}
     assert len(scripts.records()) == 5
 
 
@@ -179,7 +179,7 @@ def test_dry_run_prints_and_changes_nothing(scripts, source):
     before = scripts.records()
     (source / "file 2.bin").write_bytes(b"changed")
     (source / "file 3.bin").unlink()
-    told = actions(scripts.upload(source, "-r", "--delete", "--dry-run"))
-    assert told["would upload"] == {"file 2.bin"}
-    assert told["would delete"] == {"file 3.bin"}
+    lines = actions(scripts.upload(source, "-r", "--delete", "--dry-run"))
+    assert lines["would upload"] == {"file 2.bin"}
+    assert lines["would delete"] == {"file 3.bin"}
     assert scripts.records() == before
