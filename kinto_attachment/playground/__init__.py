@@ -25,7 +25,7 @@ def includeme(config: Configurator) -> None:
 
     :raises ConfigurationError: the plugin itself is not included first.
     """
-    if not hasattr(config.registry, "attachment_storage"):
+    if not hasattr(config.registry, "attachments"):
         raise ConfigurationError(
             "kinto.includes: kinto_attachment.playground must come after kinto_attachment"
         )
