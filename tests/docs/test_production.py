@@ -8,12 +8,13 @@ import subprocess
 import boto3
 import pytest
 import requests
+import yaml
 from botocore.config import Config
 
 from tests.support.app import ATTACHMENT
-from tests.support.documentation import only, page
+from tests.support.documentation import ENVIRONMENT, only, page, replaced
 from tests.support.forms import file_part
-from tests.support.paths import SCRIPTS
+from tests.support.paths import ROOT, SCRIPTS
 from tests.support.servers import eventually_answers, free_port
 from tests.support.users import ALICE, basic_auth
 
@@ -70,7 +71,43 @@ def test_the_production_server_attaches_and_has_the_documented_metrics(productio
 
 
 @pytest.mark.external
-@pytest.mark.parametrize("kind", ["real", "fake"])
+def test_the_alerts_are_about_metrics_that_exist():
+    (alerts,) = yaml.safe_load(only("docs/how-to/monitoring", "yaml", "groups:"))["groups"]
+    named = {
+        name for rule in alerts["rules"] for name in re.findall(r"kinto_[a-z_]+", rule["expr"])
+    }
+    assert named == {"kinto_request_summary_total"}
+
+
+def test_the_readme_has_settings_of_the_production_server():
+    production = only("docs/how-to/production", "ini", "kinto.plugins.prometheus").splitlines()
+    settings = only("README", "ini", "kinto.storage_backend").splitlines()
+    assert len(settings) == 6
+    assert set(settings) <= set(production)
+
+
+def test_granian_serves_as_the_guide_to_install_says(external, tmp_path):
+    port = str(free_port())
+    shown = replaced(
+        only("docs/how-to/install", "shell", "granian"),
+        {"pip install granian\n": "", "8888": port, "KINTO_INI": "exec env KINTO_INI"},
+    )
+    server = subprocess.Popen(
+        ["bash", "-e", "-c", shown],
+        cwd=ROOT,
+        env={**ENVIRONMENT, "KINTO_ATTACHMENT_BASE_PATH": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        heartbeat = eventually_answers(f"http://127.0.0.1:{port}/v1/__heartbeat__")
+        assert heartbeat.json()["attachments"] is True
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.mark.parametrize("kind", [pytest.param("real", marks=pytest.mark.external), "fake"])
 def test_a_bucket_accepts_the_documented_documents(kind, request):
     bucket = request.getfixturevalue("bucket" if kind == "real" else "fake_bucket")
     s3, name = bucket.client, {"Bucket": bucket.name}

@@ -4,7 +4,8 @@ import subprocess
 
 import pytest
 
-from tests.support.documentation import ENVIRONMENT, sessions
+from tests.support.documentation import ENVIRONMENT, blocks, sessions
+from tests.support.paths import ROOT
 from tests.support.servers import TryOutServer
 
 
@@ -42,3 +43,14 @@ def test_the_scripts_print_what_the_guide_shows(server, folder):
         # Files are sent in parallel.
         assert sorted(finished.stdout.splitlines()) == sorted(printed.splitlines()), command
     assert len(commands) >= 9
+
+
+@pytest.mark.parametrize("code", blocks("docs/how-to/scripts", "shell"))
+def test_the_scripts_can_be_started_as_shown(external, code):
+    commands = [line for line in code.splitlines() if not line.startswith("pip ")]
+    assert len(commands) == 2
+    for command in commands:
+        usage = subprocess.run(
+            ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, env=ENVIRONMENT
+        )
+        assert usage.stdout.startswith("usage: "), usage.stderr

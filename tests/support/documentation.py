@@ -9,7 +9,9 @@ from tests.support.servers import Server, free_port
 
 
 CODE_BLOCK = re.compile(
-    r"^\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?:(?: {4}.*)?\n)+)", re.MULTILINE
+    r"^(?P<indent> *)\.\. code-block:: (?P<language>\w+)\n\n"
+    r"(?P<code>(?:(?:(?P=indent) {4}.*)?\n)+)",
+    re.MULTILINE,
 )
 
 
