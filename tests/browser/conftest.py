@@ -15,7 +15,7 @@ SCREENSHOTS = ROOT / "var" / "screenshots"
 
 
 @pytest.fixture(scope="session")
-def chromium():
+def chromium(external):
     with playwright.sync_api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"))
         yield browser
