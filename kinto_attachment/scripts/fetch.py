@@ -1,4 +1,4 @@
-"""The fetching of a file, which goes on where it broke off."""
+"""The fetching of a file, which resumes where it broke off."""
 
 import hashlib
 from collections.abc import Callable

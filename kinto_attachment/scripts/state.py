@@ -37,7 +37,7 @@ class State:
         self._source = source
         saved = _checked(folder.load_state())
         if saved.get("source", source) != source:
-            raise ValueError(f"holds the files of {' '.join(map(str, saved['source']))}")
+            raise ValueError(f"contains the files of {' '.join(map(str, saved['source']))}")
         self.timestamp: str | None = None if full else saved.get("timestamp")
         self.names: dict[str, str] = saved.get("names", {})
         self.hashes: dict[str, str] = saved.get("hashes", {})

@@ -50,7 +50,7 @@ def test_folder_is_for_one_collection(kinto, get, folder, capsys):
     with pytest.raises(SystemExit) as exit:
         get("--collection", "others")
     assert exit.value.code == 2
-    assert f"holds the files of {kinto.url} blog photos" in capsys.readouterr().err
+    assert f"contains the files of {kinto.url} blog photos" in capsys.readouterr().err
 
 
 @pytest.mark.external
@@ -245,7 +245,7 @@ def test_folder_of_a_killed_run_is_for_its_collection(kinto, get, folder, capsys
     with pytest.raises(SystemExit) as exit:
         get("--collection", "others")
     assert exit.value.code == 2
-    assert f"holds the files of {kinto.url} blog photos" in capsys.readouterr().err
+    assert f"contains the files of {kinto.url} blog photos" in capsys.readouterr().err
 
 
 def test_folder_that_cannot_be_made_is_wrong_usage(kinto, get, folder, capsys):

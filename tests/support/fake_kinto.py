@@ -215,7 +215,7 @@ class FlakyProxy(FakeServer):
     """Hands requests on to a real server, but for those that a fault is made for.
 
     :param fault: a function of the handler and the number of the request, from 1; what it returns
-        tells whether it answered.
+        shows whether it responded.
     """
 
     def __init__(self, url, fault):

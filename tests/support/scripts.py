@@ -72,7 +72,7 @@ def sha256_of(path):
 
 @contextlib.contextmanager
 def script_storage(request):
-    """Give the settings of a server that keeps files where the parameter of a fixture says.
+    """Return the settings of a server with the storage that the parameter of a fixture names.
 
     (``base_path`` is added to those of a local folder.)
     """
