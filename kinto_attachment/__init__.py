@@ -18,9 +18,9 @@ def includeme(config: Any) -> None:
     - the routes ``/buckets/{id}/collections/{id}/records/{id}/attachment`` and, if
       ``kinto.attachment.serve_files`` is on, ``/__files__/*``;
     - the capability ``attachments`` and the heartbeat ``attachments``;
-    - a migration for ``kinto migrate``, of the links that earlier plugins wrote;
-    - subscribers to each request: the default bucket is replaced by the user's own, the body is
-      bounded, read ahead and discarded, changes are collected, pending deletions are retried, the
+    - a migration for ``kinto migrate``, of the links that earlier plugins wrote (not if read-only);
+    - subscribers to each request: the body is bounded, read ahead and discarded, the default bucket
+      is replaced by the user's own, changes are collected, pending deletions are retried, the
       record is locked and its attachment remembered before a change;
     - subscribers to Kinto's events: files follow records, collections, buckets and flushes.
     """
@@ -75,15 +75,16 @@ def includeme(config: Any) -> None:
             files.base_url, settings.advertised_base_url or files.base_url
         ),
     )
-    config.add_migration(Migration(links))
 
-    config.add_subscriber(default_bucket.rewrite_path, NewRequest)
     config.add_subscriber(bodies.limit_body, NewRequest)
     config.add_subscriber(bodies.read_ahead, NewRequest)
+    # After the body is read: it asks for the user, which takes a connection to the database.
+    config.add_subscriber(default_bucket.rewrite_path, NewRequest)
     config.add_subscriber(listeners.collect_changes, NewRequest)
     config.add_subscriber(listeners.snapshot_before_change, ContextFound)
     config.add_subscriber(bodies.discard_body, NewResponse)
     if not asbool(config.get_settings()["readonly"]):
+        config.add_migration(Migration(links))
         config.add_subscriber(listeners.lock_record, BeforeTraversal)
         config.add_subscriber(listeners.retry_deletions, NewRequest)
 

@@ -175,6 +175,8 @@ class Attachments:
         ]
         if not changed:
             return
+        # Code on the server may have taken no lock: links must not be migrated meanwhile.
+        locks.block_flush(self._storage)
         ids = {change.record_id for change in changed}
         # Kinto may have read the old record before taking the lock; only the links are reliable.
         links: dict[str, list[Link]] = {uri_of(id_): [] for id_ in ids}
@@ -200,6 +202,8 @@ class Attachments:
 
         :param field: ``bucket_uri`` or ``collection_uri``.
         """
+        # In the order of lock_record. Nor may links be migrated while they are read.
+        locks.block_flush(self._storage)
         locks.lock_object(self._storage, object_uri)
         snapshot = unit_of_work.current().links
         for links, removed in self.links.remove_of(field, object_uri):

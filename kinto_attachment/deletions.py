@@ -77,12 +77,13 @@ class Deletions:
         # A flush deletes what is queued while it looks at what there is.
         locks.block_flush(self._storage)
         work = unit_of_work.current()
-        if not work.enqueued:
+        enqueued = work.enqueued[self]
+        if not enqueued:
             # What a hook writes is undone (``Transaction._call_hooks``), and this thread's session
             # is the one of the transaction that ends.
-            work.after_commit(lambda: in_background(lambda: self.process(work.enqueued)).result())
+            work.after_commit(lambda: in_background(lambda: self.process(enqueued)).result())
         # As many as take a storage one request, since a claim lasts for so long only.
-        work.enqueued += [self.add(page) for page in paging.split(keys)]
+        enqueued += [self.add(page) for page in paging.split(keys)]
 
     def reclaim(self, key: str) -> None:
         """Take a new file out of the queue that holds an earlier one of the same name.

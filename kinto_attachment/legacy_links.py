@@ -41,10 +41,10 @@ class LegacyLinks:
 
     def exist(self) -> bool:
         """Return whether there are any. The running transaction asks once."""
-        work = unit_of_work.current()
-        if work.legacy_links_exist is None:
-            work.legacy_links_exist = self._exist()
-        return work.legacy_links_exist
+        known = unit_of_work.current().legacy_links_exist
+        if self not in known:
+            known[self] = self._exist()
+        return known[self]
 
     def places(self) -> list[tuple[str, str]]:
         """Return the resource names and the parent of these links."""

@@ -82,7 +82,7 @@ def lock_object(storage: Any, uri: str) -> None:
 
 
 def block_flush(storage: Any) -> None:
-    """Make a flush wait for the rest of the transaction, or wait for one that is under way."""
+    """Make a flush or migration wait for the rest of the transaction, or wait for one under way."""
     locked = unit_of_work.current().locked
     if EVERYTHING not in locked:
         locked.add(EVERYTHING)

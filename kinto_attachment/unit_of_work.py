@@ -51,9 +51,9 @@ class UnitOfWork:
     :ivar locked: the URIs that it has locked.
     :ivar links: what it has seen of links.
     :ivar new_keys: the files that it has created: they go if it fails.
-    :ivar enqueued: what it has put into the deletion queue.
+    :ivar enqueued: what it has put into each deletion queue.
     :ivar keys_before_flush: the files of all records, if they are about to be deleted.
-    :ivar legacy_links_exist: whether there are links of earlier plugins; ``None`` if not asked yet.
+    :ivar legacy_links_exist: whether there are links of earlier plugins, by the object that asked.
     """
 
     def __init__(self, running: Any):
@@ -62,9 +62,9 @@ class UnitOfWork:
         self.locked: set[str] = set()
         self.links = LinkSnapshot()
         self.new_keys: list[str] = []
-        self.enqueued: list[dict[str, Any]] = []
+        self.enqueued: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
         self.keys_before_flush: set[str] = set()
-        self.legacy_links_exist: bool | None = None
+        self.legacy_links_exist: dict[Any, bool] = {}
 
     def after_commit(self, callback: Callable[..., Any], *args: Any) -> None:
         """Call a function after a successful commit."""

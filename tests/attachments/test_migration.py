@@ -1,10 +1,15 @@
 """``kinto migrate``: links of earlier plugins become ours, whenever and however often it runs."""
 
+import threading
+
 import pytest
+import sqlalchemy
 import transaction
+from kinto.core.events import ResourceChanged
 from kinto.core.scripts import migrate
 
-from kinto_attachment import migration
+from kinto_attachment import listeners, migration
+from kinto_attachment.background import in_background
 from tests.support.app import RECORD, App
 from tests.support.postgresql import postgresql_backends
 from tests.support.users import ALICE
@@ -115,3 +120,71 @@ def test_a_simulation_on_an_empty_database_is_no_failure(tmp_path, postgresql, c
 
         session.execute(sqlalchemy.text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
     assert run(app, caplog, dry_run=True) == []
+
+
+def test_a_read_only_server_is_not_migrated(app, caplog, tmp_path):
+    app.upload()
+    make_legacy(app)
+    reading = App(tmp_path / "files", **app.settings | {"kinto.readonly": "true"})
+    assert run(reading, caplog) == []
+    assert len(legacy(app)) == 1
+
+
+class TestBesideRunningServers:
+    """A change that begins within a batch waits for its end, and then sees the migrated links."""
+
+    @pytest.fixture
+    def migrate_beside(self, app, caplog, monkeypatch):
+        def migrate_beside(change):
+            app.upload()
+            attachment = app.record()["attachment"]
+            make_legacy(app)
+            upgrade, changing = app.registry.attachments.links.upgrade, []
+
+            def upgrade_slowly(described):
+                changing.append(in_background(lambda: change(attachment)))
+                wait_for_lock(app)
+                return upgrade(described)
+
+            monkeypatch.setattr(app.registry.attachments.links, "upgrade", upgrade_slowly)
+            run(app, caplog)
+            changing[0].result(60)
+            return attachment
+
+        return migrate_beside
+
+    def test_a_copy_by_code_on_the_server_keeps_the_file(self, app, migrate_beside):
+        def copy(attachment):
+            request = app.app.request_factory.blank("/v1/")
+            request.registry, request.bound_data = app.registry, {}
+            request._attachment_auto_save = True
+            with transaction.manager:
+                new = {"id": "other", "attachment": attachment}
+                collection_uri = RECORDS.removesuffix("/records")
+                app.registry.storage.update("record", collection_uri, "other", dict(new))
+                payload = {"bucket_id": "blog", "collection_id": "photos", "action": "create"}
+                payload["resource_name"] = "record"
+                listeners.on_records_changed(ResourceChanged(payload, [{"new": new}], request))
+
+        attachment = migrate_beside(copy)
+        app.delete(RECORD, headers=ALICE)
+        assert [link["record_uri"] for link in app.links()] == [f"{RECORDS}/other"]
+        assert list(app.files()) == [attachment["location"]]
+
+    @pytest.mark.parametrize("url", ["/buckets/blog", "/buckets/blog/collections/photos", RECORD])
+    def test_a_deletion_leaves_neither_file_nor_link(self, app, migrate_beside, url):
+        migrate_beside(lambda attachment: app.delete(url, headers=ALICE))
+        transaction.abort()
+        assert (app.files(), app.links(), app.released()) == ({}, [], [])
+
+
+def wait_for_lock(app):
+    """Wait until a transaction waits for another one."""
+    engine = app.registry.storage.client.session_factory().get_bind()
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' LIMIT 1"
+    for _ in range(6000):
+        with engine.connect() as connection:
+            if connection.execute(sqlalchemy.text(waiting)).first():
+                return
+        threading.Event().wait(0.01)
+    raise AssertionError("no transaction waits")

@@ -309,11 +309,11 @@ def serve_postgresql(serve, postgresql):
 
 
 @contextlib.contextmanager
-def slow_upload(server, content=b"slowly " * 100_000):
+def slow_upload(server, content=b"slowly " * 100_000, url=ATTACHMENT):
     """Send all of an upload but its end, and return a function that sends that and the answer."""
     body = multipart(file_part(content))
     head = (
-        f"POST /v1{ATTACHMENT} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        f"POST /v1{url} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
         f"Content-Length: {len(body)}\r\nAuthorization: {basic_auth('alice')}\r\n"
         f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
     )
@@ -350,13 +350,16 @@ def test_a_slow_client_holds_no_transaction_and_no_connection(serve_postgresql, 
     assert record["attachment"] == attachment
 
 
-def test_a_slow_client_holds_nothing_with_a_small_file_either(serve_postgresql):
-    server, states = serve_postgresql(**ONE_CONNECTION)
-    with slow_upload(server, b"slowly") as finish:
+@pytest.mark.parametrize("bucket", ["blog", "default"])
+def test_a_slow_client_holds_nothing_with_a_small_file_either(serve_postgresql, bucket):
+    includes = {"kinto.includes": "kinto.plugins.default_bucket kinto_attachment"}
+    server, states = serve_postgresql(**ONE_CONNECTION, **includes)
+    url = ATTACHMENT.replace("blog", bucket)
+    with slow_upload(server, b"slowly", url) as finish:
         requests.put(f"{server.url}{RECORD}", auth=AUTH, timeout=10).raise_for_status()
         wait_until(lambda: "idle in transaction" not in states())
         status, _ = finish()
-    assert status == 200
+    assert status == (200 if bucket == "blog" else 201)
 
 
 def test_a_slow_storage_of_small_files_holds_no_connection_either(

@@ -4,9 +4,11 @@ import os
 
 import pytest
 import transaction
+from kinto.core.storage.memory import Storage as Memory
 
 from kinto_attachment import unit_of_work
 from kinto_attachment.deletions import Deletions
+from kinto_attachment.legacy_links import LegacyLinks
 from kinto_attachment.storage.local import LocalStorage
 from tests.support.local import listing, store
 
@@ -116,3 +118,18 @@ def test_others_are_deleted_if_a_file_cannot_be(storage, running, caplog):
     transaction.abort()
     assert listing(storage) == []
     assert "folder.txt" in caplog.text
+
+
+def test_servers_of_one_process_know_their_own_legacy_links_and_queues(running):
+    """Also within one transaction, as a script on two servers may have it."""
+    first, second = Memory(), Memory()
+    second.create("attachments", "__attachments__", {"location": "a.txt"})
+    assert not LegacyLinks(first).exist()
+    assert LegacyLinks(second).exist()
+    queues = [Deletions(storage, None, None) for storage in (first, second)]
+    processed = []
+    for queue in queues:
+        queue.process = processed.append
+        queue.enqueue(["a.txt"])
+    transaction.commit()
+    assert [len(entries) for entries in processed] == [1, 1]
