@@ -5,7 +5,6 @@ the transaction ends, a new file belongs to it.
 """
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -384,16 +383,6 @@ class Attachments:
     def _is_kept(self, link: Link) -> bool:
         ids = uris.ids_of_collection(origin_of(link))
         return self.settings.for_collection(*ids).keep_old_files
-
-
-def snapshot_attachment(record_uri: str, record: dict[str, Any]) -> None:
-    """Remember the attachment of a record that a request is about to change.
-
-    Kinto mutates the old record in place on a merge patch (``recursive_update_dict`` in
-    ``kinto.core.utils``).
-    """
-    permitted = unit_of_work.current().links.permitted
-    permitted.setdefault(record_uri, [copy.deepcopy(attachment_of(record))])
 
 
 def _is_attached(snapshot: LinkSnapshot, record_uri: str, change: Change) -> bool:

@@ -1,10 +1,11 @@
 """Kinto's events become calls of the verbs: files follow all that changes records."""
 
+import copy
 from typing import Any
 
 from kinto.core.utils import instance_uri
 
-from kinto_attachment import attachments, kinto_internals, locks, uris
+from kinto_attachment import attachments, kinto_internals, locks, unit_of_work, uris
 from kinto_attachment.metadata import attachment_of
 from kinto_attachment.paging import records_by_id
 
@@ -60,7 +61,7 @@ def snapshot_before_change(event: Any) -> None:
     if getattr(context, "resource_name", None) == "record" and "id" in request.matchdict:
         if context.current_object is not None:
             uri = uris.record_uri(_collection_uri(request), request.matchdict["id"])
-            attachments.snapshot_attachment(uri, context.current_object)
+            _snapshot_attachment(uri, context.current_object)
     elif getattr(request.matched_route, "name", None) == FLUSH_ROUTE and request.method == "POST":
         request.registry.attachments.collect_before_flush()
 
@@ -99,6 +100,16 @@ def on_buckets_deleted(event: Any) -> None:
 def on_flushed(event: Any) -> None:
     """Release all files."""
     event.request.registry.attachments.flush()
+
+
+def _snapshot_attachment(record_uri: str, record: dict[str, Any]) -> None:
+    """Remember the attachment of a record that a request is about to change.
+
+    Kinto mutates the old record in place on a merge patch (``recursive_update_dict`` in
+    ``kinto.core.utils``).
+    """
+    permitted = unit_of_work.current().links.permitted
+    permitted.setdefault(record_uri, [copy.deepcopy(attachment_of(record))])
 
 
 def _change(request: Any, impacted: dict[str, Any], full: dict[str, Any]) -> attachments.Change:
