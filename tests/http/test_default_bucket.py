@@ -6,7 +6,7 @@ import webtest
 from kinto.core.testing import get_user_headers
 from kinto.views.collections import Collection
 
-from kinto_attachment.http import default_bucket
+from kinto_attachment import kinto_internals
 from tests.support.app import App
 from tests.support.forms import BOUNDARY, file_part, multipart
 from tests.support.postgresql import postgresql_backends
@@ -137,7 +137,7 @@ def test_the_json_schema_of_a_collection_that_another_client_creates_meanwhile_a
 ):
     app = make_app(experimental_collection_schema_validation="true")
     schema = {"type": "object", "properties": {"attachment": {"type": "null"}}}
-    create = default_bucket.resource_create_object
+    create = kinto_internals.resource_create_object
 
     def create_second(request, resource, uri):
         if resource is Collection:
@@ -145,7 +145,7 @@ def test_the_json_schema_of_a_collection_that_another_client_creates_meanwhile_a
             request.registry.storage.create("collection", uri.rsplit("/", 2)[0], collection)
         return create(request, resource, uri)
 
-    monkeypatch.setattr(default_bucket, "resource_create_object", create_second)
+    monkeypatch.setattr(kinto_internals, "resource_create_object", create_second)
     app.upload(url=f"{PATH}/attachment", status=400)
     assert app.files() == {}
 
