@@ -210,8 +210,8 @@ class Attachments:
                 snapshot.remember(link["record_uri"], [link])
             self._enqueue(links, removed)
 
-    def collect_before_flush(self) -> None:
-        """Remember the files of all records: Kinto's event comes when their links are gone."""
+    def collect_before_flush(self) -> list[str]:
+        """Return the keys of all records' files: Kinto's event comes when their links are gone."""
         locks.lock_object(self._storage, locks.EVERYTHING)
         keys = {
             link["location"]
@@ -219,11 +219,11 @@ class Attachments:
             for link in page
             if not self._is_kept(link)
         }
-        unit_of_work.current().keys_before_flush = keys.union(self.deletions.queued())
+        return sorted(keys.union(self.deletions.queued()))
 
-    def flush(self) -> None:
+    def flush(self, keys: list[str]) -> None:
         """Release the files of all records, which are gone."""
-        self.deletions.enqueue(sorted(unit_of_work.current().keys_before_flush))
+        self.deletions.enqueue(keys)
 
     def _settings_of(self, record: Record) -> CollectionSettings:
         return self.settings.for_collection(record.bucket_id, record.collection_id)

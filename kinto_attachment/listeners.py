@@ -63,7 +63,8 @@ def snapshot_before_change(event: Any) -> None:
             uri = uris.record_uri(_collection_uri(request), request.matchdict["id"])
             _snapshot_attachment(uri, context.current_object)
     elif getattr(request.matched_route, "name", None) == FLUSH_ROUTE and request.method == "POST":
-        request.registry.attachments.collect_before_flush()
+        # With the request: on PostgreSQL, a flush commits, and goes on in another transaction.
+        request.attachment_keys = request.registry.attachments.collect_before_flush()
 
 
 def on_records_changed(event: Any) -> None:
@@ -99,7 +100,8 @@ def on_buckets_deleted(event: Any) -> None:
 
 def on_flushed(event: Any) -> None:
     """Release all files."""
-    event.request.registry.attachments.flush()
+    keys = getattr(event.request, "attachment_keys", [])
+    event.request.registry.attachments.flush(keys)
 
 
 def _snapshot_attachment(record_uri: str, record: dict[str, Any]) -> None:

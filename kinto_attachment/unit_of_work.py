@@ -52,7 +52,6 @@ class UnitOfWork:
     :ivar links: what it has seen of links.
     :ivar new_keys: the files that it has created: they go if it fails.
     :ivar enqueued: what it has put into each deletion queue.
-    :ivar keys_before_flush: the files of all records, if they are about to be deleted.
     :ivar legacy_links_exist: whether there are links of earlier plugins, by the object that asked.
     """
 
@@ -63,7 +62,6 @@ class UnitOfWork:
         self.links = LinkSnapshot()
         self.new_keys: list[str] = []
         self.enqueued: defaultdict[Any, list[dict[str, Any]]] = defaultdict(list)
-        self.keys_before_flush: set[str] = set()
         self.legacy_links_exist: dict[Any, bool] = {}
 
     def after_commit(self, callback: Callable[..., Any], *args: Any) -> None:
