@@ -16,7 +16,7 @@ from kinto.authorization import AuthorizationPolicy, RouteFactory
 from kinto.core.cornice.errors import Errors
 from kinto.core.errors import raise_invalid
 from kinto.core.events import EventCollector
-from kinto.core.resource import has_null_character
+from kinto.core.resource import has_null_character as has_null_character
 from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
 from kinto.core.schema import HeaderQuotedInteger
 from kinto.core.storage import postgresql
@@ -29,8 +29,6 @@ from pyramid.httpexceptions import HTTPNoContent
 from pyramid.interfaces import IRoutesMapper
 from pyramid.response import Response
 
-
-__all__ = ["has_null_character"]
 
 RecordRouteFactory = RouteFactory
 RECORD_PERMISSIONS = Record.permissions
@@ -87,11 +85,6 @@ def execute(storage: Any, statements: str, parameters: Mapping[str, Any]) -> Any
         return None
     with storage.client.connect(readonly=True) as session:
         return session.execute(sqlalchemy.text(statements), parameters)
-
-
-def is_postgresql(storage: Any) -> bool:
-    """Return whether Kinto keeps its objects in PostgreSQL."""
-    return isinstance(storage, postgresql.Storage)
 
 
 # Permissions (kinto.authorization)

