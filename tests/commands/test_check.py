@@ -662,10 +662,9 @@ def test_all_pages_are_read(deployment, monkeypatch):
     monkeypatch.setattr("kinto_attachment.paging.PAGE_SIZE", 3)
     for number in range(8):
         deployment.upload(f"r{number}")
-    rename_resource = "UPDATE objects SET resource_name = '' WHERE id IN "
     deployment.sql(
-        rename_resource
-        + "(SELECT id FROM objects WHERE resource_name = 'attachments' ORDER BY id LIMIT 4)"
+        "UPDATE objects SET resource_name = '', parent_id = '__attachments__' WHERE id IN "
+        "(SELECT id FROM objects WHERE resource_name = 'attachments' ORDER BY id LIMIT 4)"
     )
     code, output = deployment.run("check", "--grace", "0")
     assert output[-1] | {"links": 8, "records": 8, "files": 8} == output[-1]
