@@ -7,25 +7,8 @@ import pytest
 from kinto_attachment.storage.local import LocalStorage
 from tests.support.app import App
 from tests.support.commands import COLLECTION, Deployment, write_ini
-from tests.support.postgresql import postgresql_backends
 from tests.support.s3 import MIB
 from tests.support.users import ALICE
-
-
-@pytest.fixture(scope="module")
-def shared_app(postgresql, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shared") / "files"
-    return App(folder, **postgresql_backends(postgresql()))
-
-
-@pytest.fixture
-def deployment(shared_app, capsys):
-    shared_app.create_collection()
-    deployment = Deployment(shared_app, shared_app.folder.parent, shared_app.files, capsys)
-    yield deployment
-    deployment.close()
-    for name in shared_app.files():
-        (shared_app.folder / name).unlink()
 
 
 @pytest.fixture

@@ -115,6 +115,45 @@ class Deployment:
         self._engine.dispose()
 
 
+class Folder:
+    """The files of a deployment in a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def settings(self):
+        return {}
+
+    def files(self):
+        return {
+            str(path.relative_to(self.path)): path.read_bytes()
+            for path in self.path.rglob("*")
+            if path.is_file()
+        }
+
+    def put(self, name, content):
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.path / name).write_bytes(content)
+
+    def remove(self, name):
+        (self.path / name).unlink()
+
+
+class S3:
+    """The files of a deployment in a bucket."""
+
+    def __init__(self, bucket):
+        self._bucket = bucket
+        self.settings = bucket.settings
+        self.files = bucket.files
+
+    def put(self, name, content):
+        self._bucket.client.put_object(Bucket=self._bucket.name, Key=name, Body=content)
+
+    def remove(self, name):
+        self._bucket.client.delete_object(Bucket=self._bucket.name, Key=name)
+
+
 def write_ini(path, settings):
     ini = configparser.RawConfigParser()
     ini["app:main"] = {"use": "egg:kinto", **settings}

@@ -1,0 +1,58 @@
+"""Deployments with their records in one PostgreSQL."""
+
+import pytest
+
+from tests.support.app import App
+from tests.support.commands import S3, Deployment, Folder
+from tests.support.postgresql import postgresql_backends
+from tests.support.settings import unprefixed
+
+
+@pytest.fixture(scope="session")
+def database(postgresql):
+    """One database for all tests here, since each has connections of its own."""
+    return postgresql()
+
+
+@pytest.fixture
+def make_deployment(make_app, database, tmp_path, capsys):
+    deployments = []
+
+    def make(store=None, **settings):
+        store = store or Folder(tmp_path / "files")
+        app = make_app(**unprefixed(postgresql_backends(database)), **store.settings(), **settings)
+        deployment = Deployment(app, tmp_path, store.files, capsys)
+        deployment.store = store
+        deployments.append(deployment)
+        return deployment
+
+    yield make
+    for deployment in deployments:
+        deployment.close()
+
+
+@pytest.fixture(scope="session")
+def shared_app(database, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared") / "files"
+    return App(folder, **postgresql_backends(database))
+
+
+@pytest.fixture
+def deployment(shared_app, capsys):
+    """A deployment with its files in a folder, all empty, without settings of its own."""
+    shared_app.create_collection()
+    store = Folder(shared_app.folder)
+    deployment = Deployment(shared_app, shared_app.folder.parent, store.files, capsys)
+    deployment.store = store
+    yield deployment
+    deployment.close()
+    for name in store.files():
+        store.remove(name)
+
+
+@pytest.fixture(params=["folder", "S3"])
+def either(request, external):
+    """A deployment with its files in a folder, or in SeaweedFS."""
+    if request.param == "folder":
+        return request.getfixturevalue("deployment")
+    return request.getfixturevalue("make_deployment")(S3(request.getfixturevalue("bucket")))
