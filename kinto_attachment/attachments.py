@@ -17,7 +17,7 @@ from kinto_attachment.deletions import Deletions
 from kinto_attachment.form.gzip import GZIP_EXTENSION, GZIP_MIMETYPE
 from kinto_attachment.links import Links, origin_of
 from kinto_attachment.metadata import are_equal, attachment_of, is_among, possible_keys
-from kinto_attachment.paging import records_by_id
+from kinto_attachment.paging import delete_children, records_by_id
 from kinto_attachment.settings.limits import MAX_NAME_BYTES
 from kinto_attachment.settings.values import CollectionSettings, Settings
 from kinto_attachment.storage.contract import StagedFile, Storage
@@ -197,7 +197,7 @@ class Attachments:
         self._unlink(unlinked)
 
     def release(self, field: str, object_uri: str) -> None:
-        """Release the files of all records of a bucket or of a collection that is deleted.
+        """Release the files of all records of a bucket or a collection, and delete these records.
 
         :param field: ``bucket_uri`` or ``collection_uri``.
         """
@@ -209,6 +209,7 @@ class Attachments:
             for link in links:
                 snapshot.remember(link["record_uri"], [link])
             self._enqueue(links, removed)
+        delete_children(self._storage, object_uri)
 
     def collect_before_flush(self) -> list[str]:
         """Return the keys of all records' files: Kinto's event comes when their links are gone."""

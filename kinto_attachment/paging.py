@@ -7,7 +7,7 @@ from kinto.core.storage import Filter, Sort
 from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
-from kinto_attachment.kinto_internals import max_fetched
+from kinto_attachment.kinto_internals import max_fetched, parents_beginning_with
 
 
 PAGE_SIZE = 1000
@@ -90,6 +90,17 @@ def delete_all(
         ids |= {one["id"] for one in deleted}
         expected -= len(deleted)
     return ids
+
+
+def delete_children(storage: Any, object_uri: str) -> None:
+    """Delete all that is in a collection or a bucket, of which Kinto itself deletes a first part.
+
+    (``on_buckets_deleted`` in ``kinto.views.buckets``. On PostgreSQL, ``delete_all`` deletes no
+    more than ``storage_max_fetch_size`` objects. The rest would be back in a new collection.)
+    """
+    for parent in (object_uri, parents_beginning_with(f"{object_uri}/")):
+        while len(storage.delete_all(None, parent, with_deleted=False)) >= max_fetched(storage):
+            pass
 
 
 def rewrite(storage: Any, resource: str, parent: str, one: Object) -> bool:

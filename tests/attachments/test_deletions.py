@@ -516,7 +516,10 @@ class TestManyHolders:
         transaction.commit()
         assert limited.links() == []
 
-    def test_all_go_with_a_collection_however_few_kinto_deletes_at_once(self, tmp_path, postgresql):
+    @pytest.mark.parametrize("deleted", ["/buckets/blog/collections/photos", "/buckets/blog"])
+    def test_all_go_with_their_parent_however_few_kinto_deletes_at_once(
+        self, tmp_path, postgresql, deleted
+    ):
         limited = RacingApp(tmp_path, postgresql(), **{"kinto.storage_max_fetch_size": "2"})
         limited.create_collection()
         photos = "/buckets/blog/collections/photos"
@@ -526,8 +529,19 @@ class TestManyHolders:
             for number in (3, 8, 1, 6, 2, 7, 5, 4):
                 body = {"data": {"attachment": attachment}}
                 limited.put_json(f"{photos}/records/{name}{number}", body, headers=ALICE)
-        limited.delete(photos, headers=ALICE, status=200)
-        assert left(limited) == NOTHING
+        limited.create_collection(collection="photos2")
+        limited.upload(url=f"{photos}2/records/other/attachment")
+        limited.create_collection("blog2")
+        limited.upload(url="/buckets/blog2/collections/photos/records/other/attachment")
+        limited.delete(deleted, headers=ALICE, status=200)
+        files, links, released = left(limited)
+        expected = 2 if deleted == photos else 1
+        assert (len(files), len(links), released) == (expected, expected, [])
+        # Nor are any records back in a new collection.
+        limited.create_collection()
+        assert limited.get(f"{photos}/records", headers=ALICE).json["data"] == []
+        others = [link["record_uri"] for link in links]
+        assert [limited.get(uri, headers=ALICE).status_code for uri in others] == [200] * expected
 
 
 @pytest.fixture(scope="module")
