@@ -2,16 +2,14 @@
 
 import contextlib
 import logging
-import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
-from multiprocessing.util import Finalize
 
 from kinto_attachment.background import in_background
 from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.storage.running import RUNNING
 from kinto_attachment.storage.s3.bucket import Bucket
 from kinto_attachment.storage.s3.client import S3Error
 from kinto_attachment.storage.s3.transport import Body
@@ -144,41 +142,3 @@ class MultipartUpload:
         except BaseException:
             self._failed = True
             raise
-
-
-class RunningUploads:
-    """The multipart uploads of this process, which are aborted when it ends."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process_id: int | None = None
-        self._uploads: set[MultipartUpload] = set()
-
-    def track(self, upload: MultipartUpload) -> None:
-        """Abort an upload when the process ends."""
-        with self._lock:
-            if self._process_id != os.getpid():
-                self._process_id = os.getpid()
-                self._uploads = set()
-                # Unlike atexit, this also runs in the worker processes of granian.
-                Finalize(None, self._abort_all, exitpriority=1)
-            self._uploads.add(upload)
-
-    def untrack(self, upload: MultipartUpload) -> None:
-        """Forget an upload that is completed or aborted."""
-        self._uploads.discard(upload)
-
-    def _abort_all(self) -> None:
-        uploads = list(self._uploads)
-        for upload in uploads:
-            upload.abandon()
-        limit = max((upload.max_silent_seconds for upload in uploads), default=0)
-        deadline = time.monotonic() + limit
-        for upload in uploads:
-            if time.monotonic() > deadline:
-                logger.warning("Multipart uploads stay: S3 is too slow to abort them")
-                return
-            upload.abort()
-
-
-RUNNING = RunningUploads()
