@@ -146,9 +146,17 @@ def test_a_body_without_content_length_is_read_to_its_end(app):
         ("letter.unknown", None, "application/octet-stream"),
         ("letter.FTL", "text/plain", "application/vnd.fluent"),
         ("places.db", "text/plain", "application/vnd.sqlite3"),
+        ("key.pem", None, "application/x-pem-file"),
+        ("KEY.PEM", "text/plain", "application/x-pem-file"),
+        ("map.geojson", "application/json", "application/geo+json"),
+        ("photo.jpg", "application/octet-stream", "image/jpeg"),
+        ("photo.jpg", "Application/Octet-Stream; charset=binary", "image/jpeg"),
+        ("photo.jpg", "binary/octet-stream", "image/jpeg"),
+        ("archive.csv.gz", "application/octet-stream", "application/gzip"),
+        ("letter.unknown", "application/octet-stream", "application/octet-stream"),
     ],
 )
-def test_the_mimetype_is_configured_or_sent_or_guessed(share_app, filename, sent, mimetype):
+def test_the_mimetype_is_of_the_extension_or_sent_or_guessed(share_app, filename, sent, mimetype):
     app = share_app(
         attachment__extensions="any",
         attachment__mimetypes=".ftl:application/vnd.fluent;.db:application/vnd.sqlite3",
@@ -248,6 +256,21 @@ def test_equal_names_get_a_number(make_app):
     ]
     assert locations == ["story.txt", "story-1.txt", "story-2.txt"]
     assert set(app.files()) == set(locations)
+
+
+def test_a_file_that_replaces_one_of_its_name_gets_another(make_app):
+    app = make_app(attachment__randomize="false")
+    locations = [app.upload().json["location"] for _ in range(4)]
+    assert locations == ["story.txt", "story-1.txt"] * 2
+    assert list(app.files()) == ["story-1.txt"]
+
+
+def test_a_file_that_is_detached_first_leaves_its_name_to_the_next(make_app):
+    app = make_app(attachment__randomize="false")
+    for content in (b"first", b"second", b"third"):
+        assert app.upload(file_part(content)).json["location"] == "story.txt"
+        assert app.files() == {"story.txt": content}
+        app.delete(ATTACHMENT, headers=ALICE, status=204)
 
 
 def test_the_folder_is_named_by_bucket_and_collection(make_app):

@@ -42,6 +42,17 @@ def test_each_collection_has_its_own_options(make_app_with):
     assert set(files) == {photo["location"], other["location"]}
 
 
+def test_a_collection_may_have_another_mimetype_for_a_known_extension(make_app_with):
+    app = make_app_with(
+        attachment__extensions="pem",
+        attachment__mimetypes=".x:text/x-everywhere",
+        attachment__resources__blog__photos__mimetypes=".pem:text/x-own",
+    )
+    key = file_part(filename="key.pem", content_type="application/octet-stream")
+    assert app.upload(key).json["mimetype"] == "text/x-own"
+    assert app.upload(key, url=OTHER).json["mimetype"] == "application/x-pem-file"
+
+
 @pytest.mark.parametrize(
     ("pattern", "randomize", "expected"),
     [
