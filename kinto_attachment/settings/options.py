@@ -62,6 +62,14 @@ OPTIONS = {
     "max_field_size_bytes": Option(casts.integer(1), "1048576", "The largest field of a form."),
 }
 
+WITHDRAWN = {
+    "use_content_encoding": (
+        "has no effect: remove it. What the option gzipped compresses is stored as a .gz file,"
+        " without a Content-Encoding"
+    ),
+}
+"""What to say of options of earlier plugins that no option of today stands for."""
+
 PER_COLLECTION = tuple(name for name, option in OPTIONS.items() if option.per_collection)
 
 
@@ -87,10 +95,13 @@ def typed_value(settings: Mapping[str, Any], full_name: str, option: Option) -> 
 
 
 def refuse_unknown(name: str, known: Iterable[str], where: str = "") -> None:
-    """Refuse a name, with the nearest of the known ones.
+    """Refuse a name, with the nearest of the known ones, or with what is to be done instead.
 
     :raises ConfigurationError: always.
     """
+    for option, what_to_do in WITHDRAWN.items():
+        if name.lower().endswith(option):
+            raise ConfigurationError(f"{name}{where} {what_to_do}")
     by_lower = {other.lower(): other for other in known}
     nearest = by_lower[difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0)[0]]
     raise ConfigurationError(f"{name}{where} is not a known setting, did you mean {nearest}?")

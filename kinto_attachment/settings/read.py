@@ -3,7 +3,9 @@
 An error stops the server with a ``ConfigurationError`` that holds the full name of the setting.
 """
 
+import contextlib
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +34,10 @@ STORAGES = {
     BUCKET: "Amazon S3 and compatible stores",
     "backend": "a module that registers an IFileStorage",
 }
-"""The settings of which exactly one chooses where files are kept."""
+"""The settings of which exactly one chooses where files are kept.
+
+Of several, earlier plugins took the first in this order.
+"""
 
 
 def read_settings(registry_settings: Mapping[str, Any]) -> Settings:
@@ -59,9 +64,11 @@ def read_settings(registry_settings: Mapping[str, Any]) -> Settings:
     chosen = [prefix + name for name in STORAGES if values[name]]
     if len(chosen) != 1:
         choices = ", ".join(f"{prefix}{name} ({what})" for name, what in STORAGES.items())
-        raise ConfigurationError(
-            f"Set exactly one of {choices}: {' and '.join(chosen) or 'none'} is set"
-        )
+        found = "none is set"
+        if chosen:
+            first, others = chosen[0], " and ".join(chosen[1:])
+            found = f"to keep the files of {first}, as earlier plugins did, remove {others}"
+        raise ConfigurationError(f"Set exactly one of {choices}: {found}")
     if values["serve_files"] and not values["base_path"]:
         raise ConfigurationError(f"{prefix}serve_files is for the files in {prefix}base_path")
     if not values[BUCKET]:
@@ -90,8 +97,16 @@ def _texts(registry_settings: Mapping[str, Any], prefix: str, names: list[str]) 
         found += [registry_settings.get(key) for key in keys]
         value = next((value for value in found if value is not None), None)
         if value is not None:
-            texts[prefix + name] = str(value).strip()
+            texts[prefix + name] = _unquoted(str(value).strip())
     return texts
+
+
+def _unquoted(text: str) -> str:
+    """Return a text without the quotes that Kinto takes off a value (``native_value``)."""
+    with contextlib.suppress(ValueError):
+        value = json.loads(text)
+        return value if isinstance(value, str) else text
+    return text
 
 
 def _resource(name: str, prefix: str) -> list[str]:
@@ -102,13 +117,14 @@ def _resource(name: str, prefix: str) -> list[str]:
             f"{prefix}{name} is neither like {prefix}{RESOURCES}BUCKET.randomize "
             f"nor like {prefix}{RESOURCES}BUCKET.COLLECTION.randomize"
         )
-    if ids[0] == "default":
-        raise ConfigurationError(
-            f"{prefix}{name} would never apply: the default bucket has another id for every user"
-        )
     if option not in PER_COLLECTION:
         beginning = (prefix + name).removesuffix(option)
         refuse_unknown(prefix + name, [beginning + known for known in PER_COLLECTION])
+    if ids[0] == "default":
+        raise ConfigurationError(
+            f"{prefix}{name} would never apply: the default bucket has another id for every user."
+            f" Set {prefix}{option}, for all buckets that have no value of their own"
+        )
     return parts
 
 

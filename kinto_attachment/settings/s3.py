@@ -42,4 +42,6 @@ def refuse_without_bucket(texts: Mapping[str, str], prefix: str) -> None:
     """
     for name, text in texts.items():
         if text and name.startswith(prefix + AWS):
-            raise ConfigurationError(f"{name} is for the bucket {prefix}{BUCKET}")
+            raise ConfigurationError(
+                f"{name} is for the bucket {prefix}{BUCKET}: set that as well, or remove {name}"
+            )

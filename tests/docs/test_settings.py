@@ -4,6 +4,7 @@ import configparser
 import re
 
 import pytest
+from pyramid.exceptions import ConfigurationError
 from pyramid_storage.extensions import GROUPS
 
 from kinto_attachment.settings.options import OPTIONS
@@ -31,6 +32,17 @@ def test_all_groups_of_extensions_are_listed():
     assert groups.keys() == GROUPS.keys()
     for name in GROUPS.keys() - {"default", "any"}:
         assert tuple(groups[name].split(", ")) == GROUPS[name]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_upgrade_says_of_an_earlier_name_what_the_server_says(number):
+    earlier, now = table("docs/how-to/upgrade", "Earlier")[number]
+    settings = {"attachment.base_path": "/srv", f"attachment.{earlier.strip('`')}": "1"}
+    with pytest.raises(ConfigurationError) as refusal:
+        read_settings(settings)
+    instead = re.match(r"``(\S+)``|Remove it", now)
+    expected = f"kinto.attachment.{instead[1]}" if instead[1] else "remove it"
+    assert expected in str(refusal.value)
 
 
 PRINTED = [ini for name in NAMES for ini in blocks(name, "ini") if "kinto.attachment." in ini]
