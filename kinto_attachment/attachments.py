@@ -84,6 +84,7 @@ class Attachments:
 
     :param files: the storage of the attachments.
     :param on_attached: is called with the size of a file, in bytes, as soon as it is committed.
+    :param time_publish: returns a context in which a file is published.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Attachments:
         links: Links,
         deletions: Deletions,
         on_attached: Callable[[int], Any],
+        time_publish: Callable[[], Any],
     ):
         self.settings = settings
         self.files = files
@@ -100,6 +102,7 @@ class Attachments:
         self.deletions = deletions
         self._storage = links.storage
         self._on_attached = on_attached
+        self._time_publish = time_publish
 
     def stage(self, record: Record, filename: str, mimetype: str) -> StagedFile:
         """Return a staged file for the upload of a record.
@@ -131,7 +134,8 @@ class Attachments:
         """
         upload = form.upload
         try:
-            key = upload.staged.publish()
+            with self._time_publish():
+                key = upload.staged.publish()
         finally:
             upload.staged.discard()
         self._own(key)

@@ -195,8 +195,11 @@ def test_refused_and_undone_uploads_are_not_counted(metrics, make_app):
 
 
 def test_the_storage_is_timed(metrics, make_app):
-    make_app()
-    assert ("backend.localstorage.seconds", "stage") in metrics.timed
+    app = make_app()
+    assert ("backend.localstorage.seconds", "delete_many") in metrics.timed
+    metrics.timed.clear()
+    app.upload()
+    assert ("backend.localstorage.seconds", "publish") in metrics.timed
 
 
 def test_the_openapi_document_describes_the_endpoint(app):
