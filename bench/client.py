@@ -53,6 +53,9 @@ def json_body(value):
     return Body("application/json", json.dumps(value).encode())
 
 
+NO_BODY = Body("application/json", b"")
+
+
 class Client:
     """A connection that is kept.
 

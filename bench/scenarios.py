@@ -1,75 +1,58 @@
 """The scenarios of ``make bench`` and of ``make bench-quick``, and their bars: tables."""
 
-import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bench.client import MIB
+from bench.comparison import Comparison
 from bench.deletion import Deletion
-from bench.measure import Bar, Figure, Outcome
+from bench.environment import LOCAL, POSTGRESQL, S3, SYNCED, WITHOUT_PLUGIN, Setup
+from bench.listing import Listing
+from bench.measure import Bar
 from bench.memory import Memory
-from bench.workloads import Setup, Workload, run
+from bench.workloads import PREPARED_BY, Workload
 
 
 KIB = 1024
 LARGE = 100 * MIB
-
-LOCAL = Setup()
-SYNCED = Setup(fsync=True)
-POSTGRESQL = Setup(records="postgresql", fsync=True)
-WAITRESS = Setup("waitress")
-S3 = Setup(files="s3")
+SERVERS = ("granian", "waitress", "gunicorn", "uwsgi")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Workloads that run in turns.
-
-    :ivar unit: of the figures: ``ms``, ``MB/s`` or ``requests/s``.
-    """
-
-    title: str
-    unit: str
-    rounds: int
-    workloads: tuple[Workload, ...]
-    bars: tuple[Bar, ...] = ()
-
-    def run(self, environment):
-        """Return its outcome; the first round is not counted."""
-        figures = {c.name: Figure(c.name, self.unit) for c in self.workloads}
-        for number in range(self.rounds + 1):
-            for workload in self._in_turns(number):
-                seconds = run(environment, workload)
-                if number:
-                    figures[workload.name].samples.append(self._in_unit(workload, seconds))
-                environment.clear()
-        return Outcome(self.title, figures, self.bars)
-
-    def _in_turns(self, number):
-        """Return the workloads in a different order for each round.
-
-        So none always runs after the same one, which leaves its data in the caches.
-        """
-        return random.Random(number).sample(self.workloads, len(self.workloads))
-
-    def _in_unit(self, workload, seconds):
-        if self.unit == "ms":
-            return seconds * 1000
-        return (workload.size / 1e6 if self.unit == "MB/s" else 1) / seconds
-
-
-def large(title, setup, bars=(), kinds=("ours", "bare", "usual", "discard"), rounds=7):
+def large(title, setup, bars=(), kinds=("ours", "bare", "usual", "discard"), rounds=15):
     """Compare large files."""
     workloads = tuple(Workload(kind, kind, LARGE, setup) for kind in kinds)
     return Comparison(title, "MB/s", rounds, workloads, bars)
 
 
-def small(title, setup, bar, requests=10, rounds=31):
-    """Compare small files and plain records."""
+def small(title, setup, kinds, bars, requests=4, rounds=75):
+    """Compare small files and records.
+
+    :param kinds: ``{name: kind of the requests}``.
+    """
     workloads = tuple(
-        Workload(kind, kind, KIB, setup, requests=requests)
-        for kind in ("ours", "put", "again", "usual")
+        Workload(name, kind, KIB, setup, requests=requests) for name, kind in kinds.items()
     )
-    return Comparison(title, "ms", rounds, workloads, (bar,))
+    return Comparison(title, "ms", rounds, workloads, bars)
+
+
+def plain_records(title, requests=4, rounds=75):
+    """Compare requests on records without attachments with those to a Kinto without the plugin."""
+    limits = {"PUT": 1.08, "GET": 1.08, "PATCH": 1.08, "DELETE": 1.1}
+    workloads = tuple(
+        Workload(f"{method}{suffix}", method.lower(), KIB, setup, requests=requests)
+        for method in limits
+        for suffix, setup in (("", POSTGRESQL), (", no plugin", WITHOUT_PLUGIN))
+    )
+    bars = tuple(
+        Bar(
+            f"{method} of a plain record: plugin / no plugin, time",
+            method,
+            f"{method}, no plugin",
+            at_most=limit,
+            stretch_goal=1.03,
+        )
+        for method, limit in limits.items()
+    )
+    return Comparison(title, "ms", rounds, workloads, bars)
 
 
 def clients(title, rounds=9, requests=200):
@@ -96,6 +79,46 @@ def clients(title, rounds=9, requests=200):
     return Comparison(title, "requests/s", rounds, workloads, (bar,))
 
 
+def processes(title, rounds=9, requests=80):
+    """Compare one and two processes of a server."""
+    workloads = tuple(
+        Workload(
+            f"{kind}, {count} process{'es' * (count > 1)}",
+            kind,
+            KIB,
+            POSTGRESQL._replace(processes=count),
+            clients=8,
+            requests=requests // 8,
+        )
+        for kind in ("ours", "get")
+        for count in (1, 2)
+    )
+    bar = Bar(
+        "2 processes / 1, 1 KiB, 8 clients, requests a second",
+        "ours, 2 processes",
+        "ours, 1 process",
+        at_least=1.2,
+    )
+    return Comparison(title, "requests/s", rounds, workloads, (bar,))
+
+
+def servers(title, unit, kinds, size, rounds, clients=1, requests=1, **setup):
+    """Compare the WSGI servers."""
+    workloads = tuple(
+        Workload(
+            f"{kind}, {server}",
+            kind,
+            size,
+            Setup(server, **setup),
+            clients=clients,
+            requests=requests,
+        )
+        for kind in kinds
+        for server in SERVERS
+    )
+    return Comparison(title, unit, rounds, workloads)
+
+
 def size(label, size, rounds, requests=1):
     """Compare files of one size, a point of the plot."""
     workloads = tuple(
@@ -115,8 +138,6 @@ SIZES = {
 }
 """The points of the plot."""
 
-SMALL_BAR = {"name": "ours", "over": "put", "at_most": 1.3, "stretch_goal": 1.1}
-
 GRANIAN_LARGE = large(
     "100 MiB, granian, local, fsync = false",
     LOCAL,
@@ -134,19 +155,76 @@ SYNCED_LARGE = large(
 )
 WAITRESS_LARGE = large(
     "100 MiB, waitress, local, fsync = false",
-    WAITRESS,
+    Setup("waitress"),
     (Bar("100 MiB, waitress: ours / bare", "ours", "bare", at_least=0.9),),
     rounds=15,
 )
 SMALL = small(
     "1 KiB, granian, memory, fsync = false",
     LOCAL,
-    Bar("1 KiB / plain PUT, time, memory", **SMALL_BAR),
+    {"ours": "ours", "PUT": "put", "usual": "usual"},
+    (Bar("1 KiB / plain PUT, time, memory", "ours", "PUT", at_most=1.2, stretch_goal=1.1),),
 )
-SMALL_POSTGRESQL = small(
-    "1 KiB, granian, PostgreSQL, fsync = true",
+CHANGES = small(
+    "changes of records, granian, PostgreSQL, fsync = true",
     POSTGRESQL,
-    Bar("1 KiB / plain PUT, time, PostgreSQL, both synced", **SMALL_BAR),
+    {
+        "attach": "ours",
+        "PUT": "put",
+        "replace": "replace",
+        "detach": "detach",
+        "PATCH, attached": "patch attached",
+        "DELETE, attached": "delete attached",
+        "DELETE": "delete",
+        "usual": "usual",
+    },
+    (
+        Bar("attach / plain PUT, time", "attach", "PUT", at_most=1.15, stretch_goal=1),
+        Bar(
+            "replace / PATCH of an attached record, time",
+            "replace",
+            "PATCH, attached",
+            at_most=1.3,
+            stretch_goal=1.15,
+        ),
+        Bar(
+            "detach / PATCH of an attached record, time",
+            "detach",
+            "PATCH, attached",
+            at_most=1.3,
+            stretch_goal=1.1,
+        ),
+        Bar(
+            "DELETE of an attached record / of a plain one, time",
+            "DELETE, attached",
+            "DELETE",
+            at_most=1.3,
+            stretch_goal=1.15,
+        ),
+    ),
+)
+PLAIN_RECORDS = plain_records("plain records, granian, PostgreSQL")
+ONE_MIB = Comparison(
+    "1 MiB, granian, PostgreSQL, fsync = true",
+    "ms",
+    31,
+    tuple(
+        Workload(name, kind, size, POSTGRESQL, requests=5)
+        for name, kind, size in (
+            ("ours, 1 MiB", "ours", MIB),
+            ("ours, 1 KiB", "ours", KIB),
+            ("bare, 1 MiB", "bare fsync", MIB),
+        )
+    ),
+    (
+        Bar(
+            "1 MiB / (1 KiB + bare 1 MiB), time",
+            "ours, 1 MiB",
+            "ours, 1 KiB",
+            at_most=1.15,
+            plus="bare, 1 MiB",
+        ),
+    ),
 )
 CR_LF = Comparison(
     "100 MiB of CR LF",
@@ -169,6 +247,32 @@ CR_LF_USUAL = Comparison(
     ),
 )
 CLIENTS = clients("1 KiB, 8 clients, granian, memory")
+PROCESSES = processes("1 and 2 processes, 8 clients, granian, PostgreSQL, fsync = true")
+WSGI_SERVERS = (
+    servers(
+        "WSGI servers, 1 KiB, PostgreSQL, fsync = true",
+        "ms",
+        ("ours", "get"),
+        KIB,
+        rounds=31,
+        requests=10,
+        records="postgresql",
+        fsync=True,
+    ),
+    servers(
+        "WSGI servers, 1 KiB, 8 clients, 2 processes, PostgreSQL, fsync = true",
+        "requests/s",
+        ("ours", "get"),
+        KIB,
+        rounds=9,
+        clients=8,
+        requests=10,
+        records="postgresql",
+        fsync=True,
+        processes=2,
+    ),
+    servers("WSGI servers, 100 MiB, fsync = false", "MB/s", ("ours", "discard"), LARGE, rounds=9),
+)
 GZIP = Comparison(
     "100 MiB of text, gzip, granian, local",
     "MB/s",
@@ -193,6 +297,7 @@ MEMORY = (
     Memory("local", "ours", LOCAL, "random", 8),
     Memory("gzip", "gzip", LOCAL, "text", 8),
     Memory("S3, parts of 8 MiB", "ours", S3, "random", 24),
+    *(Memory(server, "ours", Setup(server), "random", 8) for server in SERVERS[1:]),
     Memory("default bucket", "default", LOCAL, "random", 8),
 )
 CURVE = (
@@ -209,14 +314,19 @@ SCENARIOS = (
     SYNCED_LARGE,
     WAITRESS_LARGE,
     SMALL,
-    SMALL_POSTGRESQL,
+    CHANGES,
+    PLAIN_RECORDS,
+    ONE_MIB,
     CR_LF,
     CR_LF_USUAL,
     CLIENTS,
+    PROCESSES,
+    *WSGI_SERVERS,
     GZIP,
     TO_S3,
     *MEMORY,
     *CURVE,
+    Listing(10_000),
     # At the end: after that, making files takes longer for a while (see ``Environment.clear``).
     Deletion("a bucket of 10,000 attachments", 10_000),
     Deletion("a bucket of 2,000 attachments, PostgreSQL", 2_000, POSTGRESQL),
@@ -224,10 +334,11 @@ SCENARIOS = (
 
 QUICK = (
     replace(GRANIAN_LARGE, rounds=2),
-    replace(WAITRESS_LARGE, rounds=2),
-    replace(SMALL, rounds=10),
-    replace(SMALL_POSTGRESQL, rounds=10),
+    replace(SMALL, rounds=40),
+    replace(CHANGES, rounds=10),
+    replace(PLAIN_RECORDS, rounds=10),
     replace(CLIENTS, rounds=2),
+    Listing(200),
     Deletion("a bucket of 500 attachments", 500, rounds=1),
 )
 """What a change of the code is tried with, within a minute."""
@@ -237,8 +348,11 @@ SMALLEST = (
         "1 KiB, once",
         "ms",
         1,
-        tuple(Workload(kind, kind, KIB, LOCAL) for kind in ("ours", "put", "bare")),
-        (Bar("1 KiB / plain PUT, time", "ours", "put", at_most=1000),),
+        tuple(Workload(kind, kind, KIB, LOCAL) for kind in ("put", "bare", *PREPARED_BY)),
+        (Bar("replace / plain PUT, time", "replace", "put", at_most=1000),),
     ),
+    servers("WSGI servers, 1 KiB, once", "ms", ("ours",), KIB, rounds=1),
+    Listing(3, rounds=1),
+    Deletion("a bucket of 3 attachments", 3, rounds=1),
 )
 """What the suite runs, so that the benchmark works when it is needed."""

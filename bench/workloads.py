@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import boto3
 
-from bench.client import Client, form, json_body
+from bench.client import NO_BODY, Client, form, json_body
 from bench.environment import COLLECTION, GZIPPED_COLLECTION, Setup
 from tests.support.s3 import ACCESS_KEY, SECRET_KEY
 
 
+RECORD = f"{COLLECTION}/records/{{id}}"
 DEFAULT_COLLECTION = "/v1/buckets/default/collections/files"
 PLAIN_RECORD = {
     "title": "file.txt",
@@ -22,6 +23,9 @@ PLAIN_RECORD = {
     "url": "https://files.example.com/0c6e6f4e-8d0a-4b9c-9c5e-0e6b8a5d1f10.txt",
 }
 """As large as a record with an attachment."""
+CHANGE = json_body({"data": {"title": "changed"}})
+FILE_BYTES = 1024
+"""The size of a small file."""
 
 
 class Workload(NamedTuple):
@@ -50,12 +54,17 @@ def run(environment, workload):
 
 def run_on(server, workload):
     """Run one round on this server, and return the seconds for one request."""
+    ids = [uuid.uuid4() for _ in range(workload.clients * workload.requests)]
+    if workload.kind in PREPARED_BY:
+        client = Client(server.port)
+        _send_all(client, workload._replace(kind=PREPARED_BY[workload.kind]), ids)
+        client.close()
     threads = []
     barrier = threading.Barrier(workload.clients + 1)
     failures = []
-    for _ in range(workload.clients):
-        arguments = (Client(server.port), workload, barrier, failures)
-        threads.append(threading.Thread(target=_send_all, args=arguments))
+    for number in range(workload.clients):
+        arguments = (server.port, workload, ids[number :: workload.clients], barrier, failures)
+        threads.append(threading.Thread(target=_client, args=arguments))
         threads[-1].start()
     barrier.wait()
     begin = time.perf_counter()
@@ -67,16 +76,21 @@ def run_on(server, workload):
     return seconds / (workload.clients * workload.requests)
 
 
-def _send_all(client, workload, barrier, failures):
-    method, path, body = REQUESTS[workload.kind](workload)
+def _client(port, workload, ids, barrier, failures):
+    client = Client(port)
     barrier.wait()
     try:
-        for _ in range(workload.requests):
-            client.send(method, path.format(id=uuid.uuid4()), body)
+        _send_all(client, workload, ids)
     except Exception as error:
         failures.append(error)
     finally:
         client.close()
+
+
+def _send_all(client, workload, ids):
+    method, path, body = REQUESTS[workload.kind](workload)
+    for id_ in ids:
+        client.send(method, path.format(id=id_), body)
 
 
 def _file(workload):
@@ -84,18 +98,30 @@ def _file(workload):
 
 
 REQUESTS = {
-    "ours": lambda c: ("POST", f"{COLLECTION}/records/{{id}}/attachment", _file(c)),
-    "again": lambda c: ("POST", f"{COLLECTION}/records/same/attachment", _file(c)),
+    "ours": lambda c: ("POST", f"{RECORD}/attachment", _file(c)),
+    "replace": lambda c: ("POST", f"{RECORD}/attachment", _file(c)),
+    "detach": lambda c: ("DELETE", f"{RECORD}/attachment", NO_BODY),
+    "patch attached": lambda c: ("PATCH", RECORD, CHANGE),
+    "delete attached": lambda c: ("DELETE", RECORD, NO_BODY),
     "gzip": lambda c: ("POST", f"{GZIPPED_COLLECTION}/records/{{id}}/attachment", _file(c)),
     "default": lambda c: ("POST", f"{DEFAULT_COLLECTION}/records/{{id}}/attachment", _file(c)),
-    "usual": lambda c: ("POST", f"/v1/usual/none{COLLECTION}/records/{{id}}", _file(c)),
-    "usual gzip": lambda c: ("POST", f"/v1/usual/gzip{COLLECTION}/records/{{id}}", _file(c)),
+    "usual": lambda c: ("POST", f"/v1/usual/none{RECORD}", _file(c)),
+    "usual gzip": lambda c: ("POST", f"/v1/usual/gzip{RECORD}", _file(c)),
     "bare": lambda c: ("POST", "/bare", _file(c)),
     "bare fsync": lambda c: ("POST", "/bare?fsync", _file(c)),
     "discard": lambda c: ("POST", "/discard", _file(c)),
-    "put": lambda c: ("PUT", f"{COLLECTION}/records/{{id}}", json_body({"data": PLAIN_RECORD})),
+    "put": lambda c: ("PUT", RECORD, json_body({"data": PLAIN_RECORD})),
+    "get": lambda c: ("GET", RECORD, NO_BODY),
+    "patch": lambda c: ("PATCH", RECORD, CHANGE),
+    "delete": lambda c: ("DELETE", RECORD, NO_BODY),
 }
-"""``{kind: method, path and body of its requests}``, ``{id}`` being a new one each time."""
+"""``{kind: method, path and body of its requests}``, ``{id}`` being another one each time."""
+
+PREPARED_BY = {
+    **dict.fromkeys(("replace", "detach", "patch attached", "delete attached"), "ours"),
+    **dict.fromkeys(("get", "patch", "delete"), "put"),
+}
+"""``{kind: the kind of the requests that are sent before it, and not timed}``."""
 
 
 def _upload_file(bucket, size):

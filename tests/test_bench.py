@@ -3,29 +3,34 @@
 import json
 
 import pytest
+import requests
 
 from bench import report
 from bench.client import MIB
-from bench.environment import Environment
+from bench.environment import WITHOUT_PLUGIN, Environment
 from bench.measure import Bar, Figure, Outcome
-from bench.scenarios import SMALLEST
+from bench.scenarios import SERVERS, SMALLEST
+from bench.workloads import PREPARED_BY
 
 
 @pytest.mark.external
-def test_the_smallest_scenario_measures_every_workload(tmp_path):
+def test_the_smallest_scenarios_measure_every_workload(tmp_path):
     with Environment(tmp_path) as environment:
         outcomes = [scenario.run(environment) for scenario in SMALLEST]
         for name, size in (("small", MIB), ("large", MIB + 1)):
             (environment.files / name).write_bytes(bytes(size))
         environment.clear()
+        plain = requests.get(environment.server(WITHOUT_PLUGIN).url, timeout=30).json()
         assert (environment.files / "small").exists()
         assert not (environment.files / "large").exists()
-    (outcome,) = outcomes
-    assert outcome.figures.keys() == {"ours", "put", "bare"}
-    assert all(figure.median > 0 for figure in outcome.figures.values())
+    assert "attachments" not in plain["capabilities"]
+    for outcome in outcomes:
+        assert all(figure.median > 0 for figure in outcome.figures.values()), outcome
+    assert outcomes[0].figures.keys() == {"put", "bare", *PREPARED_BY}
+    assert outcomes[1].figures.keys() == {f"ours, {server}" for server in SERVERS}
     report.write_json(tmp_path / "bench.json", outcomes)
-    (scenario,) = json.loads((tmp_path / "bench.json").read_text())["scenarios"]
-    assert [bar["met"] for bar in scenario["bars"]] == [True]
+    first, *_ = json.loads((tmp_path / "bench.json").read_text())["scenarios"]
+    assert [bar["met"] for bar in first["bars"]] == [True]
 
 
 @pytest.fixture
@@ -43,6 +48,11 @@ def outcome():
 
 def test_a_ratio_is_the_median_of_those_of_the_rounds(outcome):
     assert outcome.bars[0].value(outcome.figures) == 1
+
+
+def test_the_sum_of_two_workloads_is_divided_by(outcome):
+    bar = Bar("bare / (ours + bare)", "bare", "ours", at_most=1, plus="bare")
+    assert bar.value(outcome.figures) == 0.5
 
 
 def test_figures_have_their_quartiles(outcome):
