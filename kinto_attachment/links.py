@@ -1,6 +1,7 @@
 """Links: which record refers to which stored file. They decide what is deleted."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment import uris
-from kinto_attachment.kinto_internals import parents_beginning_with
+from kinto_attachment.kinto_internals import execute, parents_beginning_with
 from kinto_attachment.legacy_links import LINKS, LINKS_PARENT, LegacyLinks, is_legacy
 from kinto_attachment.paging import among, delete_all, list_all, pages, rewrite, split
 from kinto_attachment.unit_of_work import Link
@@ -23,6 +24,15 @@ SOURCES_PAGE_SIZE = 100
 """How many links to one file are looked at together: most files have one."""
 
 ALL_PARENTS = parents_beginning_with(f"{LINKS_PARENT}/buckets/")
+
+ADD_ALL = """
+INSERT INTO objects (id, parent_id, resource_name, data, deleted)
+SELECT link->>'id', :parent || (link->>'record_uri'), :name, link - 'id', FALSE
+  FROM jsonb_array_elements(CAST(:links AS JSONB)) AS link
+    ON CONFLICT (id, parent_id, resource_name) DO UPDATE
+   SET data = EXCLUDED.data, deleted = FALSE, last_modified = EXCLUDED.last_modified
+"""
+"""Adds links as Kinto's storage does (``update`` of the PostgreSQL backend), with one query."""
 
 
 class Links:
@@ -47,16 +57,8 @@ class Links:
 
         :param origin: the URI of the collection that the file was uploaded to, if it is another.
         """
-        collection_uri = uris.parent_uri(record_uri)
-        link = {
-            "location": key,
-            "attachment": attachment,
-            "record_uri": record_uri,
-            "collection_uri": collection_uri,
-            "bucket_uri": uris.parent_uri(collection_uri),
-            "origin": origin or collection_uri,
-        }
-        return self.storage.update(LINKS, LINKS_PARENT + record_uri, _id_of(key), link)
+        link = _new(record_uri, key, attachment, origin)
+        return self.storage.update(LINKS, LINKS_PARENT + record_uri, link["id"], link)
 
     def of_records(self, record_uris: list[str]) -> list[Link]:
         """Return the links of records."""
@@ -136,12 +138,21 @@ class Links:
     def upgrade(self, described: list[tuple[Link, Any]]) -> int:
         """Turn links of earlier plugins into ours, and return how many were still there.
 
+        (In PostgreSQL, the only storage with such links. Kinto would take a query for each.)
+
         :param described: the links, each with the metadata that its record has of the file.
         """
         removed = self.legacy.remove([link for link, _ in described])
-        for link, attachment in described:
-            if link["id"] in removed:
-                self.add(link["record_uri"], link["location"], attachment)
+        # Of several links of a record to a file, one: PostgreSQL writes no row twice at once.
+        new = {
+            (link["record_uri"], link["location"]): _new(
+                link["record_uri"], link["location"], attachment
+            )
+            for link, attachment in described
+            if link["id"] in removed
+        }
+        parameters = {"links": json.dumps(list(new.values())), "parent": LINKS_PARENT}
+        execute(self.storage, ADD_ALL, parameters | {"name": LINKS})
         return len(removed)
 
     def lock(self, link: Link) -> bool:
@@ -176,6 +187,19 @@ class Links:
 def origin_of(link: Link) -> str:
     """Return the URI of the collection that the file of a link was uploaded to."""
     return link.get("origin") or link["collection_uri"]
+
+
+def _new(record_uri: str, key: str, attachment: Any, origin: str | None = None) -> Link:
+    collection_uri = uris.parent_uri(record_uri)
+    return {
+        "id": _id_of(key),
+        "location": key,
+        "attachment": attachment,
+        "record_uri": record_uri,
+        "collection_uri": collection_uri,
+        "bucket_uri": uris.parent_uri(collection_uri),
+        "origin": origin or collection_uri,
+    }
 
 
 def _id_of(key: str) -> str:

@@ -1,6 +1,7 @@
 """``kinto migrate``: links that earlier plugins wrote are turned into ours."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,15 +70,20 @@ class Migration(PostgreSQLPluginMigration):
             batch = next(batches, None)
             if batch is None:
                 return None
-            described = [(link, one) for link in batch if (one := self._attachment_of(link))]
+            described = self._described(batch)
             if not dry_run:
                 self._links.upgrade(described)
             return len(described), len(batch) - len(described)
 
-    def _attachment_of(self, link: Link) -> Any:
-        """Return the metadata that the record of a link has of the file, or ``None``."""
-        uri = link["record_uri"]
-        id_ = uris.id_of(uri)
-        found = paging.records_by_id(self._storage, uris.parent_uri(uri), [id_])
-        attachment = attachment_of(found.get(id_))
-        return attachment if points_to(attachment, link["location"]) else None
+    def _described(self, batch: list[Link]) -> list[tuple[Link, Any]]:
+        """Return the links whose record refers to the file, each with its metadata there."""
+        ids = defaultdict(set)
+        for link in batch:
+            ids[uris.parent_uri(link["record_uri"])].add(uris.id_of(link["record_uri"]))
+        attachments = {
+            uris.record_uri(parent, id_): attachment_of(record)
+            for parent, of_parent in ids.items()
+            for id_, record in paging.records_by_id(self._storage, parent, of_parent).items()
+        }
+        found = ((link, attachments.get(link["record_uri"])) for link in batch)
+        return [(link, one) for link, one in found if points_to(one, link["location"])]

@@ -5,8 +5,10 @@ import contextlib
 import pytest
 import sqlalchemy
 import transaction
+from kinto.core.scripts import migrate
 
 from tests.support.app import App
+from tests.support.legacy import make_legacy
 from tests.support.postgresql import postgresql_backends
 from tests.support.users import ALICE
 
@@ -112,3 +114,17 @@ def test_a_small_upload_takes_no_more_queries_than_a_record(app):
     # Two more, a lock and the link. But what Kinto asks of a collection twice, it asks once here.
     plain, upload = counted[-1]
     assert 0 < upload <= plain, counted
+
+
+def test_a_migration_takes_no_query_for_each_link(app):
+    counted = set()
+    for number in (5, 50):
+        fill(app, number)
+        make_legacy(app)
+        with queries(app) as statements:
+            migrate({"registry": app.registry})
+        assert len(app.links()) == number
+        transaction.abort()
+        app.delete("/buckets/many", headers=ALICE)
+        counted.add(len(statements))
+    assert len(counted) == 1

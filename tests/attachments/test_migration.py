@@ -9,6 +9,7 @@ from kinto.core.scripts import migrate
 from kinto_attachment import listeners, migration
 from kinto_attachment.background import in_background
 from tests.support.app import RECORD, App
+from tests.support.legacy import make_legacy
 from tests.support.postgresql import postgresql_backends, wait_for_lock
 from tests.support.users import ALICE
 
@@ -22,18 +23,6 @@ def app(tmp_path, postgresql, monkeypatch):
     app = App(tmp_path / "files", **postgresql_backends(postgresql()))
     app.create_collection()
     return app
-
-
-def make_legacy(app, resource="attachments"):
-    """Turn the links of the app into those of earlier plugins, and return the records' URIs."""
-    links = app.links()
-    names = ("location", "record_uri", "collection_uri", "bucket_uri")
-    app.registry.attachments.links.remove(links)
-    for link in links:
-        old = {name: link[name] for name in names}
-        app.registry.storage.create(resource, "__attachments__", old)
-    transaction.commit()
-    return sorted(link["record_uri"] for link in links)
 
 
 def legacy(app):
@@ -64,6 +53,28 @@ def test_all_links_become_ours(app, caplog, resource):
         for links in (before, after)
     ]
     assert without_time[0] == without_time[1]
+
+
+def test_several_links_of_a_record_to_its_file_become_one(app, caplog):
+    app.upload()
+    expected = make_legacy(app)
+    (link,) = legacy(app)
+    again = {name: value for name, value in link.items() if name not in ("id", "last_modified")}
+    app.registry.storage.create("attachments", "__attachments__", again)
+    transaction.commit()
+    assert run(app, caplog)[-1] == "2 links of earlier plugins were migrated"
+    assert [link["record_uri"] for link in app.links()] == expected
+
+
+def test_links_of_several_collections_are_migrated_together(app, caplog):
+    app.create_collection(collection="others")
+    for collection in ("photos", "others"):
+        app.upload(url=f"/buckets/blog/collections/{collection}/records/first/attachment")
+    make_legacy(app)
+    assert run(app, caplog)[-1] == "2 links of earlier plugins were migrated"
+    described = {link["record_uri"]: link["attachment"] for link in app.links()}
+    assert described == {uri: app.record(uri)["attachment"] for uri in described}
+    assert len(described) == 2
 
 
 def test_a_dry_run_changes_nothing_and_says_what_would_be(app, caplog):
