@@ -14,7 +14,8 @@ def includeme(config: Any) -> None:
 
     - ``registry.attachments``, an :class:`~kinto_attachment.attachments.Attachments`, built from
       the settings, the storage of the files, the links and the deletion queue;
-    - the storage as the ``IFileStorage`` of pyramid_storage, and its execution times as metrics;
+    - the storage as the ``IFileStorage`` of pyramid_storage (not Google Cloud Storage), and its
+      execution times as metrics;
     - the routes ``/buckets/{id}/collections/{id}/records/{id}/attachment`` and, if
       ``kinto.attachment.serve_files`` is on, ``/__files__/*``;
     - the capability ``attachments`` and the heartbeat ``attachments``;

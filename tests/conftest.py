@@ -9,6 +9,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.support.app import App
 from tests.support.documentation import ProductionServer
+from tests.support.gcs import FakeGCSServer, GCPStorageEmulator, GCSBucket
 from tests.support.paths import ROOT
 from tests.support.postgresql import create_database, postgresql_server
 from tests.support.s3 import Bucket, Proxy, SeaweedFS, Silence
@@ -192,6 +193,34 @@ def bucket(seaweedfs):
 def fake_bucket(fake_s3):
     """An empty bucket on the fake server."""
     return Bucket(fake_s3, f"bucket-{uuid.uuid4()}")
+
+
+@pytest.fixture(scope="session")
+def fake_gcs(external):
+    """A fake-gcs-server, the same for all tests."""
+    server = FakeGCSServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def gcs_emulator(external):
+    """A gcp-storage-emulator, the same for all tests."""
+    server = GCPStorageEmulator()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def gcs_bucket(fake_gcs):
+    """An empty bucket on fake-gcs-server."""
+    return GCSBucket(fake_gcs.url, f"bucket-{uuid.uuid4()}")
+
+
+@pytest.fixture
+def emulated_bucket(gcs_emulator):
+    """An empty bucket on gcp-storage-emulator."""
+    return GCSBucket(gcs_emulator.url, f"bucket-{uuid.uuid4()}")
 
 
 @pytest.fixture

@@ -100,6 +100,27 @@ part_size = integer(5 * 1024**2, 5 * 1024**3)
 """What S3 accepts as a part of a multipart upload, except for the last one."""
 
 
+predefined_acl = _one_of(
+    "authenticatedRead",
+    "bucketOwnerFullControl",
+    "bucketOwnerRead",
+    "private",
+    "projectPrivate",
+    "publicRead",
+)
+predefined_bucket_acl = _one_of(
+    "authenticatedRead", "private", "projectPrivate", "publicRead", "publicReadWrite"
+)
+
+
+def gcloud_part_size(text: str) -> int:
+    """What a resumable session accepts as a part, except for the last one."""
+    size = integer(256 * 1024, 1024**3)(text)
+    if size % (256 * 1024):
+        raise ValueError("should be a multiple of 262144 (256 KiB)")
+    return size
+
+
 def port(text: str) -> int | None:
     return integer(1, 65535)(text) if text else None
 
@@ -115,6 +136,12 @@ def url(text: str) -> str:
     if text and not re.fullmatch(r"((?i:https?)://[^/?#\\\s\0]+|/)[^?#\\\s\0]*", text):
         raise ValueError("should be like https://files.example.com/ or /files/, without ? and #")
     return text and text.rstrip("/") + "/"
+
+
+def file(text: str) -> str | None:
+    if text and not os.path.isfile(text):
+        raise ValueError("should be the path of a file")
+    return text or None
 
 
 def path(text: str) -> str | None:

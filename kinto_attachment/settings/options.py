@@ -42,6 +42,24 @@ OPTIONS = {
     "aws.cache_control": Option(casts.header, "", "Cache-Control of every file."),
     "aws.content_disposition": Option(casts.header, "", "Content-Disposition of every file."),
     "aws.checksums": Option(casts.checksums, "", "When boto3 adds checksums of its own."),
+    "gcloud.bucket_name": Option(casts.bucket, "", "The Google Cloud bucket for the files."),
+    "gcloud.credentials": Option(casts.file, "", "The JSON key file of a service account."),
+    "gcloud.project": Option(casts.text, "", "The project of the bucket."),
+    "gcloud.acl": Option(casts.predefined_acl, "publicRead", "The predefined ACL of every file."),
+    "gcloud.uniform_bucket_level_access": Option(
+        casts.boolean, "false", "The bucket knows no ACLs: none is sent."
+    ),
+    "gcloud.auto_create_bucket": Option(casts.boolean, "false", "Create a missing bucket."),
+    "gcloud.auto_create_acl": Option(
+        casts.predefined_bucket_acl, "projectPrivate", "The predefined ACL of a created bucket."
+    ),
+    "gcloud.cache_control": Option(casts.header, "", "Cache-Control of every file."),
+    "gcloud.content_disposition": Option(casts.header, "", "Content-Disposition of every file."),
+    "gcloud.part_size_bytes": Option(
+        casts.gcloud_part_size, "8388608", "The size of a part of an upload."
+    ),
+    "gcloud.timeout": Option(casts.seconds, "15", "Seconds of silence, with retries, at most."),
+    "gcloud.endpoint_url": Option(casts.endpoint_url, "", "The root of an emulator."),
     "base_url": Option(casts.url, "", "What the location of a file begins with."),
     "extra.base_url": Option(casts.url, "", "The base_url that the capability shows instead."),
     "folder": Option(casts.folder, "", "A folder inside of the storage.", True),

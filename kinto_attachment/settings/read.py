@@ -14,6 +14,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.settings import asbool
 
 from kinto_attachment.settings.environment import refuse_unknown_variables, variable
+from kinto_attachment.settings.gcs import GCLOUD_BUCKET, gcloud_values
 from kinto_attachment.settings.limits import ID
 from kinto_attachment.settings.options import (
     OPTIONS,
@@ -22,7 +23,7 @@ from kinto_attachment.settings.options import (
     typed_value,
     typed_values,
 )
-from kinto_attachment.settings.s3 import BUCKET, aws_values, refuse_without_bucket
+from kinto_attachment.settings.s3 import BUCKET, aws_values
 from kinto_attachment.settings.values import CollectionSettings, Settings
 
 
@@ -32,6 +33,7 @@ RESOURCES = "resources."
 STORAGES = {
     "base_path": "a local folder",
     BUCKET: "Amazon S3 and compatible stores",
+    GCLOUD_BUCKET: "Google Cloud Storage",
     "backend": "a module that registers an IFileStorage",
 }
 """The settings of which exactly one chooses where files are kept.
@@ -71,16 +73,28 @@ def read_settings(registry_settings: Mapping[str, Any]) -> Settings:
         raise ConfigurationError(f"Set exactly one of {choices}: {found}")
     if values["serve_files"] and not values["base_path"]:
         raise ConfigurationError(f"{prefix}serve_files is for the files in {prefix}base_path")
-    if not values[BUCKET]:
-        refuse_without_bucket(texts, prefix)
+    _refuse_without_bucket(texts, values, prefix)
     defaults = CollectionSettings(**{name: values.pop(name) for name in PER_COLLECTION})
     return Settings(
         **{name: value for name, value in values.items() if "." not in name},
         aws=aws_values(texts, prefix) if values[BUCKET] else None,
+        gcloud=gcloud_values(texts, prefix) if values[GCLOUD_BUCKET] else None,
         advertised_base_url=values["extra.base_url"] or values["base_url"],
         defaults=defaults,
         resources=_merged(resources, texts, prefix, defaults),
     )
+
+
+def _refuse_without_bucket(
+    texts: Mapping[str, str], values: Mapping[str, Any], prefix: str
+) -> None:
+    for bucket in (BUCKET, GCLOUD_BUCKET):
+        group = prefix + bucket.removesuffix("bucket_name")
+        for name, text in texts.items():
+            if text and name.startswith(group) and not values[bucket]:
+                raise ConfigurationError(
+                    f"{name} is for the bucket {prefix}{bucket}: set that as well, or remove {name}"
+                )
 
 
 def _texts(registry_settings: Mapping[str, Any], prefix: str, names: list[str]) -> dict[str, str]:

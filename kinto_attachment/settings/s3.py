@@ -33,15 +33,3 @@ def aws_values(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
             f"{prefix}aws.access_key and {prefix}aws.secret_key go together: set both or none"
         )
     return values
-
-
-def refuse_without_bucket(texts: Mapping[str, str], prefix: str) -> None:
-    """Refuse settings of a bucket if none is named.
-
-    :raises ConfigurationError: there is one.
-    """
-    for name, text in texts.items():
-        if text and name.startswith(prefix + AWS):
-            raise ConfigurationError(
-                f"{name} is for the bucket {prefix}{BUCKET}: set that as well, or remove {name}"
-            )

@@ -46,6 +46,7 @@ class Settings:
 
     :ivar backend: the dotted name of a module that registers an ``IFileStorage``.
     :ivar aws: what ``S3Storage.from_settings`` reads, or ``None`` if no bucket is named.
+    :ivar gcloud: what ``GCSStorage`` needs, or ``None`` if no bucket is named.
     :ivar defaults: for every collection that has no settings of its own or of its bucket.
     :ivar resources: those of buckets, by ``(bucket_id,)``, and of collections, by
         ``(bucket_id, collection_id)``, each merged with its parent's.
@@ -54,6 +55,7 @@ class Settings:
     base_path: str | None
     backend: str | None
     aws: dict[str, Any] | None
+    gcloud: dict[str, Any] | None
     base_url: str
     advertised_base_url: str
     fsync: bool

@@ -24,6 +24,8 @@ def configured_storage(config: Configurator, settings: Settings) -> Storage:
     """
     if settings.backend:
         return _backend(config, settings, settings.backend)
+    if settings.gcloud:
+        return _gcs_bucket(settings.gcloud)
     if settings.aws:
         return _bucket(config, settings.aws)
     return _folder(config, settings, settings.base_path or "")
@@ -51,6 +53,18 @@ def _bucket(config: Configurator, aws: Mapping[str, Any]) -> Storage:
     adapter = RepairedS3FileStorage.from_settings(aws, prefix="")
     config.registry.registerUtility(adapter, IFileStorage)
     return adapter.storage
+
+
+def _gcs_bucket(gcloud: Mapping[str, Any]) -> Storage:
+    try:
+        # As above. It is no IFileStorage, which would have to store files that are not streamed.
+        from kinto_attachment.storage.gcs.storage import GCSStorage
+    except ImportError as error:
+        raise ConfigurationError(
+            "kinto.attachment.gcloud.bucket_name needs google-cloud-storage 3:"
+            f" pip install kinto-attachment[gcs] ({error})"
+        ) from error
+    return GCSStorage(gcloud)
 
 
 def _backend(config: Configurator, settings: Settings, module: str) -> Storage:

@@ -57,7 +57,7 @@ def test_every_printed_settings_file_is_accepted(ini):
         settings["kinto.attachment.base_path"] = "/srv/kinto/files"
     plain = {name.removeprefix("kinto."): value for name, value in settings.items()}
     values = read_settings(settings | plain)
-    assert any(getattr(values, name, None) for name in ("base_path", "aws", "backend"))
+    assert any(getattr(values, name, None) for name in ("base_path", "aws", "gcloud", "backend"))
 
 
 def test_settings_files_are_printed():

@@ -1,4 +1,8 @@
-"""The contract of storages, on every one of them."""
+"""The contract of storages, on every one of them.
+
+Of Google Cloud Storage there are two emulators, of which ``tests.support.gcs`` says what each does
+wrong.
+"""
 
 import pytest
 from pyramid_storage.local import LocalFileStorage
@@ -6,7 +10,13 @@ from pyramid_storage.local import LocalFileStorage
 from kinto_attachment.storage.local import LocalStorage
 from kinto_attachment.storage.pyramid import PyramidStorage
 from kinto_attachment.storage.s3.storage import S3Storage
-from tests.support.storage_contract import AtomicNames, ListsIncompleteUploads, StorageContract
+from tests.support.gcs import gcs_storage
+from tests.support.storage_contract import (
+    AtomicNames,
+    ListsIncompleteUploads,
+    StorageContract,
+    StoredFiles,
+)
 
 
 class FolderContract(StorageContract):
@@ -43,6 +53,32 @@ class TestFakeS3(BucketContract):
     @pytest.fixture
     def bucket(self, fake_bucket):
         return fake_bucket
+
+
+class GCSContract:
+    @pytest.fixture
+    def storage(self, bucket):
+        return gcs_storage(bucket.options)
+
+    @pytest.fixture
+    def inside(self, bucket):
+        return bucket.keys
+
+
+class TestFakeGCSServer(GCSContract, StorageContract, AtomicNames):
+    @pytest.fixture
+    def bucket(self, gcs_bucket, monkeypatch):
+        # It answers no batches.
+        monkeypatch.setattr("kinto_attachment.storage.gcs.storage.MAX_DELETED_AT_ONCE", 1)
+        return gcs_bucket
+
+
+class TestGCPStorageEmulator(GCSContract, StoredFiles):
+    """It ignores preconditions: equal names are tested with the other emulator."""
+
+    @pytest.fixture
+    def bucket(self, emulated_bucket):
+        return emulated_bucket
 
 
 class TestFallback(FolderContract):

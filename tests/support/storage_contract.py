@@ -39,7 +39,7 @@ def read(storage, name):
         return stored.read()
 
 
-class StorageContract:
+class StoredFiles:
     """Subclasses have the fixtures ``storage``, which is empty, and ``inside``.
 
     ``inside()`` reads the storage itself, and returns the paths of stored and staged files.
@@ -77,24 +77,6 @@ class StorageContract:
         staged.discard()
         staged.discard()
         assert storage.exists(name)
-
-    @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-    def test_a_second_file_of_the_same_name_gets_a_number(self, storage, inside, size):
-        assert store(storage, b"1" * size) == "story.txt"
-        assert store(storage, b"2" * size) == "story-1.txt"
-        assert store(storage, b"3" * size) == "story-2.txt"
-        assert [read(storage, name) for name in inside()] == [
-            b"2" * size,
-            b"3" * size,
-            b"1" * size,
-        ]
-
-    def test_a_key_taken_during_the_upload_is_not_overwritten(self, storage):
-        staged = stage(storage, b"slow" * PART_BYTES)
-        assert store(storage, b"quick") == "story.txt"
-        assert staged.publish() == "story-1.txt"
-        assert read(storage, "story.txt") == b"quick"
-        assert read(storage, "story-1.txt") == b"slow" * PART_BYTES
 
     def test_a_deleted_name_is_free_again(self, storage):
         storage.delete(store(storage, b"1"))
@@ -168,6 +150,28 @@ class StorageContract:
 
     def test_a_location_is_the_base_url_and_the_name(self, storage):
         assert storage.url("f/story.txt") == storage.base_url + "f/story.txt"
+
+
+class StorageContract(StoredFiles):
+    """For storages that never overwrite a file, unless they are asked to."""
+
+    @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+    def test_a_second_file_of_the_same_name_gets_a_number(self, storage, inside, size):
+        assert store(storage, b"1" * size) == "story.txt"
+        assert store(storage, b"2" * size) == "story-1.txt"
+        assert store(storage, b"3" * size) == "story-2.txt"
+        assert [read(storage, name) for name in inside()] == [
+            b"2" * size,
+            b"3" * size,
+            b"1" * size,
+        ]
+
+    def test_a_key_taken_during_the_upload_is_not_overwritten(self, storage):
+        staged = stage(storage, b"slow" * PART_BYTES)
+        assert store(storage, b"quick") == "story.txt"
+        assert staged.publish() == "story-1.txt"
+        assert read(storage, "story.txt") == b"quick"
+        assert read(storage, "story-1.txt") == b"slow" * PART_BYTES
 
 
 class ListsIncompleteUploads:

@@ -1,0 +1,170 @@
+"""Staged files of a Google Cloud Storage bucket."""
+
+import contextlib
+import io
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import Future
+from functools import partial
+
+from google.cloud.storage import Blob
+
+from kinto_attachment.background import in_background
+from kinto_attachment.storage.contract import StagedFile, StorageError
+from kinto_attachment.storage.gcs.bucket import Bucket, GCSError
+from kinto_attachment.storage.gcs.session import UploadSession
+from kinto_attachment.storage.names import REMOTE_NUMBERED_IN_ORDER, candidate_keys
+
+
+STAGING_FOLDER = ".staging/"
+"""Where a large file is complete before it is copied to a free key."""
+
+UPLOAD_ID = "upload-id"
+"""The metadata of an object that tells which upload has made it."""
+
+PRECONDITION_FAILED = 412
+
+
+class GCSStagedFile(StagedFile):
+    """A file that stays in memory until it is published, or is larger than a part.
+
+    A larger one is sent in a resumable session while it is written: a part is filled while the
+    previous one is sent.
+
+    :param part_size: in bytes, a multiple of 256 KiB.
+    :param unique: whether the key is free, or is to be taken in any case.
+    :param replaces: whether the key may be that of a file that must not be deleted.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        key: str,
+        mimetype: str,
+        part_size: int,
+        unique: bool,
+        replaces: bool = False,
+    ):
+        self._bucket = bucket
+        self._key = key
+        self._mimetype = mimetype
+        self._part_size = part_size
+        self._unique = unique
+        self._replaces = replaces
+        self._id = str(uuid.uuid4())
+        # A session needs its key at the beginning: only a unique one is still free at the end.
+        self._upload_key = key if unique else f"{STAGING_FOLDER}{self._id}"
+        self._made: list[str] = []
+        self._buffer = io.BytesIO()
+        self._session: UploadSession | None = None
+        self._in_flight: Future[None] | None = None
+
+    def write(self, chunk: bytes) -> None:
+        remaining = memoryview(chunk)
+        while remaining:
+            if self._buffer.tell() == self._part_size:
+                self._send_part()
+            room = self._part_size - self._buffer.tell()
+            self._buffer.write(remaining[:room])
+            remaining = remaining[room:]
+
+    def publish(self) -> str:
+        try:
+            key = self._publish()
+        except BaseException:
+            if not self._replaces:
+                in_background(self._delete_leftovers)
+            raise
+        self._buffer = io.BytesIO()
+        return key
+
+    def discard(self) -> None:
+        self._buffer = io.BytesIO()
+        session, self._session = self._session, None
+        if session is not None:
+            in_background(session.abort)
+
+    def _publish(self) -> str:
+        if self._session is not None:
+            self._wait_for_part()
+            self._session.send(self._buffer.getvalue(), is_last=True)
+            self._session = None
+            return self._key if self._unique else self._copy_to_free_key()
+        if self._unique:
+            return self._put(self._buffer, [self._key]).name
+        return self._put_at_free_key(self._buffer).name
+
+    def _send_part(self) -> None:
+        if self._session is None:
+            self._session = self._begin_session()
+        session = self._session
+        self._wait_for_part()
+        # Popped, so that its memory is free before this thread continues.
+        parts = [self._buffer.getvalue()]
+        self._buffer = io.BytesIO()
+        self._in_flight = in_background(lambda: session.send(parts.pop()))
+
+    def _wait_for_part(self) -> None:
+        if self._in_flight is not None:
+            self._in_flight.result()
+
+    def _begin_session(self) -> UploadSession:
+        acl = self._bucket.acl if self._unique else None
+        begin = self._blob(self._upload_key).create_resumable_upload_session
+        return UploadSession(self._bucket, self._bucket.call(begin, predefined_acl=acl))
+
+    def _blob(self, key: str) -> Blob:
+        """Return the object that this upload makes, and deletes if it fails."""
+        self._made.append(key)
+        blob = self._bucket.blob(key, self._mimetype)
+        blob.metadata = {UPLOAD_ID: self._id}
+        return blob
+
+    def _put_at_free_key(self, content: io.BytesIO) -> Blob:
+        keys = candidate_keys(self._key, REMOTE_NUMBERED_IN_ORDER)
+        return self._put(content, keys, if_generation_match=0)
+
+    def _put(self, content: io.BytesIO, keys: Iterable[str], **condition: int) -> Blob:
+        """Return the object that was made, of the first key for which the condition holds."""
+        parameters = {"size": content.getbuffer().nbytes, "predefined_acl": self._bucket.acl}
+        for key in keys:
+            blob = self._blob(key)
+            upload = partial(blob.upload_from_file, content, rewind=True, **parameters)
+            try:
+                self._bucket.call(upload, **condition)
+                return blob
+            except GCSError as error:
+                if error.status != PRECONDITION_FAILED:
+                    raise
+            # It is ours if the answer to an earlier try was lost.
+            if (own := self._find_own(key)) is not None:
+                return own
+        raise StorageError(f"{self._bucket}: every key like {self._key} is taken")
+
+    def _copy_to_free_key(self) -> str:
+        # An empty object reserves the key, and its generation is that of no other one.
+        reserved = self._put_at_free_key(io.BytesIO())
+        staged, copy = self._bucket.blob(self._upload_key), self._blob(reserved.name)
+        token, is_done = None, False
+        while not is_done:
+            token, *_ = self._bucket.call(
+                copy.rewrite, staged, token=token, if_generation_match=reserved.generation
+            )
+            is_done = token is None
+        if self._bucket.acl:
+            self._bucket.call(copy.acl.save_predefined, self._bucket.acl)
+        # If it cannot be deleted, it is an incomplete upload.
+        with contextlib.suppress(StorageError):
+            self._bucket.call(staged.delete)
+        return copy.name
+
+    def _find_own(self, key: str) -> Blob | None:
+        blob = self._bucket.find(key)
+        is_own = blob is not None and (blob.metadata or {}).get(UPLOAD_ID) == self._id
+        return blob if is_own else None
+
+    def _delete_leftovers(self) -> None:
+        """Delete what GCS may have stored although the answer is lost."""
+        for key in self._made:
+            if (blob := self._find_own(key)) is not None:
+                self._bucket.call(blob.delete, if_generation_match=blob.generation)

