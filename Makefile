@@ -5,8 +5,8 @@ PORT = 8888
 RECORDS = postgresql
 PYTEST = $(BIN)/pytest --numprocesses auto --dist worksteal
 
-.PHONY: help serve serve-s3 moto quick coverage tests browser-tests fuzz walk races bench \
-	bench-quick lint format docs package clean
+.PHONY: help serve serve-s3 moto quick coverage tests browser-tests tus-oracles fuzz walk \
+	races bench bench-quick lint format docs package clean
 
 help:
 	@echo "make serve          run a Kinto with the plugin, to try it (RECORDS=memory, PORT=9999)"
@@ -16,6 +16,7 @@ help:
 	@echo "make coverage       the same, and measure which lines of the package they run"
 	@echo "make tests          run the whole suite"
 	@echo "make browser-tests  run what needs Chromium and nginx, installed by apt-get"
+	@echo "make tus-oracles    try the tests of tus on other servers of it"
 	@echo "make bench          measure the speed, into var/bench (make bench-quick: in a minute)"
 	@echo "make fuzz           read random forms for 10 minutes (FUZZ_SECONDS=600)"
 	@echo "make walk           take a long random walk over all that changes records"
@@ -65,6 +66,9 @@ browser-tests: $(VENV)/installed-test $(VENV)/installed-browser
 		DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends \
 		chromium nginx-light; }
 	$(BIN)/pytest tests/browser
+
+tus-oracles: $(VENV)/installed-test $(VENV)/installed-tus-oracles
+	$(BIN)/pytest tests/tus
 
 # On a machine that does nothing else.
 bench: $(VENV)/installed-test $(VENV)/installed-bench

@@ -3,16 +3,14 @@
 import filecmp
 import hashlib
 import json
-import os
-import shutil
-import subprocess
 
 import kinto_http
 import pytest
 import requests
 
 from kinto_attachment.scripts import download
-from tests.support.paths import ROOT, SCRIPTS
+from tests.support.node import install, run_node
+from tests.support.paths import ROOT
 
 
 @pytest.fixture
@@ -106,25 +104,7 @@ def test_kinto_http_shows_the_message_of_a_refusal(client, tmp_path):
 @pytest.fixture(scope="session")
 def javascript(tmp_path_factory):
     """A folder with the scripts of tests/javascript, and the packages that they need."""
-    folder = tmp_path_factory.mktemp("javascript")
-    shutil.copytree(ROOT / "tests" / "javascript", folder, dirs_exist_ok=True)
-    run_node("npm", "ci", "--ignore-scripts", "--cache", folder / "cache", cwd=folder)
-    return folder
-
-
-def run_node(command, *arguments, cwd):
-    """Return what a command of Node.js printed. It is the one of this virtual environment."""
-    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
-    finished = subprocess.run(
-        [SCRIPTS / command, *arguments],
-        cwd=cwd,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished.stdout
+    return install(ROOT / "tests" / "javascript", tmp_path_factory.mktemp("javascript"))
 
 
 def test_kinto_http_js_adds_replaces_and_removes_an_attachment(client, javascript, tmp_path):
