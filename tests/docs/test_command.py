@@ -3,7 +3,6 @@
 import logging
 import re
 import shlex
-import subprocess
 
 import pytest
 import transaction
@@ -12,7 +11,7 @@ from kinto_attachment.commands.main import main
 from kinto_attachment.locks import is_locked
 from tests.support.app import App
 from tests.support.commands import Deployment, write_ini
-from tests.support.documentation import ENVIRONMENT, blocks, sessions
+from tests.support.documentation import blocks, sessions
 from tests.support.postgresql import postgresql_backends
 
 
@@ -90,34 +89,6 @@ def test_relocate_and_copy_print_what_the_guide_shows(run, tmp_path):
         assert run(command) == without_names(printed), command
     assert len(list((tmp_path / "there").glob("*.txt"))) == 3
     assert len(shown) >= 4
-
-
-def test_the_upgrade_turns_links_of_earlier_plugins_into_ours_and_adds_missing_ones(deployment):
-    deployment.copy("first", "copied")
-    copied = "DELETE FROM objects WHERE parent_id LIKE '%/records/copied'"
-    assert deployment.sql(copied) == 1
-    legacy = (
-        "UPDATE objects SET parent_id = '__attachments__', data = data - 'origin' - 'attachment' "
-        "WHERE parent_id LIKE '__attachments__/%'"
-    )
-    assert deployment.sql(legacy) == 3
-    printed = ""
-    for commands in blocks("docs/how-to/upgrade", "shell"):
-        commands = commands.replace("/etc/kinto/production.ini", deployment.ini)
-        commands = commands.replace("repair --ini", "repair --grace 0 --ini")
-        finished = subprocess.run(
-            ["bash", "-c", commands.replace("check --ini", "check --grace 0 --ini")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-            env=ENVIRONMENT,
-        )
-        printed += finished.stdout
-        assert finished.returncode == 0, printed
-    assert "3 links of earlier plugins would be migrated" in printed
-    assert "3 links of earlier plugins were migrated" in printed
-    assert printed.endswith("Compared 3 files, 4 links, 4 records\n")
 
 
 def test_the_check_after_a_restore_finds_nothing_if_nothing_is_lost(run):

@@ -40,7 +40,6 @@ def test_a_folder(start, tmp_path):
     )
     defaults = settings.defaults
     assert defaults.folder_of("blog", "photos") == "blog/photos"
-    assert defaults.keep_old_files is True
     assert [name for name in ("a.mov", "a.mp4", "a.pdf", "a.exe") if defaults.allows(name)] == [
         "a.mov",
         "a.mp4",
