@@ -32,8 +32,8 @@ RESOURCES = "resources."
 
 STORAGES = {
     "base_path": "a local folder",
-    BUCKET: "Amazon S3 and compatible stores",
     GCLOUD_BUCKET: "Google Cloud Storage",
+    BUCKET: "Amazon S3 and compatible stores",
     "backend": "a module that registers an IFileStorage",
 }
 """The settings of which exactly one chooses where files are kept.

@@ -10,9 +10,10 @@ from pyramid.paster import get_app
 
 from kinto_attachment.commands.main import main
 from tests.support.app import App
-from tests.support.commands import S3, Folder
+from tests.support.commands import GCS, S3, Folder
 from tests.support.documentation import ENVIRONMENT, blocks, replaced
 from tests.support.forms import file_part
+from tests.support.gcs import TokenServer
 from tests.support.legacy import ARTICLES, BUCKET, PHOTOS, leave_attachments
 from tests.support.paths import ROOT
 from tests.support.postgresql import postgresql_backends
@@ -110,14 +111,35 @@ def on_s3(request, ini):
     return replaced(ini, actual), S3(bucket), "https://cdn.example.com/"
 
 
-@pytest.fixture(params=[("folder", in_folder), ("s3", on_s3)], ids=["folder", "s3"])
+def on_gcs(request, ini):
+    bucket = request.getfixturevalue("emulated_bucket")
+    request.getfixturevalue("token_server").write_key(
+        request.getfixturevalue("tmp_path") / "key.json"
+    )
+    ini = (
+        ini.replace("files", bucket.name) + f"kinto.attachment.gcloud.endpoint_url = {bucket.url}\n"
+    )
+    return ini, GCS(bucket), "https://cdn.example.com/"
+
+
+@pytest.fixture
+def token_server():
+    server = TokenServer()
+    yield server
+    assert server.given > 0
+    server.stop()
+
+
+PLACES = {"folder": in_folder, "s3": on_s3, "gcs": on_gcs}
+
+
+@pytest.fixture(params=PLACES)
 def earlier(request, tmp_path, postgresql, capsys, kinto_log):
-    name, place = request.param
-    ini = (ROOT / "tests" / "settings" / "earlier" / f"{name}.ini").read_text()
+    ini = (ROOT / "tests" / "settings" / "earlier" / f"{request.param}.ini").read_text()
     backends = postgresql_backends(postgresql())
     ini = ini.replace(".memory\n", ".postgresql\n")
     ini += "".join(f"{key} = {url}\n" for key, url in backends.items() if key.endswith("_url"))
-    ini, store, base_url = place(request, ini)
+    ini, store, base_url = PLACES[request.param](request, ini)
     (tmp_path / "earlier.ini").write_text(ini)
     yield Earlier(tmp_path / "earlier.ini", store, base_url, capsys)
     transaction.abort()

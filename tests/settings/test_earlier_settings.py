@@ -7,6 +7,8 @@ import pytest
 from pyramid.exceptions import ConfigurationError
 from pyramid.paster import get_app
 
+from tests.support.gcs import TokenServer
+
 
 EARLIER = Path(__file__).parent / "earlier"
 
@@ -71,6 +73,27 @@ def test_s3(start):
     }
 
 
+def test_google_cloud_storage(start, tmp_path):
+    token_server = TokenServer()
+    token_server.write_key(tmp_path / "key.json")
+    token_server.stop()
+    settings = start("gcs").attachments.settings
+    given = {name: value for name, value in settings.gcloud.items() if value is not None}
+    assert given == {
+        "base_url": "https://cdn.example.com/",
+        "gcloud.credentials": str(tmp_path / "key.json"),
+        "gcloud.bucket_name": "files",
+        "gcloud.acl": "publicRead",
+        "gcloud.cache_control": "public, max-age=3600",
+        "gcloud.uniform_bucket_level_access": False,
+        "gcloud.auto_create_bucket": False,
+        "gcloud.auto_create_acl": "projectPrivate",
+        "gcloud.part_size_bytes": 8 * 1024**2,
+        "gcloud.timeout": 15.0,
+    }
+    assert settings.for_collection("blog", "articles").randomize is False
+
+
 def test_settings_of_buckets_and_collections(start):
     settings = start("per_collection").attachments.settings
     names = ("folder", "randomize", "keep_old_files", "max_size_bytes")
@@ -118,12 +141,16 @@ def test_what_cannot_be_honoured_stops_the_server_and_says_what_to_write_instead
     assert instead in message
 
 
-def test_a_folder_beside_a_bucket_stops_the_server_and_says_what_to_remove(start):
+@pytest.mark.parametrize(("name", "cloud"), [("s3", "aws"), ("gcs", "gcloud")])
+def test_a_folder_beside_a_bucket_stops_the_server_and_says_what_to_remove(
+    start, tmp_path, name, cloud
+):
+    (tmp_path / "key.json").touch()
     with pytest.raises(ConfigurationError) as refusal:
-        start("s3", base_path="%(here)s/files")
+        start(name, base_path="%(here)s/files")
     assert str(refusal.value).endswith(
         ": to keep the files of kinto.attachment.base_path, as earlier plugins did, "
-        "remove kinto.attachment.aws.bucket_name"
+        f"remove kinto.attachment.{cloud}.bucket_name"
     )
 
 

@@ -88,14 +88,21 @@ def test_credentials_that_are_no_key_stop_the_server(make_app, tmp_path, content
         )
 
 
-@pytest.mark.parametrize("other", ["base_path", "aws.bucket_name"])
-def test_of_two_storages_the_message_says_which_line_to_remove(other):
+@pytest.mark.parametrize(
+    ("kept", "removed", "other"),
+    [
+        ("base_path", "gcloud.bucket_name", {"base_path": "/tmp"}),
+        ("gcloud.bucket_name", "aws.bucket_name", {"aws.bucket_name": "files"}),
+    ],
+)
+def test_of_two_storages_the_message_says_which_line_to_remove(kept, removed, other):
     with pytest.raises(ConfigurationError) as error:
-        read(**BUCKET, **{other: "/tmp" if other == "base_path" else "files"})
-    kept, removed = f"kinto.attachment.{other}", "kinto.attachment.gcloud.bucket_name"
-    assert f"to keep the files of {kept}, as earlier plugins did, remove {removed}" in str(
-        error.value
+        read(**BUCKET, **other)
+    expected = (
+        f"to keep the files of kinto.attachment.{kept}, as earlier plugins did, "
+        f"remove kinto.attachment.{removed}"
     )
+    assert expected in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["gcloud.project", "aws.region"])

