@@ -25,10 +25,15 @@ def configured_storage(config: Configurator, settings: Settings) -> Storage:
     if settings.backend:
         return _backend(config, settings, settings.backend)
     if settings.gcloud:
-        return _gcs_bucket(settings.gcloud)
-    if settings.aws:
-        return _bucket(config, settings.aws)
-    return _folder(config, settings, settings.base_path or "")
+        storage = _gcs_bucket(settings.gcloud)
+    elif settings.aws:
+        storage = _bucket(config, settings.aws)
+    else:
+        return _folder(config, settings, settings.base_path or "")
+    if settings.advertised_base_url and not settings.base_url:
+        # Relative locations, which clients append to the URL in the capability.
+        storage.base_url = ""
+    return storage
 
 
 def _folder(config: Configurator, settings: Settings, base_path: str) -> Storage:

@@ -119,7 +119,7 @@ def on_gcs(request, ini):
     ini = (
         ini.replace("files", bucket.name) + f"kinto.attachment.gcloud.endpoint_url = {bucket.url}\n"
     )
-    return ini, GCS(bucket), "https://cdn.example.com/"
+    return ini, GCS(bucket), ""
 
 
 @pytest.fixture

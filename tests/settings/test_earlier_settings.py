@@ -77,10 +77,11 @@ def test_google_cloud_storage(start, tmp_path):
     token_server = TokenServer()
     token_server.write_key(tmp_path / "key.json")
     token_server.stop()
-    settings = start("gcs").attachments.settings
+    registry = start("gcs")
+    settings = registry.attachments.settings
     given = {name: value for name, value in settings.gcloud.items() if value is not None}
     assert given == {
-        "base_url": "https://cdn.example.com/",
+        "base_url": "",
         "gcloud.credentials": str(tmp_path / "key.json"),
         "gcloud.bucket_name": "files",
         "gcloud.acl": "publicRead",
@@ -92,6 +93,8 @@ def test_google_cloud_storage(start, tmp_path):
         "gcloud.timeout": 15.0,
     }
     assert settings.for_collection("blog", "articles").randomize is False
+    assert registry.attachments.files.url("blog/a.txt") == "blog/a.txt"
+    assert registry.api_capabilities["attachments"]["base_url"] == "https://cdn.example.com/"
 
 
 def test_settings_of_buckets_and_collections(start):

@@ -153,3 +153,25 @@ def test_a_bucket_that_cannot_be_reached_does_not_stop_the_server(make_app):
         attachment__aws__endpoint_url="http://127.0.0.1:1",
     )
     assert app.get("/").json["capabilities"]["attachments"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "location"),
+    [
+        ({}, "http://127.0.0.1:1/files/a.txt"),
+        ({"base_url": "https://in.test"}, "https://in.test/a.txt"),
+        ({"extra__base_url": "https://cdn.test"}, "a.txt"),
+        (
+            {"base_url": "https://in.test", "extra__base_url": "https://cdn.test"},
+            "https://in.test/a.txt",
+        ),
+    ],
+)
+def test_locations_are_relative_if_only_the_capability_has_a_base_url(make_app, settings, location):
+    app = make_app(
+        attachment__base_path="",
+        attachment__aws__bucket_name="files",
+        attachment__aws__endpoint_url="http://127.0.0.1:1",
+        **{f"attachment__{name}": value for name, value in settings.items()},
+    )
+    assert app.registry.attachments.files.url("a.txt") == location
