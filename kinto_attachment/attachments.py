@@ -180,12 +180,17 @@ class Attachments:
             return
         # Code on the server may have taken no lock: links must not be migrated meanwhile.
         locks.block_flush(self._storage)
-        ids = {change.record_id for change in changed}
         # Kinto may have read the old record before taking the lock; only the links are reliable.
-        links: dict[str, list[Link]] = {uri_of(id_): [] for id_ in ids}
+        links: dict[str, list[Link]] = {uri_of(change.record_id): [] for change in changed}
         for link in self.links.of_records(list(links)):
             links[link["record_uri"]].append(link)
-        current = records_by_id(self._storage, collection_uri, ids)
+        # A record without links and without an attachment has nothing to be settled.
+        settled = {
+            change.record_id
+            for change in changed
+            if change.new is not None or links[uri_of(change.record_id)]
+        }
+        current = records_by_id(self._storage, collection_uri, settled)
         for change in changed:
             self._remember(uri_of(change.record_id), change, links, change.record_id in current)
         for change in changed:

@@ -22,8 +22,8 @@ RESOURCES = (LINKS, "")
 EXIST = """
 SELECT EXISTS (SELECT 1
                  FROM objects
-                WHERE parent_id = :parent
-                  AND resource_name IN (:name, :oldest)
+                WHERE parent_id = %(parent)s
+                  AND resource_name IN (%(name)s, %(oldest)s)
                   AND NOT deleted)
 """
 

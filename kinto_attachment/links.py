@@ -9,7 +9,7 @@ from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
-from kinto_attachment import uris
+from kinto_attachment import locks, unit_of_work, uris
 from kinto_attachment.kinto_internals import execute, parents_beginning_with
 from kinto_attachment.legacy_links import LINKS, LINKS_PARENT, LegacyLinks, is_legacy
 from kinto_attachment.paging import among, delete_all, list_all, pages, rewrite, split
@@ -27,12 +27,21 @@ ALL_PARENTS = parents_beginning_with(f"{LINKS_PARENT}/buckets/")
 
 ADD_ALL = """
 INSERT INTO objects (id, parent_id, resource_name, data, deleted)
-SELECT link->>'id', :parent || (link->>'record_uri'), :name, link - 'id', FALSE
-  FROM jsonb_array_elements(CAST(:links AS JSONB)) AS link
+SELECT link->>'id', %(parent)s || (link->>'record_uri'), %(name)s, link - 'id', FALSE
+  FROM jsonb_array_elements(CAST(%(links)s AS JSONB)) AS link
     ON CONFLICT (id, parent_id, resource_name) DO UPDATE
    SET data = EXCLUDED.data, deleted = FALSE, last_modified = EXCLUDED.last_modified
 """
 """Adds links as Kinto's storage does (``update`` of the PostgreSQL backend), with one query."""
+
+OF_PARENTS = """
+SELECT id, as_epoch(last_modified) AS last_modified, data
+  FROM objects
+ WHERE parent_id IN %(parents)s
+   AND NOT deleted
+"""
+MAX_LOCKED = 10
+"""How many links are read with the lock of a record, which has hardly ever more than one."""
 
 
 class Links:
@@ -58,20 +67,32 @@ class Links:
         :param origin: the URI of the collection that the file was uploaded to, if it is another.
         """
         link = _new(record_uri, key, attachment, origin)
+        unit_of_work.current().links.locked.pop(record_uri, None)
         return self.storage.update(LINKS, LINKS_PARENT + record_uri, link["id"], link)
 
-    def of_records(self, record_uris: list[str]) -> list[Link]:
+    def lock_record(self, collection_uri: str, record_id: str | None = None) -> None:
+        """Lock a record as :func:`kinto_attachment.locks.lock_record` does, and read its links.
+
+        Until the transaction ends, no other one changes them.
+        """
+        uri = uris.record_uri(collection_uri, str(record_id))
+        # The other parent is that of all links of earlier plugins.
+        parents = (LINKS_PARENT + uri, LINKS_PARENT)
+        query = f"{OF_PARENTS} LIMIT {MAX_LOCKED}"
+        rows = locks.lock_record(self.storage, collection_uri, record_id, query, parents=parents)
+        if rows is not None:
+            links = [_link(row) for row in rows]
+            if len(links) < MAX_LOCKED and not any(map(is_legacy, links)):
+                unit_of_work.current().links.locked[uri] = links
+
+    def of_records(self, record_uris: Iterable[str]) -> list[Link]:
         """Return the links of records."""
-        found: list[Link] = []
-        if len(record_uris) > MAX_SINGLE_QUERIES:
-            for some in split(record_uris):
-                filters = [among(some, "record_uri")]
-                for page in self._pages(ALL_PARENTS, filters):
-                    found += page
-        else:
-            for uri in record_uris:
-                found += list_all(self.storage, LINKS, LINKS_PARENT + uri)
-        return found + self.legacy.of_records(record_uris)
+        locked = unit_of_work.current().links.locked
+        found = [link for uri in record_uris for link in locked.get(uri, ())]
+        if others := [uri for uri in record_uris if uri not in locked]:
+            found += [link for some in split(others) for link in self._of_records(some)]
+            found += self.legacy.of_records(others)
+        return found
 
     def pages_to(self, keys: list[str]) -> Iterator[list[Link]]:
         """Yield the links to stored files, of all records, in pages."""
@@ -105,6 +126,8 @@ class Links:
         """Remove links, and return the ids of those that were still there."""
         ours = [link for link in links if not is_legacy(link)]
         removed: set[str] = set()
+        for link in ours:
+            unit_of_work.current().links.locked.pop(link["record_uri"], None)
         if len(ours) > MAX_SINGLE_QUERIES:
             for page in split(ours):
                 rules = _exactly(page)
@@ -125,6 +148,7 @@ class Links:
         :param field: ``collection_uri`` or ``bucket_uri``.
         :returns: an iterator of links, and the ids of those that were still there.
         """
+        unit_of_work.current().links.locked.clear()
         of_object = Filter(field, object_uri, COMPARISON.EQ)
         ours = (LINKS, parents_beginning_with(f"{LINKS_PARENT}{object_uri}/"))
         for name, parent in (ours, *self.legacy.places()):
@@ -172,6 +196,13 @@ class Links:
         size = size or LINKS_PAGE_SIZE
         return pages(self.storage, LINKS, parent, filters, order="record_uri", size=size)
 
+    def _of_records(self, record_uris: list[str]) -> list[Link]:
+        parents = tuple(LINKS_PARENT + uri for uri in record_uris)
+        rows = execute(self.storage, OF_PARENTS, {"parents": parents})
+        if rows is not None:
+            return [_link(row) for row in rows]
+        return [link for parent in parents for link in list_all(self.storage, LINKS, parent)]
+
     def _with_keys(self, keys: Iterable[str]) -> list[Link]:
         return self.storage.list_all(LINKS, ALL_PARENTS, filters=[among(map(_id_of, keys))])
 
@@ -204,6 +235,10 @@ def _new(record_uri: str, key: str, attachment: Any, origin: str | None = None) 
 
 def _id_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _link(row: Any) -> Link:
+    return {**row.data, "id": row.id, "last_modified": row.last_modified}
 
 
 def _exactly(links: list[Link]) -> list[list[Filter]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from kinto.core.utils import instance_uri
 
-from kinto_attachment import attachments, kinto_internals, locks, unit_of_work, uris
+from kinto_attachment import attachments, kinto_internals, unit_of_work, uris
 from kinto_attachment.metadata import attachment_of
 from kinto_attachment.paging import records_by_id
 
@@ -50,9 +50,8 @@ def lock_record(event: Any) -> None:
     request = event.request
     route = request.matched_route
     if route is not None and request.method in WRITING_METHODS.get(route.name, ()):
-        locks.lock_record(
-            request.registry.storage, _collection_uri(request), request.matchdict.get("id")
-        )
+        links = request.registry.attachments.links
+        links.lock_record(_collection_uri(request), request.matchdict.get("id"))
 
 
 def snapshot_before_change(event: Any) -> None:

@@ -9,8 +9,8 @@ reference to a file. So a request on a record takes its locks before Kinto reads
 - those of its collection, its bucket and of all buckets, shared: the deletion of one of these waits
   for the requests that are under way, and later ones see that it is gone.
 
-All of them are taken in one query, and released when the transaction ends. Kinto's other storages
-serve one process only, and have no locks.
+All of them are taken in one round trip, and released when the transaction ends. Kinto's other
+storages serve one process only, and have no locks.
 """
 
 import hashlib
@@ -23,38 +23,46 @@ from kinto_attachment.kinto_internals import execute
 EVERYTHING = "/"
 """The URI of the lock that all changes share, and that a flush takes exclusively."""
 
-# Text, since SQLAlchemy takes longer to build such a query than PostgreSQL to answer it. The order
-# matters: a deletion that is under way is waited for before the row is looked for.
+# The order matters: a deletion that is under way is waited for before the row is looked for. By
+# statements of their own, since one does not see what is committed after it has begun.
 LOCK_LIST = """
-SELECT pg_advisory_xact_lock_shared(:everything),
-       pg_advisory_xact_lock_shared(:bucket),
-       pg_advisory_xact_lock_shared(:collection)
+SELECT pg_advisory_xact_lock_shared(%(everything)s),
+       pg_advisory_xact_lock_shared(%(bucket)s),
+       pg_advisory_xact_lock_shared(%(collection)s)
 """
 LOCK_RECORD = f"""
 {LOCK_LIST},
-       pg_advisory_xact_lock(:record),
-       (SELECT 1
-          FROM objects
-         WHERE id = :record_id
-           AND parent_id = :collection_uri
-           AND resource_name = 'record'
-           FOR UPDATE)
+       pg_advisory_xact_lock(%(record)s);
+SELECT 1
+  FROM objects
+ WHERE id = %(record_id)s
+   AND parent_id = %(collection_uri)s
+   AND resource_name = 'record'
+   FOR UPDATE;
 """
-LOCK_OBJECT = "SELECT pg_advisory_xact_lock(:object)"
-SHARE_OBJECT = "SELECT pg_advisory_xact_lock_shared(:object)"
+LOCK_OBJECT = "SELECT pg_advisory_xact_lock(%(object)s)"
+SHARE_OBJECT = "SELECT pg_advisory_xact_lock_shared(%(object)s)"
 
 
-def lock_record(storage: Any, collection_uri: str, record_id: str | None = None) -> None:
+def lock_record(
+    storage: Any,
+    collection_uri: str,
+    record_id: str | None = None,
+    query: str = "SELECT 1",
+    **parameters: Any,
+) -> Any:
     """Lock a record for the rest of the transaction, before it is read.
 
     :param record_id: ``None`` if the request is about the list of records, or one without an id.
+    :param query: what to read as soon as the record is locked, with its parameters.
+    :returns: the result of that query, ``None`` if no record was locked now.
     """
     uri = uris.record_uri(collection_uri, str(record_id))
     locked = unit_of_work.current().locked
     if uri in locked:
-        return
+        return None
     locked |= {uri, EVERYTHING}
-    parameters: dict[str, Any] = {
+    parameters |= {
         "everything": _number(EVERYTHING),
         "bucket": _number(uris.parent_uri(collection_uri)),
         "collection": _number(collection_uri),
@@ -62,9 +70,9 @@ def lock_record(storage: Any, collection_uri: str, record_id: str | None = None)
     # PostgreSQL has no text with a NUL, and no record such an id: Kinto refuses it later.
     if record_id is None or "\0" in record_id:
         execute(storage, LOCK_LIST, parameters)
-    else:
-        parameters |= {"record": _number(uri), "record_id": record_id}
-        execute(storage, LOCK_RECORD, parameters | {"collection_uri": collection_uri})
+        return None
+    parameters |= {"record": _number(uri), "record_id": record_id, "collection_uri": collection_uri}
+    return execute(storage, LOCK_RECORD + query, parameters)
 
 
 def is_locked(record_uri: str) -> bool:

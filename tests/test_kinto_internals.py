@@ -78,9 +78,11 @@ def test_execute(on_postgresql, app):
         kinto_internals.execute(storage, "SELECT pg_backend_pid()", {}).scalar(),
         kinto_internals.execute(storage, "SELECT pg_backend_pid()", {}).scalar(),
     }
-    transaction.abort()
+    several = kinto_internals.execute(storage, "SELECT 1; SELECT %(last)s", {"last": 2})
     # One connection, and so one transaction, the one that Kinto's own queries are in.
     assert len(backends) == 1
+    assert several.scalar() == 2
+    transaction.abort()
     assert kinto_internals.execute(app.registry.storage, "SELECT 1", {}) is None
 
 

@@ -1,9 +1,10 @@
 """Remedies: how each kind of problem is repaired."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from kinto_attachment import metadata, uris
+from kinto_attachment import locks, metadata, uris
 from kinto_attachment.commands import problems
 from kinto_attachment.commands.claims import Claims
 from kinto_attachment.commands.contents import sha256_of
@@ -95,11 +96,19 @@ class Remedies:
     def _for_heartbeat_leftover(self, finding: Finding) -> Remedy:
         return lambda: self.server.files.delete(finding.key)
 
+    @contextlib.contextmanager
+    def _locked(self, record_uri: str) -> Iterator[None]:
+        """Open a transaction in which no other one changes a record and its links."""
+        with self.server.transaction():
+            collection_uri, id_ = uris.parent_uri(record_uri), uris.id_of(record_uri)
+            locks.lock_record(self.server.objects, collection_uri, id_)
+            yield
+
     def _for_stale_link(self, finding: Finding) -> Remedy:
         return lambda: self._remove_link(finding)
 
     def _remove_link(self, finding: Finding) -> None:
-        with self.server.transaction():
+        with self._locked(finding.record_uri):
             links = links_between(self.server, finding.record_uri, finding.key)
             # First, so that no other transaction can make the record refer to the file.
             self.server.links.remove(links)
@@ -144,7 +153,7 @@ class Remedies:
         return attachment
 
     def _make_link(self, finding: Finding, attachment: Any, original: str | None) -> None:
-        with self.server.transaction():
+        with self._locked(finding.record_uri):
             origin = self._locked_origin(finding, attachment, original) if original else None
             if not original and self._is_known(finding.key):
                 raise RepairRefused("the file was linked or queued for deletion in the meantime")
@@ -164,7 +173,7 @@ class Remedies:
         return is_linked or bool(self.server.deletions.entries_of(key))
 
     def _update_link(self, finding: Finding, attachment: Any) -> None:
-        with self.server.transaction():
+        with self._locked(finding.record_uri):
             links = links_between(self.server, finding.record_uri, finding.key)
             origin = next((link["origin"] for link in links if "origin" in link), None)
             self._add_link(finding, attachment, origin)
@@ -185,7 +194,7 @@ class Remedies:
         return lambda: self._replace_legacy_link(finding, attachment)
 
     def _replace_legacy_link(self, finding: Finding, attachment: Any) -> None:
-        with self.server.transaction():
+        with self._locked(finding.record_uri):
             links = links_between(self.server, finding.record_uri, finding.key)
             # First, so that a transaction that is removing them has ended.
             if not self.server.links.remove(links):

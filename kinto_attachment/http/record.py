@@ -10,7 +10,7 @@ from kinto.core.authorization import DYNAMIC
 from kinto.core.utils import instance_uri
 from pyramid.httpexceptions import HTTPBadRequest, HTTPForbidden
 
-from kinto_attachment import errors, kinto_internals, locks, uris
+from kinto_attachment import errors, kinto_internals, uris
 from kinto_attachment.http import default_bucket
 
 
@@ -44,7 +44,7 @@ class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
             method = RECORD_METHODS[request.method]
             self.record_request = kinto_internals.record_request(request, method, collection_uri)
             # Lock first, so that a concurrent change becomes visible.
-            locks.lock_record(request.registry.storage, collection_uri, request.matchdict["id"])
+            request.registry.attachments.links.lock_record(collection_uri, request.matchdict["id"])
         if request.method == "POST" and default_bucket.is_targeted_by(request):
             self.creates_collection = default_bucket.will_create_collection(request)
         super().__init__(self.record_request or request)

@@ -1,6 +1,7 @@
 """What uploads cost, and deleting many files at once: counted in queries and calls."""
 
 import contextlib
+import json
 
 import pytest
 import sqlalchemy
@@ -98,6 +99,47 @@ def test_what_others_have_is_not_read(app, change):
     assert plans and all("(parent_id >= '" in text for text in plans), plans
     assert not any(one[1]["parent_id"].startswith("_") for one in of_parents)
     app.delete("/buckets/many", headers=ALICE, status="*")
+
+
+@pytest.fixture(scope="module")
+def without_plugin(app, tmp_path_factory):
+    """A Kinto without the plugin on the same database."""
+    settings = {**app.settings, "kinto.includes": "kinto.plugins.default_bucket"}
+    return App(tmp_path_factory.mktemp("none"), **settings)
+
+
+RECORD = f"{PHOTOS}/records/0"
+JSON = {**ALICE, "Content-Type": "application/json"}
+CHANGE = {"data": {"title": "a"}}
+ALL = [{"method": "PUT", "path": f"{PHOTOS}/records/{id_}", "body": CHANGE} for id_ in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "more"),
+    [
+        ("GET", RECORD, {}, 0),
+        ("GET", f"{PHOTOS}/records", {}, 0),
+        ("PUT", f"{PHOTOS}/records/new", CHANGE, 1),
+        ("PUT", RECORD, CHANGE, 1),
+        ("PATCH", RECORD, CHANGE, 1),
+        ("DELETE", RECORD, {}, 1),
+        ("POST", "/batch", {"requests": ALL}, len(ALL)),
+        # The locks, the links, and whether there are links of earlier plugins.
+        ("DELETE", f"{PHOTOS}/records", {}, 3),
+    ],
+)
+def test_changes_of_plain_records_take_one_more_query_than_without_the_plugin(
+    app, without_plugin, method, path, body, more
+):
+    counted = []
+    for one in (app, without_plugin):
+        one.reset()
+        one.create_collection("many", "photos")
+        one.post_json("/batch", {"requests": ALL[:-1]}, headers=ALICE)
+        with queries(app) as statements:
+            one.request(path, method=method, body=json.dumps(body).encode(), headers=JSON)
+        counted.append(len(statements))
+    assert counted[0] == counted[1] + more, counted
 
 
 def test_a_small_upload_takes_no_more_queries_than_a_record(app):

@@ -14,7 +14,7 @@ from kinto.core.metrics import IMetricsService, NoOpMetricsService
 from kinto.core.storage.exceptions import BackendError, IntegrityError, UnicityError
 from pyramid.events import NewRequest
 
-from kinto_attachment import listeners
+from kinto_attachment import listeners, locks
 from kinto_attachment.background import in_background
 from tests.support.app import ATTACHMENT, RECORD
 from tests.support.forms import BOUNDARY, file_part, multipart
@@ -222,6 +222,26 @@ def wait_until_one_waits_for_a_lock(storage):
         while not connection.execute(sqlalchemy.text(query)).scalar():
             connection.rollback()
             time.sleep(0.01)
+
+
+def test_the_row_of_a_record_that_was_created_meanwhile_is_locked_too(app):
+    """Who deletes the list of records takes no other lock that a change of the record waits for."""
+    storage = app.registry.storage
+    query = "SELECT id FROM objects WHERE id = 'first' FOR UPDATE SKIP LOCKED"
+
+    def others_may_change_it():
+        with transaction.manager:
+            locks.lock_record(storage, COLLECTION, "first")
+            with storage.client.session_factory().get_bind().connect() as connection:
+                return bool(connection.execute(sqlalchemy.text(query)).scalar())
+
+    transaction.abort()
+    with transaction.manager:
+        locks.lock_record(storage, COLLECTION, "first")
+        storage.create("record", COLLECTION, {"id": "first"})
+        answer = in_background(others_may_change_it)
+        wait_until_one_waits_for_a_lock(storage)
+    assert not answer.result()
 
 
 class TestLostUpdates:

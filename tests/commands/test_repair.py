@@ -1,8 +1,12 @@
 """What ``kinto-attachment repair`` repairs, what it leaves, and when it deletes a file."""
 
 import pytest
+import transaction
 
+from kinto_attachment import locks
+from kinto_attachment.background import in_background
 from kinto_attachment.commands import problems
+from tests.support.commands import COLLECTION
 from tests.support.faults import (
     ORPHAN,
     change_record,
@@ -13,6 +17,7 @@ from tests.support.faults import (
     lose_record,
     make_link_legacy,
 )
+from tests.support.postgresql import wait_for_lock
 
 
 def test_a_record_copied_behind_kintos_back_is_linked(deployment):
@@ -21,6 +26,20 @@ def test_a_record_copied_behind_kintos_back_is_linked(deployment):
     assert deployment.check() == (1, {problems.MISSING_LINK.name: [location(deployment)]})
     assert deployment.repair() == (0, {"repaired": [problems.MISSING_LINK.name]})
     assert is_sound(deployment)
+
+
+def test_a_repair_waits_for_a_request_that_has_read_the_links_of_the_record(deployment):
+    deployment.upload()
+    lose_link(deployment)
+    storage = deployment.app.registry.storage
+    transaction.abort()
+    with transaction.manager:
+        locks.lock_record(storage, COLLECTION, "first")
+        repairing = in_background(deployment.repair)
+        wait_for_lock(deployment.app)
+        storage.update("record", COLLECTION, "first", {"title": "detached"})
+    assert repairing.result() == (1, {"left": [problems.MISSING_LINK.name]})
+    assert deployment.links() == []
 
 
 def test_a_file_remains_with_the_copy_when_the_original_is_lost(deployment):
