@@ -9,7 +9,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.support.app import App
 from tests.support.documentation import ProductionServer
-from tests.support.gcs import FakeGCSServer, GCPStorageEmulator, GCSBucket
+from tests.support.gcs import FakeGCSServer, GCPStorageEmulator, GCSBucket, GCSProxy
 from tests.support.paths import ROOT
 from tests.support.postgresql import create_database, postgresql_server
 from tests.support.s3 import Bucket, Proxy, SeaweedFS, Silence
@@ -227,6 +227,22 @@ def emulated_bucket(gcs_emulator):
 def proxy(bucket):
     """What sees the requests on the bucket."""
     proxy = Proxy(bucket.endpoint_url)
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def gcs_proxy(gcs_bucket):
+    """What sees the requests on the bucket on fake-gcs-server."""
+    proxy = GCSProxy(gcs_bucket.url)
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def emulator_proxy(emulated_bucket):
+    """What sees the requests on the bucket on gcp-storage-emulator."""
+    proxy = GCSProxy(emulated_bucket.url)
     yield proxy
     proxy.stop()
 

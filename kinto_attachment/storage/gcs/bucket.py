@@ -26,6 +26,10 @@ SILENT_SHARE = 2 / 3
 """The share of the timeout for each request. After the rest of it, none is retried."""
 
 
+# Otherwise the library reads the bucket in the background, for traces, and without our timeout.
+os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+
+
 class GCSError(StorageError):
     """GCS refused a request, did not answer, or there are no credentials for it.
 

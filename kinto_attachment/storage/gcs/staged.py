@@ -152,6 +152,7 @@ class GCSStagedFile(StagedFile):
             )
             is_done = token is None
         if self._bucket.acl:
+            copy.acl.loaded = True  # Otherwise it is loaded, without our timeout.
             self._bucket.call(copy.acl.save_predefined, self._bucket.acl)
         # If it cannot be deleted, it is an incomplete upload.
         with contextlib.suppress(StorageError):

@@ -7,38 +7,10 @@ from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.s3.storage import S3Storage
 from tests.support.app import RECORD
 from tests.support.forms import file_part
+from tests.support.misbehaviour import answering_nonsense, breaking_off, refusing, swallowing
 from tests.support.s3 import PART_BYTES, eventually, logged_exceptions, through
 from tests.support.storage_contract import store
 from tests.support.users import ALICE
-
-
-def refusing(status, code):
-    return lambda proxy: lambda handler, seen: proxy.refuse(handler, status, code)
-
-
-def breaking_off(proxy):
-    def break_off(handler, seen):
-        handler.close_connection = True
-        return True
-
-    return break_off
-
-
-def answering_nonsense(proxy):
-    return lambda handler, seen: proxy.answer(handler, 500, b"<html>") or True
-
-
-def swallowing(proxy, operation):
-    """S3 does what it is asked to, and the answer is lost on its way."""
-
-    def swallow(handler, seen):
-        if seen.operation != operation:
-            return False
-        proxy.forward(handler, answer=False)
-        handler.close_connection = True
-        return True
-
-    return swallow
 
 
 FAULTS = {
