@@ -258,11 +258,20 @@ def test_equal_names_get_a_number(make_app):
     assert set(app.files()) == set(locations)
 
 
-def test_a_file_that_replaces_one_of_its_name_gets_another(make_app):
-    app = make_app(attachment__randomize="false")
-    locations = [app.upload().json["location"] for _ in range(4)]
-    assert locations == ["story.txt", "story-1.txt"] * 2
-    assert list(app.files()) == ["story-1.txt"]
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"randomize": "false"}, ["story.txt", "story-1.txt", "story.txt", "story-1.txt"]),
+        ({"filename_pattern": "{rid}"}, ["first.txt", "first-1.txt", "first.txt", "first-1.txt"]),
+        (
+            {"randomize": "false", "keep_old_files": "true"},
+            ["story.txt", "story-1.txt", "story-2.txt", "story-3.txt"],
+        ),
+    ],
+)
+def test_a_file_that_replaces_one_of_its_name_gets_another(make_app, settings, names):
+    app = make_app(**{f"attachment__{name}": value for name, value in settings.items()})
+    assert [app.upload().json["location"] for _ in names] == names
 
 
 def test_a_file_that_is_detached_first_leaves_its_name_to_the_next(make_app):
