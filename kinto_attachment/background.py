@@ -4,31 +4,150 @@ It imports the standard library alone, since the scripts run where only kinto-ht
 """
 
 import itertools
+import logging
+import os
+import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from multiprocessing.util import Finalize
+from typing import Any, TypeVar
 
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 
+THREADS_NAME = "kinto-attachment"
+MAX_EXIT_SECONDS = 1
+"""How long a process that ends waits for its tasks."""
+
+
+class Threads:
+    """The threads of this process for work in the background, each kept for the next work.
+
+    There are as many as ever worked at the same time: work that waits for other work always has a
+    thread. They are daemon threads: a call that hangs does not keep the server from stopping.
+
+    :ivar is_ending: whether the process ends.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process_id: int | None = None
+        self._submitted: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]]
+        self._idle = 0
+        self._tasks: set[Future[None]] = set()
+        self.is_ending = False
+
+    def submit(self, function: Callable[[], T], is_task: bool = False) -> "Future[T]":
+        """Return the future result of a function, which begins at once.
+
+        :param is_task: whether a process that ends waits for it, for a second.
+        """
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._process_id != os.getpid():
+                self._begin_process()
+            if self._idle:
+                self._idle -= 1
+            else:
+                threading.Thread(target=self._work, name=THREADS_NAME, daemon=True).start()
+            if is_task:
+                self._tasks.add(future)
+                future.add_done_callback(self._tasks.discard)
+            self._submitted.put((function, future))
+        return future
+
+    def _begin_process(self) -> None:
+        """Begin without threads, since a fork copies none."""
+        self._process_id = os.getpid()
+        self._submitted = queue.SimpleQueue()
+        self._idle = 0
+        self._tasks = set()
+        # Unlike atexit, this also runs in the worker processes of granian.
+        Finalize(None, self.end, exitpriority=1)
+
+    def _work(self) -> None:
+        while True:
+            self._run(*self._submitted.get())
+
+    def _run(self, function: Callable[[], Any], future: "Future[Any]") -> None:
+        # Idle before the result is known: whoever waits for it may have the next work.
+        try:
+            result = function()
+        except BaseException as error:
+            self._free()
+            future.set_exception(error)
+        else:
+            self._free()
+            future.set_result(result)
+
+    def _free(self) -> None:
+        with self._lock:
+            self._idle += 1
+
+    def end(self) -> None:
+        """Make the tasks end, and wait a second for them, since the process ends."""
+        self.is_ending = True
+        wait(list(self._tasks), MAX_EXIT_SECONDS)
+
+
+THREADS = Threads()
+
 
 def in_background(function: Callable[[], T]) -> "Future[T]":
-    """Return the future result of a function that runs in a thread of its own.
+    """Return the future result of a function that runs in a thread of this process."""
+    return THREADS.submit(function)
 
-    It is a daemon thread, so that a call that hangs does not keep the server from stopping.
+
+class Task:
+    """Work that one thread of this process does, once more after each time it is woken.
+
+    :param work: does all that there is to do. It ends soon if the process ends.
     """
-    future: Future[T] = Future()
 
-    def run() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)
+    def __init__(self, work: Callable[[], Any]):
+        self._work = work
+        self._changed = threading.Condition()
+        self._is_woken = False
+        self._process_id: int | None = None
 
-    threading.Thread(target=run, daemon=True).start()
-    return future
+    @property
+    def is_ending(self) -> bool:
+        """Whether the process ends, so that nothing is to be begun."""
+        return THREADS.is_ending
+
+    def wake(self) -> None:
+        """Have the work done. Does not wait for it."""
+        with self._changed:
+            self._is_woken = True
+            # A fork copies no threads.
+            if self._process_id != os.getpid():
+                THREADS.submit(self._run, is_task=True)
+                self._process_id = os.getpid()
+
+    def wait_until_idle(self, timeout: float | None = None) -> bool:
+        """Return whether all is done for which it was woken, within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._process_id != os.getpid(), timeout)
+
+    def _run(self) -> None:
+        while self._goes_on():
+            try:
+                self._work()
+            except Exception:
+                logger.exception("A background thread failed")
+
+    def _goes_on(self) -> bool:
+        with self._changed:
+            if self._is_woken and not self.is_ending:
+                self._is_woken = False
+                return True
+            self._process_id = None
+            self._changed.notify_all()
+            return False
 
 
 def in_parallel(

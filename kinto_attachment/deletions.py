@@ -5,16 +5,16 @@ After the commit one rule decides: *a queued file that no link refers to is dele
 matter what other transactions do to the same file at the same moment, and what a crash or a failing
 storage leaves is found again without listing the storage.
 
-A storage may hang: no transaction is open while it is asked, one thread of a process retries the
-entries of others at a time, and it stops at the first file that cannot be deleted.
+One thread of each worker deletes after the commit, and no request waits for it. A storage may hang:
+no transaction is open while it is asked, and the thread stops at the first failure.
 """
 
 import logging
+import math
 import threading
 import time
 import uuid
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import transaction
@@ -23,7 +23,7 @@ from kinto.core.storage.exceptions import IntegrityError, ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment import locks, paging, unit_of_work
-from kinto_attachment.background import in_background
+from kinto_attachment.background import Task
 from kinto_attachment.kinto_internals import parents_beginning_with
 from kinto_attachment.legacy_links import LINKS_PARENT
 from kinto_attachment.links import Links
@@ -58,7 +58,6 @@ class Deletions:
 
     :param storage: Kinto's.
     :param files: the storage of the attachments.
-    :ivar retrying: the future of the last retry, or ``None``.
     """
 
     def __init__(self, storage: Any, files: Storage, links: Links):
@@ -66,9 +65,11 @@ class Deletions:
         self._files = files
         self._links = links
         self._lock = threading.Lock()
-        self._retried_at: float | None = None
+        self._task = Task(self._process_all)
+        self._committed: list[Entry] = []
+        self._retried_at = -math.inf
+        self._is_retry_due = False
         self._in_doubt: list[str] = []
-        self.retrying: Future[None] | None = None
 
     def enqueue(self, keys: list[str]) -> None:
         """Delete stored files after the commit, those that no link refers to then."""
@@ -79,9 +80,7 @@ class Deletions:
         work = unit_of_work.current()
         enqueued = work.enqueued[self]
         if not enqueued:
-            # What a hook writes is undone (``Transaction._call_hooks``), and this thread's session
-            # is the one of the transaction that ends.
-            work.after_commit(lambda: in_background(lambda: self.process(enqueued)).result())
+            work.after_commit(self._process_later, enqueued)
         # As many as take a storage one request, since a claim lasts for so long only.
         enqueued += [self.add(page) for page in paging.split(keys)]
 
@@ -111,9 +110,9 @@ class Deletions:
         with self._lock:
             self._in_doubt += keys
 
-    def discard(self, keys: list[str]) -> dict[str, StorageError]:
+    def discard(self, keys: list[str]) -> dict[str, Exception]:
         """Delete stored files now, and return those that could not be deleted, which are logged."""
-        failed = self._files.delete_many(keys)
+        failed = self._delete(keys)
         for key, error in failed.items():
             logger.error(
                 "The attachment file %s could not be deleted", self._files.url(key), exc_info=error
@@ -124,22 +123,33 @@ class Deletions:
         """Process in the background what earlier transactions could not, once a minute."""
         with self._lock:
             now = time.monotonic()
-            if self._retried_at is not None and now - self._retried_at < SECONDS_BETWEEN_RETRIES:
-                return
-            if self.retrying is not None and not self.retrying.done():
+            if now - self._retried_at < SECONDS_BETWEEN_RETRIES:
                 return
             self._retried_at = now
-            self.retrying = in_background(self._process_earlier)
+            self._is_retry_due = True
+        self._task.wake()
 
-    def process(self, entries: list[Entry]) -> None:
-        """Delete the files of entries, up to the first that cannot be deleted."""
-        for entry in entries:
-            # The client has its success, and the entry is retried.
+    def wait_until_idle(self, timeout: float | None = None) -> bool:
+        """Return whether this process has deleted what it has committed, within so many seconds.
+
+        (Or has tried to: the storage or the database may fail.)
+        """
+        return self._task.wait_until_idle(timeout)
+
+    def process(self, entries: Iterable[Entry]) -> Mapping[str, Any]:
+        """Delete the files of entries, up to the first that cannot be deleted.
+
+        :returns: those that could not be deleted, as ``{key: error}``.
+        """
+        for batch in _batches(entries):
+            if self._task.is_ending:
+                break
             try:
-                if self._process_one(entry):
-                    return
+                if failed := self._process_batch(batch):
+                    return failed
             except Exception:
-                logger.exception("The attachment files of %s could not be deleted", entry)
+                logger.exception("The attachment files of %s could not be deleted", batch)
+        return {}
 
     def queued(self) -> list[str]:
         """Return the keys of all files in the queue."""
@@ -155,12 +165,15 @@ class Deletions:
         """Remove an entry, and return its keys: none if another worker was first."""
         return entry["locations"] if self._remove(entry) else []
 
-    def claim(self, entry: Entry) -> Entry | None:
-        """Return an entry under another id, so that this worker alone deletes its files.
+    def claim(self, entries: list[Entry]) -> Entry | None:
+        """Return one entry in place of several, so that this worker alone deletes their files.
 
-        ``None`` if it is gone, since another worker has claimed it.
+        ``None`` if they are gone, since other workers have claimed them.
         """
-        return self.add(entry["locations"], claimed=True) if self._remove(entry) else None
+        # In one order, so that workers that claim the same ones do not wait for one another.
+        entries = sorted(entries, key=lambda entry: entry["id"])
+        keys = {key for entry in entries for key in self.take(entry)}
+        return self.add(sorted(keys), claimed=True) if keys else None
 
     def add(self, keys: list[str], **fields: Any) -> Entry:
         """Write an entry, and return it."""
@@ -176,6 +189,19 @@ class Deletions:
             return False
         return True
 
+    def _process_later(self, entries: list[Entry]) -> None:
+        with self._lock:
+            self._committed += entries
+        self._task.wake()
+
+    def _process_all(self) -> None:
+        """Process what was committed in the meantime, in as few batches as possible."""
+        with self._lock:
+            entries, self._committed = self._committed, []
+            is_retry_due, self._is_retry_due = self._is_retry_due, False
+        if not self.process(entries) and is_retry_due:
+            self._process_earlier()
+
     def _process_earlier(self) -> None:
         before = int((time.time() - SECONDS_BETWEEN_RETRIES) * 1000)
         try:
@@ -186,7 +212,7 @@ class Deletions:
             logger.exception("The queue of attachment files to be deleted cannot be read")
         else:
             expired_before = _claims_expired_before()
-            self.process([entry for entry in found if not is_claimed(entry, expired_before)])
+            self.process(entry for entry in found if not is_claimed(entry, expired_before))
 
     def _entries_before(self, timestamp: int) -> list[Entry]:
         """Return entries written at a time (in milliseconds since 1970) or before, oldest first."""
@@ -212,17 +238,17 @@ class Deletions:
                 self._in_doubt += keys
             raise
 
-    def _process_one(self, entry: Entry) -> Mapping[str, StorageError | None]:
-        """Delete the files of an entry that no link refers to, and remove the entry.
+    def _process_batch(self, entries: list[Entry]) -> Mapping[str, Any]:
+        """Delete the files of entries that no link refers to, and remove the entries.
 
-        :returns: those that could not be deleted, ``{key: StorageError}``.
+        :returns: those that could not be deleted, as keys.
         """
         with transaction.manager:
-            claimed = self.claim(entry)
+            claimed = self.claim(entries)
             if claimed is None:
                 return {}
             unreferenced = self._links.unreferenced(claimed["locations"])
-        failed: Mapping[str, StorageError | None] = dict.fromkeys(unreferenced)
+        failed: Mapping[str, Any] = dict.fromkeys(unreferenced)
         try:
             failed = self.discard(unreferenced) if unreferenced else {}
         finally:
@@ -231,6 +257,29 @@ class Deletions:
                 if self._remove(claimed) and left:
                     self.add(left)
         return failed
+
+    def _delete(self, keys: list[str]) -> dict[str, Exception]:
+        try:
+            return dict(self._files.delete_many(keys))
+        except Exception as error:
+            # A file with which a backend cannot cope must not keep the others of its batch.
+            if len(keys) == 1:
+                return {keys[0]: error}
+            return {key: one for page in keys for key, one in self._delete([page]).items()}
+
+
+def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Yield entries together whose files take a storage one request: a claim lasts for so long."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        size += len(entry["locations"])
+        if batch and size > paging.PAGE_SIZE:
+            yield batch
+            batch, size = [], len(entry["locations"])
+        batch.append(entry)
+    if batch:
+        yield batch
 
 
 def is_claimed(entry: Entry, expired_before: int) -> bool:

@@ -46,6 +46,8 @@ class Server:
     def transaction(self) -> Iterator[None]:
         """Commit what is done in the context, or undo it if that fails.
 
+        What it enqueues is deleted before the context ends, since the command may end next.
+
         :raises BackendError: also if the commit fails, for which Kinto has no error of its own.
         """
         try:
@@ -55,6 +57,7 @@ class Server:
             # A failed commit leaves its transaction open, and no other can begin in this thread.
             transaction.abort()
             raise BackendError(original=error) from error
+        self.deletions.wait_until_idle()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:

@@ -1,10 +1,11 @@
 """Gzip in a thread, which compresses what has come while the next bytes are read."""
 
 import queue
-import threading
 from collections.abc import Callable
 
 from zlib_ng import zlib_ng
+
+from kinto_attachment.background import in_background
 
 
 GZIP_EXTENSION = ".gz"
@@ -21,8 +22,8 @@ class GzipWriter:
     """A writer that passes bytes on to another one, compressed (RFC 1952).
 
     Equal bytes give equal output, whatever pieces they come in: the output of zlib-ng depends on
-    the pieces, so it gets blocks of one size. The thread ends with :meth:`close` or :meth:`abort`,
-    of which one has to be called.
+    the pieces, so it gets blocks of one size. The thread is free after :meth:`close` or
+    :meth:`abort`, of which one has to be called.
     """
 
     def __init__(self, write: Callable[[bytes], None], level: int) -> None:
@@ -33,8 +34,7 @@ class GzipWriter:
         self._blocks: queue.Queue[bytes | None] = queue.Queue(MAX_QUEUED_BLOCKS)
         self._failure: BaseException | None = None
         self._aborted = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._end_of_writing = in_background(self._run)
 
     def write(self, chunk: bytes) -> None:
         """Append bytes. Wait while many blocks are not yet compressed.
@@ -62,9 +62,9 @@ class GzipWriter:
         self._end()
 
     def _end(self) -> None:
-        if self._thread.is_alive():
+        if not self._end_of_writing.done():
             self._blocks.put(None)
-            self._thread.join()
+            self._end_of_writing.result()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

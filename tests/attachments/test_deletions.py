@@ -1,6 +1,7 @@
 """The deletion queue: when its files are deleted, whatever happens in between."""
 
 import threading
+import time
 
 import psycopg2
 import pytest
@@ -96,7 +97,7 @@ def app(racing_app):
 def killed(monkeypatch):
     """Have the worker killed after the commit, before it deletes anything."""
     with monkeypatch.context() as patch:
-        patch.setattr(Deletions, "process", lambda self, releases: None)
+        patch.setattr(Deletions, "_process_later", lambda self, entries: None)
         yield patch
 
 
@@ -139,10 +140,13 @@ class TestTriedAgain:
         assert left(app) == NOTHING
 
     def test_once_a_minute_and_not_more_often(self, app, monkeypatch):
+        looked = []
+        monkeypatch.setattr(Deletions, "_process_earlier", lambda self: looked.append(self))
+        deletions = app.registry.attachments.deletions
+        monkeypatch.setattr(deletions, "_retried_at", time.monotonic() - 61)
         app.retry_deletions()
-        trying = app.registry.attachments.deletions.retrying
         app.retry_deletions()
-        assert app.registry.attachments.deletions.retrying is trying
+        assert looked == [deletions]
 
     def test_until_the_storage_works_again(self, app, monkeypatch, a_minute_later, caplog):
         with monkeypatch.context() as patch:
@@ -259,7 +263,6 @@ class TestTriedAgain:
         a_minute_later()
         reading = make_racing_app(**{"kinto.readonly": "true"})
         reading.retry_deletions()
-        assert reading.registry.attachments.deletions.retrying is None
         assert left(app) == ([location], [], [location])
 
 
@@ -299,7 +302,7 @@ class TestSeveralWorkers:
         app.delete(RECORD, headers=ALICE)
         killed.undo()
         (row,) = app.registry.storage.list_all(deletions.QUEUE, f"{deletions.QUEUE_PARENT}*")
-        claimed = app.registry.attachments.deletions.claim(row)
+        claimed = app.registry.attachments.deletions.claim([row])
         assert claimed["locations"] == [location]
         transaction.commit()
         monkeypatch.setattr("kinto_attachment.deletions.SECONDS_BETWEEN_RETRIES", 0.001)
@@ -342,13 +345,11 @@ class TestStorageThatHangs:
     def test_no_other_try_begins(self, app, hanging):
         app.get("/__lbheartbeat__")
         assert hanging.reached.wait(SECONDS)
-        trying = app.registry.attachments.deletions.retrying
         app.get("/__lbheartbeat__")
-        assert app.registry.attachments.deletions.retrying is trying
+        assert len(app.asked) == 1
         hanging.go()
-        trying.result(SECONDS)
-        app.retry_deletions()
-        assert app.registry.attachments.deletions.retrying is not trying
+        app.wait_for_deletions()
+        assert len(app.asked) == 2
 
     def test_the_try_ends_with_the_first_failure(self, app, hanging):
         hanging.go()
@@ -629,7 +630,7 @@ class TestNamesThatAreUsedAgain:
     def test_a_name_that_is_being_deleted_for_long_is_a_conflict(self, named, monkeypatch):
         monkeypatch.setattr("kinto_attachment.http.transactions.MAX_PAUSE_SECONDS", 0)
         (row,) = named.registry.storage.list_all(deletions.QUEUE, f"{deletions.QUEUE_PARENT}*")
-        named.registry.attachments.deletions.claim(row)
+        named.registry.attachments.deletions.claim([row])
         transaction.commit()
         answer = named.upload(file_part(b"new"), status=409)
         assert answer.headers["Retry-After"]

@@ -163,4 +163,5 @@ def test_a_file_that_cannot_be_deleted_is_logged_and_the_client_gets_its_success
     monkeypatch.setattr("os.remove", broken)
     attached.delete(ATTACHMENT, headers=ALICE, status=204)
     assert attached.record()["attachment"] is None
+    attached.wait_for_deletions()
     assert name in caplog.text

@@ -92,6 +92,7 @@ class World:
     def fill(self, through_default):
         self.refusing = False
         self.app.post("/__flush__", headers=ALICE)
+        self.app.wait_for_deletions()
         self.files.clear()
         self.bucket = "/buckets/default" if through_default else "/buckets/blog"
         if not through_default:
@@ -133,6 +134,7 @@ class World:
 
     def seen(self):
         """Return records with their files, links with theirs, all files, and the released ones."""
+        self.app.wait_for_deletions()
         stored = self.files.read()
         contents = {self.app.registry.attachments.files.url(n): c for n, c in stored.items()}
         records = {}

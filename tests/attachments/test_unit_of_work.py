@@ -129,7 +129,8 @@ def test_servers_of_one_process_know_their_own_legacy_links_and_queues(running):
     queues = [Deletions(storage, None, None) for storage in (first, second)]
     processed = []
     for queue in queues:
-        queue.process = processed.append
+        queue.process = lambda entries: processed.append(len(entries))
         queue.enqueue(["a.txt"])
     transaction.commit()
-    assert [len(entries) for entries in processed] == [1, 1]
+    assert all(queue.wait_until_idle(60) for queue in queues)
+    assert processed == [1, 1]

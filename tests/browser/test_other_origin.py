@@ -37,7 +37,7 @@ def test_the_documented_fetch_attaches_and_detaches_across_origins(page, try_out
         f"{example}; return {{ url, headers, attachment, etag }};",
     )
     assert attached["attachment"]["filename"] == "photo.txt"
-    assert try_out.stored("photos") == [b"from elsewhere"]
+    try_out.assert_stored("photos", [b"from elsewhere"])
 
     record_url = attached["url"].removesuffix("/attachment")
     record = requests.get(record_url, headers=attached["headers"], timeout=10)
@@ -56,7 +56,7 @@ def test_the_documented_fetch_attaches_and_detaches_across_origins(page, try_out
         attached,
     )
     assert statuses == [412, 204]
-    assert try_out.stored("photos") == []
+    try_out.assert_stored("photos", [])
     record = requests.get(record_url, headers=attached["headers"], timeout=10)
     assert record.json()["data"]["attachment"] is None
 

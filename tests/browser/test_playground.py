@@ -60,8 +60,8 @@ class Playground:
         self.page.get_by_label("Collection").fill(collection)
         self.page.get_by_role("button", name="Open").click()
 
-    def stored(self):
-        return self.server.stored(self.collection)
+    def assert_stored(self, contents):
+        self.server.assert_stored(self.collection, contents)
 
     def choose(self, *files):
         self.page.locator("#files").set_input_files(
@@ -82,7 +82,7 @@ def test_a_chosen_picture_becomes_a_record_with_its_thumbnail(playground, pictur
     page.locator("#files").set_input_files(picture)
     expect(page.get_by_role("status")).to_have_text("sunrise.png is attached.")
     (record,) = playground.records()
-    assert playground.stored() == [picture.read_bytes()]
+    playground.assert_stored([picture.read_bytes()])
 
     card = playground.card("sunrise.png")
     expect(card.locator(".hash")).to_have_text(hashlib.sha256(picture.read_bytes()).hexdigest())
@@ -100,7 +100,7 @@ def test_dropped_files_become_records_one_after_another(playground):
     files = [["one.txt", "one"], ["two.txt", "two"]]
     playground.page.evaluate(DROP, ["#drop", files])
     expect(playground.page.locator(".record .name")).to_have_text(["two.txt", "one.txt"])
-    assert playground.stored() == [b"one", b"two"]
+    playground.assert_stored([b"one", b"two"])
 
 
 def test_a_file_that_is_dropped_beside_the_field_is_uploaded_too(playground):
@@ -149,7 +149,7 @@ def test_a_cancelled_upload_leaves_nothing(playground):
     expect(page.locator("#uploads .state").first).to_have_text(re.compile(r"[1-9]\d? %"))
     page.get_by_role("button", name="Cancel the upload of large.txt").click()
     expect(page.locator(".record .name")).to_have_text(["next.txt"])
-    assert playground.stored() == [b"next"]
+    playground.assert_stored([b"next"])
 
 
 def test_a_file_is_replaced(playground):
@@ -159,7 +159,7 @@ def test_a_file_is_replaced(playground):
         card.get_by_role("button", name="Replace… (one.txt)").click()
     chooser.value.set_files([{"name": "two.txt", "mimeType": "text/plain", "buffer": b"two"}])
     expect(playground.page.locator(".record .name")).to_have_text(["two.txt"])
-    assert playground.stored() == [b"two"]
+    playground.assert_stored([b"two"])
     (record,) = playground.records()
     assert record["attachment"]["filename"] == "two.txt"
 
@@ -171,7 +171,7 @@ def test_a_file_is_deleted_and_its_record_takes_another(playground, screenshot):
     card = playground.card("No file")
     expect(card).to_be_visible()
     expect(page.get_by_role("status")).to_have_text("one.txt is deleted; the record stays.")
-    assert playground.stored() == []
+    playground.assert_stored([])
     assert playground.records()[0]["attachment"] is None
     screenshot("playground-no-file")
 
@@ -179,7 +179,7 @@ def test_a_file_is_deleted_and_its_record_takes_another(playground, screenshot):
         card.get_by_role("button", name="Attach…").click()
     chooser.value.set_files([{"name": "two.txt", "mimeType": "text/plain", "buffer": b"two"}])
     expect(page.locator(".record .name")).to_have_text(["two.txt"])
-    assert playground.stored() == [b"two"]
+    playground.assert_stored([b"two"])
 
 
 def test_a_record_is_deleted_with_its_file(playground):
@@ -187,7 +187,7 @@ def test_a_record_is_deleted_with_its_file(playground):
     playground.page.get_by_role("button", name="Delete record (one.txt)").click()
     expect(playground.page.get_by_text("No records yet.")).to_be_visible()
     assert playground.records() == []
-    assert playground.stored() == []
+    playground.assert_stored([])
 
 
 def test_a_refusal_is_shown_in_the_words_of_the_api(playground, screenshot, tmp_path):
@@ -198,7 +198,7 @@ def test_a_refusal_is_shown_in_the_words_of_the_api(playground, screenshot, tmp_
     expect(page.locator("#uploads .failed .state")).to_contain_text("the limit is 30000000")
     screenshot("playground-refused")
     assert playground.records() == []
-    assert playground.stored() == []
+    playground.assert_stored([])
     page.get_by_role("button", name="Dismiss the message on large.bin").click()
     expect(page.locator("#uploads li")).to_have_count(0)
 
@@ -210,7 +210,7 @@ def test_deleting_a_record_that_was_changed_meanwhile_shows_a_message(playground
     playground.request("PATCH", f"/{record['id']}", json={"data": {"title": "changed"}})
     playground.page.get_by_role("button", name="Delete record (one.txt)").click()
     expect(playground.page.get_by_role("status")).to_contain_text("was changed meanwhile")
-    assert playground.stored() == [b"one"]
+    playground.assert_stored([b"one"])
 
 
 def test_opening_a_missing_collection_shows_a_message(playground):
@@ -242,7 +242,7 @@ def test_a_response_that_is_not_from_kinto_does_not_delay_other_uploads(playgrou
         "The answer is not one of Kinto's."
     )
     expect(page.locator(".record .name")).to_have_text(["two.txt"])
-    assert playground.stored() == [b"one", b"two"]
+    playground.assert_stored([b"one", b"two"])
 
 
 def test_a_replaced_file_that_cannot_be_shown_has_a_message(playground):
@@ -254,7 +254,7 @@ def test_a_replaced_file_that_cannot_be_shown_has_a_message(playground):
         card.get_by_role("button", name="Replace… (one.txt)").click()
     chooser.value.set_files([{"name": "two.txt", "mimeType": "text/plain", "buffer": b"two"}])
     expect(playground.page.locator("#uploads .failed .name")).to_have_text("two.txt")
-    assert playground.stored() == [b"two"]
+    playground.assert_stored([b"two"])
 
 
 def test_a_file_is_replaced_where_it_was_when_another_collection_is_open_meanwhile(playground):
@@ -267,7 +267,7 @@ def test_a_file_is_replaced_where_it_was_when_another_collection_is_open_meanwhi
     chooser.value.set_files([{"name": "two.txt", "mimeType": "text/plain", "buffer": b"two"}])
     expect(page.get_by_role("status")).to_have_text("two.txt is attached.")
     expect(page.locator(".record")).to_have_count(0)
-    assert playground.stored() == [b"two"]
+    playground.assert_stored([b"two"])
     assert [record["attachment"]["filename"] for record in playground.records()] == ["two.txt"]
 
 
@@ -322,7 +322,7 @@ def test_everything_is_reached_with_the_keyboard_alone(playground, screenshot):
     page.keyboard.press("Enter")
     expect(page.get_by_text("No records yet.")).to_be_visible()
     assert page.evaluate("document.activeElement.id") == "records-heading"
-    assert playground.stored() == []
+    playground.assert_stored([])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

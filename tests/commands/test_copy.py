@@ -146,6 +146,7 @@ def test_a_record_can_be_served_from_the_other_storage(deployment, folder_ini, t
         },
     )
     other.delete(f"{COLLECTION}/records/small", headers=ALICE)
+    other.wait_for_deletions()
     assert there() == {}
     assert len(deployment.files()) == 1
 

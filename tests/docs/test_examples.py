@@ -70,7 +70,7 @@ def test_the_first_upload_prints_the_attachment_of_the_record(server, folder, at
     assert attached() == attachment
     example = json.loads(only(name, "json", '"location"'))
     assert example.keys() == attachment.keys()
-    assert server.stored("photos") == [PHOTO]
+    server.assert_stored("photos", [PHOTO])
 
 
 def test_the_tutorial_downloads_and_detaches_the_attachment(server, folder, attached):
@@ -82,7 +82,7 @@ def test_the_tutorial_downloads_and_detaches_the_attachment(server, folder, atta
     run_shell(folder, for_server(rest, server))
     assert (folder / "downloaded.jpg").read_bytes() == PHOTO
     assert attached() is None
-    assert server.stored("photos") == []
+    server.assert_stored("photos", [])
 
 
 @pytest.mark.parametrize(

@@ -209,9 +209,11 @@ def test_the_documented_iam_policy_is_enough(make_app, checking_s3, randomize):
     app = make_app(**s3.settings(), attachment__randomize=randomize)
     app.upload(file_part(b"small"), status=201)
     app.upload(file_part(b"large" * 2 * MIB), status=200)
+    app.wait_for_deletions()
     assert len(s3.keys_stored()) == 1
     assert app.get("/__heartbeat__", status=200).json["attachments"] is True
     app.delete(ATTACHMENT, headers=ALICE, status=204)
+    app.wait_for_deletions()
     assert s3.keys_stored() == []
 
 

@@ -8,10 +8,12 @@ import threading
 
 import pytest
 
+from kinto_attachment.background import Threads
 from kinto_attachment.form.gzip import GzipWriter
 from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.local import LocalStagedFile
 from tests.support.forms import file_part, multipart, part
+from tests.support.threads import busy_threads
 from tests.support.users import ALICE, BOB
 
 
@@ -26,9 +28,8 @@ DESCRIPTION = {
 
 @pytest.fixture
 def app(share_app):
-    before = threading.active_count()
     yield share_app(attachment__gzipped="true")
-    assert threading.active_count() == before, "a thread outlived its request"
+    assert busy_threads() == 0, "a thread works on after its request"
 
 
 def test_the_stored_file_is_compressed_and_the_original_described(app):
@@ -113,7 +114,7 @@ def test_nothing_is_left_of_an_upload_that_is_cut_off(app):
 
 
 def test_a_request_that_is_not_allowed_starts_no_thread(app, monkeypatch):
-    monkeypatch.setattr(threading.Thread, "start", None)
+    monkeypatch.setattr("kinto_attachment.background.THREADS", None)
     app.upload(headers=BOB, status=403)
     monkeypatch.undo()
     assert app.get("/", headers=ALICE).json
@@ -123,6 +124,7 @@ def test_nothing_is_left_of_an_upload_if_no_thread_can_start(app, monkeypatch):
     def start(self):
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr("kinto_attachment.background.THREADS", Threads())
     monkeypatch.setattr(threading.Thread, "start", start)
     app.upload(status=500)
     assert app.files() == {}

@@ -12,6 +12,7 @@ from kinto_attachment.http.bodies import Body
 from kinto_attachment.http.threads import ReadingThreads
 from tests.support.app import ATTACHMENT
 from tests.support.forms import file_part, multipart
+from tests.support.servers import files_in
 from tests.support.users import ALICE, basic_auth
 
 
@@ -95,7 +96,7 @@ def test_chunks_that_are_cut_off_are_a_400_on_every_server(serve, kind, tmp_path
     log = server.log.read_text()
     assert log.count("Upload ended after") == len(CUT_OFF)
     assert "Traceback" not in log
-    assert [p for p in (tmp_path / "files").rglob("*") if p.is_file()] == []
+    assert files_in(tmp_path / "files") == []
 
 
 def test_a_body_in_chunks_is_refused_if_the_server_does_not_mark_its_end(serve):

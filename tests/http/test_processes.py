@@ -9,6 +9,7 @@ import requests
 
 from tests.support.app import ATTACHMENT
 from tests.support.postgresql import postgresql_backends
+from tests.support.servers import assert_eventually, files_in
 from tests.support.users import ALICE, basic_auth
 
 
@@ -151,7 +152,7 @@ def test_a_client_that_goes_away_leaves_only_a_line_in_the_log(collection, chunk
     assert log.count("Upload ended after") == 1
     assert "Traceback" not in log
     assert requests.get(url, auth=AUTH, timeout=30).status_code == 404
-    assert [p for p in (tmp_path / "files").rglob("*") if p.is_file()] == []
+    assert files_in(tmp_path / "files") == []
 
 
 def wait_until(server, condition, seconds=30):
@@ -175,14 +176,14 @@ def test_attach_replace_and_detach_on_postgresql(serve, postgresql, kind, tmp_pa
     record = requests.get(url, auth=AUTH, timeout=30).json()["data"]
     assert record["attachment"] == replaced.json()
     assert record["title"] == "Spring"
-    stored = [p for p in (tmp_path / "files").rglob("*") if p.is_file()]
-    assert [p.name for p in stored] == [replaced.json()["location"]]
+    new = tmp_path / "files" / replaced.json()["location"]
+    assert_eventually(lambda: files_in(tmp_path / "files"), [new])
 
     detached = requests.delete(f"{url}/attachment", auth=AUTH, timeout=30)
     assert (detached.status_code, detached.content) == (204, b"")
     assert "Content-Type" not in detached.headers
     assert requests.get(url, auth=AUTH, timeout=30).json()["data"]["attachment"] is None
-    assert [p for p in (tmp_path / "files").rglob("*") if p.is_file()] == []
+    assert_eventually(lambda: files_in(tmp_path / "files"), [])
 
 
 def test_a_change_that_fails_on_postgresql_keeps_the_previous_file(make_app, postgresql):

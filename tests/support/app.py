@@ -31,6 +31,7 @@ class App(webtest.TestApp):
     def reset(self):
         """Delete all data and files, and the event handlers that a test has added."""
         super().reset()
+        self.wait_for_deletions()
         for factory, required in set(self._registered_handlers()) - self._handlers:
             self.registry.unregisterHandler(factory, required)
         for backend in ("storage", "permission", "cache"):
@@ -90,6 +91,7 @@ class App(webtest.TestApp):
 
     def files(self):
         """Return ``{name: content}`` of all there is in the folder, staged files included."""
+        self.wait_for_deletions()
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in self.folder.rglob("*")
@@ -110,13 +112,15 @@ class App(webtest.TestApp):
 
     def released(self):
         """Return the locations that are written down to be deleted."""
+        self.wait_for_deletions()
         rows = self.registry.storage.list_all("attachment-releases", "__attachments__/releases/*")
         return sorted(location for row in rows for location in row["locations"])
 
+    def wait_for_deletions(self):
+        """Wait until the files are deleted that no record refers to any more."""
+        assert self.registry.attachments.deletions.wait_until_idle(60)
+
     def retry_deletions(self):
         """Have a request be the first one of a worker, or the first for a minute."""
-        releases = self.registry.attachments.deletions
-        before = releases.retrying
         self.get("/__lbheartbeat__")
-        if releases.retrying is not before:
-            releases.retrying.result()
+        self.wait_for_deletions()

@@ -24,16 +24,21 @@ class Deployment:
     """A Kinto with its records in PostgreSQL, and the command beside it.
 
     :ivar app: the server.
-    :ivar files: returns the stored files, ``{key: content}``.
+    :param files: returns the stored files, ``{key: content}``.
     """
 
     def __init__(self, app, folder, files, capsys):
         self.app = app
         self.ini = str(folder / f"kinto-{uuid.uuid4()}.ini")
-        self.files = files
+        self._files = files
         self._capsys = capsys
         self._engine = sqlalchemy.create_engine(app.settings["kinto.storage_url"])
         write_ini(self.ini, app.settings)
+
+    def files(self):
+        """Return the stored files, ``{key: content}``, when those of no record are deleted."""
+        self.app.wait_for_deletions()
+        return self._files()
 
     def run(self, *arguments):
         """Return the exit code of the command, and its output as objects."""

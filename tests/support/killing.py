@@ -1,8 +1,9 @@
-"""A plugin for the tests of crashes: kills the worker (SIGKILL) at the step that a file names."""
+"""A plugin for the tests of crashes: kills the worker, or hangs, at the step that a file names."""
 
 import functools
 import os
 import signal
+import threading
 from pathlib import Path
 
 from kinto_attachment import deletions
@@ -25,6 +26,11 @@ def includeme(config):
         if armed.exists() and armed.read_text() == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def hang_at(step):
+        if armed.exists() and armed.read_text() == step:
+            armed.write_text("hanging")
+            threading.Event().wait()
+
     def before(step, function):
         @functools.wraps(function)
         def dying(*args, **kwargs):
@@ -42,17 +48,18 @@ def includeme(config):
 
         return dying
 
-    def process_entries(self, entries):
-        if entries:
-            die_at("committed and not deleted")
-        return process(self, entries)
-
-    process, Deletions.process = Deletions.process, process_entries
+    Deletions._process_later = before("committed and not deleted", Deletions._process_later)
     UnitOfWork.add_new_file = before("published", UnitOfWork.add_new_file)
     Record.write = after("record written", Record.write)
     Links.add = after("link written", Links.add)
     storage = config.registry.attachments.files
-    storage.delete_many = after("deleted and not struck out", storage.delete_many)
+    delete_many = storage.delete_many
+
+    def delete_or_hang(keys):
+        hang_at("deletion hangs")
+        return delete_many(keys)
+
+    storage.delete_many = after("deleted and not struck out", delete_or_hang)
     storage.stage = functools.partial(_stage, storage.stage, die_at)
 
 

@@ -11,6 +11,7 @@ import sqlalchemy
 
 AUTH = ("alice", "secret")
 
+QUEUED = "SELECT count(*) FROM objects WHERE resource_name = 'attachment-releases'"
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
 
 
@@ -77,8 +78,18 @@ class Cluster:
             self._sessions.session.auth = AUTH
         return self._sessions.session
 
+    def _wait_for_deletions(self):
+        """Wait until the servers have deleted the files that no record refers to any more."""
+        deadline = time.monotonic() + 60
+        with self.engine.connect() as connection:
+            while connection.execute(sqlalchemy.text(QUEUED)).scalar():
+                assert time.monotonic() < deadline, "the files should be deleted"
+                connection.rollback()
+                time.sleep(0.01)
+
     def seen(self):
         """Return the URIs of objects, the locations in records and links, and the files."""
+        self._wait_for_deletions()
         query = "SELECT resource_name, parent_id, id, data FROM objects WHERE NOT deleted"
         with self.engine.connect() as connection:
             rows = connection.execute(sqlalchemy.text(query)).all()

@@ -33,6 +33,22 @@ def eventually_answers(url, seconds=30):
             time.sleep(0.1)
 
 
+def assert_eventually(look, expected, seconds=30):
+    """Wait until a look at what a server does after its answer returns what is expected.
+
+    (It deletes the files that no record refers to any more.)
+    """
+    deadline = time.monotonic() + seconds
+    while look() != expected and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert look() == expected
+
+
+def files_in(folder):
+    """Return the paths of all files in a folder and below."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 class Server:
     """A real Kinto in processes of its own, under waitress (``kinto start``), granian or others.
 
@@ -180,8 +196,13 @@ class TryOutServer(Server):
         self._command = [SCRIPTS / "kinto", "start", "--ini", ini, "--port", str(self.port)]
         self.start()
 
-    def stored(self, collection):
-        """Return the content of all files of a collection, those of all users, sorted."""
-        return sorted(
-            path.read_bytes() for path in self.files.glob(f"*/{collection}/*") if path.is_file()
-        )
+    def assert_stored(self, collection, contents):
+        """Wait until these are the contents of all files of a collection, sorted."""
+        folders = lambda: self.files.glob(f"*/{collection}/*")  # noqa: E731
+        assert_eventually(lambda: sorted(map(_content, folders())), contents)
+
+
+def _content(path):
+    """Return the bytes of a file, or ``None`` if it was just deleted."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()

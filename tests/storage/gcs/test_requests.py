@@ -31,8 +31,10 @@ def test_an_attachment_is_fetched_from_its_location_replaced_and_deleted(app, gc
     app.upload(file_part(b"old"))
     attachment = app.upload(file_part(b"new")).json
     assert attachment["location"].startswith(app.registry.attachments.files.base_url)
+    app.wait_for_deletions()
     assert list(gcs_bucket.files().values()) == [b"new"]
     app.delete(ATTACHMENT, headers=ALICE)
+    app.wait_for_deletions()
     assert gcs_bucket.keys() == []
 
 

@@ -8,6 +8,7 @@ import requests
 from tests.support.app import ATTACHMENT
 from tests.support.forms import file_part, part
 from tests.support.s3 import MIB, PART_BYTES
+from tests.support.threads import threads
 from tests.support.users import ALICE
 
 
@@ -32,11 +33,13 @@ class TestAttachments:
         app.upload(file_part(b"old"))
         attachment = app.upload(file_part(b"new")).json
         assert content_of(bucket, attachment) == b"new"
+        app.wait_for_deletions()
         assert len(bucket.keys()) == 1
 
     def test_the_file_is_deleted_when_it_is_detached(self, app, bucket):
         app.upload()
         app.delete(ATTACHMENT, headers=ALICE)
+        app.wait_for_deletions()
         assert bucket.keys() == []
 
     @pytest.mark.parametrize("size", [11, 2 * PART_BYTES + 1], ids=["small", "large"])
@@ -57,6 +60,20 @@ class TestAttachments:
     def test_the_capability_has_the_url_of_the_bucket(self, app, bucket):
         capability = app.get("/").json["capabilities"]["attachments"]
         assert capability["base_url"] == bucket.location("")
+
+    def test_requests_start_no_threads(self, make_app, bucket):
+        app = make_app(**bucket.settings(gzipped="true", gzip_level="1"))
+        large = os.urandom(2 * PART_BYTES + MIB)
+        app.upload(file_part(large))
+        app.get("/__heartbeat__")
+        app.wait_for_deletions()
+        before = threads()
+        for content in (b"small", large, b"small"):
+            app.upload(file_part(content))
+            app.get("/__heartbeat__", status=200)
+            app.wait_for_deletions()
+        assert threads() == before
+        assert len(bucket.keys()) == 1
 
     def test_a_base_url_replaces_that_of_the_bucket(self, make_app, bucket):
         app = make_app(**bucket.settings(base_url="https://cdn.example.org"))

@@ -1,5 +1,7 @@
 """Faults of S3."""
 
+import threading
+
 import pytest
 from botocore.exceptions import ClientError
 
@@ -11,6 +13,9 @@ from tests.support.misbehaviour import answering_nonsense, breaking_off, refusin
 from tests.support.s3 import PART_BYTES, eventually, logged_exceptions, through
 from tests.support.storage_contract import store
 from tests.support.users import ALICE
+
+
+PHOTOS = RECORD.rpartition("/records/")[0]
 
 
 FAULTS = {
@@ -181,8 +186,37 @@ class TestFaults:
             seen.operation == "DeleteObject" and proxy.refuse(handler, 403, "AccessDenied")
         )
         app.upload(file_part(b"new"))
+        app.wait_for_deletions()
         (logged,) = logged_exceptions(caplog)
         assert previous in logged
+
+    def test_a_deletion_that_hangs_holds_up_no_answer_and_the_next_ones_share_a_request(
+        self, app, bucket, proxy
+    ):
+        records = [f"{PHOTOS}/records/r{number}" for number in range(5)]
+        for record in records:
+            app.upload(url=f"{record}/attachment")
+        asked, answered = threading.Event(), threading.Event()
+        hung = []
+
+        def hang(handler, seen):
+            if seen.operation == "DeleteObject":
+                asked.set()
+                hung.append(answered.wait(30))
+            return False
+
+        proxy.misbehave = hang
+        app.delete(records[0], headers=ALICE)
+        assert asked.wait(30)
+        for record in records[1:]:
+            app.delete(record, headers=ALICE)
+        assert len(bucket.keys()) == 5
+        proxy.seen.clear()
+        answered.set()
+        app.wait_for_deletions()
+        assert hung == [True]
+        assert proxy.operations() == ["DeleteObjects"]
+        assert bucket.keys() == []
 
     def test_a_failure_in_a_batch_is_reported_and_the_others_are_deleted(
         self, watched, bucket, proxy
