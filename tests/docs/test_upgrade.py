@@ -90,11 +90,13 @@ class Earlier(App):
 
 
 @pytest.fixture
-def kinto_log():
-    logger = logging.getLogger("kinto")
-    level = logger.level
+def logged():
+    """Log as before, after a command has set how much it logs."""
+    loggers = [logging.getLogger(name) for name in ("kinto", "kinto_attachment")]
+    levels = [logger.level for logger in loggers]
     yield
-    logger.setLevel(level)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def in_folder(request, ini):
@@ -136,7 +138,7 @@ PLACES = {"folder": in_folder, "s3": on_s3, "gcs": on_gcs}
 
 
 @pytest.fixture(params=PLACES)
-def earlier(request, tmp_path, postgresql, capsys, kinto_log):
+def earlier(request, tmp_path, postgresql, capsys, logged):
     ini = (ROOT / "tests" / "settings" / "earlier" / f"{request.param}.ini").read_text()
     backends = postgresql_backends(postgresql())
     ini = ini.replace(".memory\n", ".postgresql\n")
