@@ -6,7 +6,7 @@ has a test for each, named like the function. That is why ``setup.cfg`` bounds t
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -57,6 +57,9 @@ HEADER_SCHEMA = PreconditionsSchema()
 
 # Kinto's storage (kinto.core.storage)
 
+STREAMED_AT_ONCE = 10_000
+"""How many rows are in memory."""
+
 
 def max_fetched(storage: Any) -> float:
     """Return how many objects ``list_all`` returns at the most, without a sign that there are more.
@@ -88,6 +91,22 @@ def execute(storage: Any, statements: str, parameters: Mapping[str, Any]) -> Any
         return None
     with storage.client.connect(readonly=True) as session:
         return session.connection().exec_driver_sql(statements, parameters)
+
+
+def stream(storage: Any, query: str) -> Iterator[Any] | None:
+    """Return the rows of SQL, read as they are consumed, or ``None`` if it is not PostgreSQL.
+
+    :raises BackendError: while they are consumed.
+    """
+    if not isinstance(storage, postgresql.Storage):
+        return None
+    return _streamed(storage.client, query)
+
+
+def _streamed(client: Any, query: str) -> Iterator[Any]:
+    with client.connect(readonly=True) as session:
+        options = {"yield_per": STREAMED_AT_ONCE}
+        yield from session.execute(sqlalchemy.text(query), execution_options=options)
 
 
 # Permissions (kinto.authorization)

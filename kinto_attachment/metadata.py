@@ -17,6 +17,12 @@ def attachment_of(record: dict[str, Any] | None) -> Any:
     return (record or {}).get("attachment")
 
 
+def location_of(attachment: Any) -> str | None:
+    """Return the URL in an attachment, or ``None`` if there is none."""
+    url = attachment.get("location") if isinstance(attachment, dict) else None
+    return url if isinstance(url, str) else None
+
+
 def as_text(value: Any) -> str:
     """Return JSON as a text that is the same for equal values: 1 is neither ``true`` nor 1.0."""
     return json.dumps(value, sort_keys=True)
@@ -39,8 +45,8 @@ def points_to(attachment: Any, key: str) -> bool:
 
 def possible_keys(attachment: Any) -> list[str]:
     """Return the keys that the file of this metadata may have: the ends of its URL."""
-    url = attachment.get("location") if isinstance(attachment, dict) else None
-    if not isinstance(url, str):
+    url = location_of(attachment)
+    if url is None:
         return []
     ends: list[str] = []
     for part in reversed(url.rsplit("/", MAX_KEY_PARTS)[-MAX_KEY_PARTS:]):

@@ -11,6 +11,7 @@ import transaction
 from kinto.core import initialization
 from kinto.core.events import ACTIONS, EventCollector
 from kinto.core.storage import postgresql
+from kinto.core.storage.exceptions import BackendError
 from kinto.core.utils import build_request, sqlalchemy
 from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPBadRequest, HTTPNotFound, HTTPPreconditionFailed
@@ -84,6 +85,21 @@ def test_execute(on_postgresql, app):
     assert several.scalar() == 2
     transaction.abort()
     assert kinto_internals.execute(app.registry.storage, "SELECT 1", {}) is None
+
+
+def test_stream(on_postgresql, app, monkeypatch):
+    """Rows are fetched as they are consumed, in the transaction that Kinto's queries are in."""
+    monkeypatch.setattr(kinto_internals, "STREAMED_AT_ONCE", 2)
+    storage = on_postgresql.registry.storage
+    transaction.begin()
+    pid = kinto_internals.execute(storage, "SELECT pg_backend_pid()", {}).scalar()
+    query = "SELECT pg_backend_pid(), 1 / (4 - number) FROM generate_series(1, 4) AS number"
+    found = kinto_internals.stream(storage, query)
+    assert [tuple(next(found)) for _ in range(2)] == [(pid, 0), (pid, 0)]
+    with pytest.raises(BackendError):
+        list(found)
+    transaction.abort()
+    assert kinto_internals.stream(app.registry.storage, "SELECT 1") is None
 
 
 def test_database_errors():

@@ -11,7 +11,8 @@ from typing import Any
 from pyramid.authorization import Authenticated, Everyone
 
 from kinto_attachment.commands.contents import sha256_of
-from kinto_attachment.commands.inventory import Inventory, size_of
+from kinto_attachment.commands.inventory import Inventory
+from kinto_attachment.commands.rows import valid_size
 from kinto_attachment.commands.scan import attachment_of
 from kinto_attachment.commands.server import Server
 from kinto_attachment.kinto_internals import granting
@@ -143,5 +144,5 @@ def _is_complete(attachment: Any) -> bool:
     return (
         isinstance(attachment, dict)
         and all(isinstance(attachment.get(name), str) for name in TEXTS)
-        and size_of(attachment) is not None
+        and valid_size(attachment.get("size")) is not None
     )

@@ -8,7 +8,6 @@ more for new files, and then switch to the other settings.
 import argparse
 import contextlib
 import hashlib
-import json
 import mimetypes
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -24,7 +23,8 @@ from kinto_attachment.storage.contract import StorageError
 
 # The metadata of a record without a link to the file may be made up.
 FILES = """
-SELECT files.key, files.size, others.size, max(coalesce(links.attachment, records.attachment))
+SELECT files.key, files.size, others.size,
+    max(coalesce(links.hash, records.hash)), max(coalesce(links.mimetype, records.mimetype))
 FROM files
 LEFT JOIN others ON others.key = files.key
 LEFT JOIN links ON links.key = files.key
@@ -96,11 +96,9 @@ def run(args: argparse.Namespace, console: Console) -> bool:
 
 
 def _jobs(inventory: Inventory) -> Iterator[Job]:
-    for key, size, target_size, text in inventory.rows(FILES):
-        attachment = json.loads(text) if text else {}
-        mimetype = attachment.get("mimetype") or mimetypes.guess_type(key)[0]
-        expected = attachment.get("hash")
-        yield Job(key, size, target_size, expected, mimetype or "application/octet-stream")
+    for key, size, target_size, expected, mimetype in inventory.rows(FILES):
+        mimetype = mimetype or mimetypes.guess_type(key)[0] or "application/octet-stream"
+        yield Job(key, size, target_size, expected, mimetype)
 
 
 class _Copier:

@@ -1,6 +1,6 @@
 """The inventory: files, links, records and queued deletions, in an SQLite database on the disk.
 
-A million files take some hundred MB there, and hardly any memory. The server goes on while the
+A million files take about a gigabyte there, and little memory. The server goes on while the
 inventory is read, so what it shows needs confirmation.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kinto_attachment import metadata
-from kinto_attachment.commands import scan
+from kinto_attachment.commands import rows, scan
 from kinto_attachment.commands.server import Server
 from kinto_attachment.console import Console
 from kinto_attachment.storage.contract import StoredFile
@@ -23,22 +23,36 @@ from kinto_attachment.storage.contract import StoredFile
 SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
+PRAGMA locking_mode = EXCLUSIVE;
 PRAGMA cache_size = -32000;
 CREATE TABLE files (key TEXT PRIMARY KEY, size INTEGER, modified REAL, is_dated INTEGER)
     WITHOUT ROWID;
 CREATE TABLE others (key TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID;
 CREATE TABLE links (
-    record TEXT, key TEXT, attachment TEXT, modified REAL, PRIMARY KEY (record, key)
+    key TEXT, record TEXT, attachment TEXT, hash TEXT, mimetype TEXT, modified REAL,
+    PRIMARY KEY (key, record)
 ) WITHOUT ROWID;
 CREATE TABLE records (
-    record TEXT PRIMARY KEY, key TEXT, attachment TEXT, hash TEXT, size INTEGER, modified REAL
+    key TEXT, record TEXT, attachment TEXT, hash TEXT, mimetype TEXT, size INTEGER, modified REAL,
+    PRIMARY KEY (key, record)
 ) WITHOUT ROWID;
 CREATE TABLE deletions (key TEXT PRIMARY KEY, modified REAL) WITHOUT ROWID;
 """
 
-INDEXES = """
-CREATE INDEX links_key ON links (key);
-CREATE INDEX records_key ON records (key);
+# The key that a record's location refers to, or ''. A key of its links comes first, and of these
+# the shortest, as in possible_keys. The function would find it as well, but takes longer.
+LOCATED_KEY = """
+coalesce(
+    (
+        SELECT links.key FROM links
+        WHERE links.record = unsorted.record
+            AND substr('/' || unsorted.key, -length(links.key) - 1) = '/' || links.key
+        ORDER BY length(links.key)
+        LIMIT 1
+    ),
+    locate(unsorted.key, unsorted.record),
+    ''
+)
 """
 
 
@@ -98,73 +112,63 @@ class Inventory:
 
     def _fill(self) -> None:
         self._database.executescript(SCHEMA)
+        self._database.create_function("locate", 2, self._locate)
         files = self._console.track("files", self._server.files.files())
-        rows = ((file.key, file.size, file.modified, file.is_dated) for file in files)
-        self._insert("files", rows)
+        listed = ((file.key, file.size, file.modified, file.is_dated) for file in files)
+        self._insert("files", listed)
         self.listed = time.monotonic()
-        self._insert("links", self._links())
-        self._insert("records", self._records())
+        self._insert("links", self._console.track("links", rows.links(self._server)))
+        self._database.execute("CREATE INDEX links_record ON links (record)")
+        found = self._console.track("records", rows.records(self._server))
+        self._insert("records", found, key=LOCATED_KEY)
+        self._remove_unlocated()
+        self._database.execute("CREATE INDEX records_record ON records (record)")
         self._insert("deletions", self._deletions())
-        self._database.executescript(INDEXES)
 
-    def _insert(self, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        columns = len(list(self._database.execute(f"PRAGMA table_info({table})")))
-        marks = ", ".join("?" * columns)
-        self._database.execute("BEGIN")
-        self._database.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
-        self._database.execute("COMMIT")
+    def _insert(self, table: str, rows: Iterable[tuple[Any, ...]], key: str = "key") -> None:
+        """Insert rows, of which the last one with a primary key is kept.
 
-    def _links(self) -> Iterator[tuple[Any, ...]]:
-        for link in self._console.track("links", scan.all_links(self._server)):
-            attachment = metadata.as_text(link["attachment"]) if "attachment" in link else None
-            yield link["record_uri"], link["location"], attachment, link["last_modified"] / 1000
+        They are sorted first: in any other order, each row touches another page of the disk.
 
-    def _records(self) -> Iterator[tuple[Any, ...]]:
-        found = scan.all_records(self._server)
-        for record_uri, record in self._console.track("records", found):
-            attachment = record["attachment"]
-            if not attachment:
-                continue
-            key = self._locate(record_uri, attachment)
-            if key is None:
-                # A younger record may have been written after links and files were read.
-                self.unlocated += record["last_modified"] / 1000 < self.began
-                continue
-            yield (
-                record_uri,
-                key,
-                metadata.as_text(attachment),
-                attachment.get("hash") if isinstance(attachment.get("hash"), str) else None,
-                size_of(attachment),
-                record["last_modified"] / 1000,
-            )
+        :param key: gives the key of an unsorted row.
+        """
+        columns = [name for _, name, *_ in self.rows(f"PRAGMA table_info({table})")]
+        execute = self._database.execute
+        execute(f"CREATE TABLE unsorted AS SELECT * FROM {table}")
+        execute("BEGIN")
+        marks = ", ".join("?" * len(columns))
+        self._database.executemany(f"INSERT INTO unsorted VALUES ({marks})", rows)
+        execute("COMMIT")
+        execute(
+            f"INSERT OR REPLACE INTO {table} SELECT {', '.join([key, *columns[1:]])} "
+            "FROM unsorted ORDER BY 1, 2, rowid"
+        )
+        execute("DROP TABLE unsorted")
 
     def _deletions(self) -> Iterator[tuple[Any, ...]]:
         for deletion in scan.all_deletions(self._server):
             for key in deletion["locations"]:
                 yield key, deletion["last_modified"] / 1000
 
-    def _locate(self, record_uri: str, attachment: Any) -> str | None:
-        """Return the key in this storage that an attachment refers to, or ``None``.
+    def _remove_unlocated(self) -> None:
+        # A younger record may have been written after links and files were read.
+        older = "SELECT count(*) FROM records WHERE key = '' AND modified < :began"
+        self.unlocated = next(self.rows(older, began=self.began))[0]
+        self._database.execute("DELETE FROM records WHERE key = ''")
+
+    def _locate(self, location: str | None, record_uri: str) -> str | None:
+        """Return the key in this storage that a location refers to, or ``None``.
 
         A key of the record's links comes first, then one of a file, then the one of its URL.
         """
-        possible = metadata.possible_keys(attachment)
+        possible = metadata.possible_keys({"location": location})
         for query in (
-            "SELECT 1 FROM links WHERE record = :record AND key = :key",
+            "SELECT 1 FROM links WHERE key = :key AND record = :record",
             "SELECT 1 FROM files WHERE key = :key",
         ):
             for key in possible:
-                if self.has(query, record=record_uri, key=key):
+                if self.has(query, key=key, record=record_uri):
                     return key
         if not self._server.files.base_url:
             return None
-        url = attachment["location"]
-        return next((key for key in possible if self._server.files.url(key) == url), None)
-
-
-def size_of(attachment: dict[str, Any]) -> int | None:
-    """Return the size in metadata, or ``None`` if no file can have it."""
-    size = attachment.get("size")
-    # True is an int in Python, and SQLite has no integers of more than 64 bits.
-    return size if type(size) is int and 0 <= size < 2**63 else None
+        return next((key for key in possible if self._server.files.url(key) == location), None)

@@ -5,8 +5,7 @@ from unittest import mock
 
 import pytest
 
-from kinto_attachment import metadata
-from kinto_attachment.commands import check, problems
+from kinto_attachment.commands import check, problems, rows
 from kinto_attachment.commands.main import main
 from kinto_attachment.links import Links
 from tests.support.app import App
@@ -62,6 +61,7 @@ def break_and_repair(deployment, kind):
     deployment.upload("second", b"another")
     deployment.upload()
     BREAKAGES[kind](deployment)
+    assert list(deployment.check("--hash")[1]) == [kind]
     code, output = deployment.run("check", "--grace", "0", "--hash")
     assert (code, [one["what"] for one in output]) == (1, [kind, "summary"])
     program, *command = shlex.split(output[0]["next"])
@@ -113,7 +113,7 @@ def test_a_lost_database_is_reported_in_a_line(postgresql, tmp_path, capsys, mon
     }
     if command == "repair":
         lose_link(deployment)
-    owner, name = (metadata, "possible_keys") if command == "check" else (Links, "add")
+    owner, name = (rows, "valid_size") if command == "check" else (Links, "add")
     original = getattr(owner, name)
 
     def then_lost(*args):

@@ -10,7 +10,7 @@ from unittest import mock
 import sqlalchemy
 import transaction
 
-from kinto_attachment.commands import server
+from kinto_attachment.commands import rows, server
 from kinto_attachment.commands.main import SUBCOMMANDS, main
 from tests.support.app import RECORD
 from tests.support.forms import file_part
@@ -58,8 +58,13 @@ class Deployment:
         return self.app.opened
 
     def check(self, *arguments):
-        """Return the exit code of a check of everything, and ``{what: keys}``."""
+        """Return the exit code of a check of everything, and ``{what: keys}``.
+
+        It is the same whether rows are streamed, or read in pages as from other storages of Kinto.
+        """
         code, output = self.run("check", "--grace", "0", *arguments)
+        with in_pages():
+            assert self.run("check", "--grace", "0", *arguments) == (code, output)
         found = {}
         for one in output[:-1]:
             found.setdefault(one["what"], []).append(one["key"])
@@ -118,6 +123,11 @@ class Deployment:
         for table in ("objects", "timestamps", "user_principals", "access_control_entries"):
             self.sql(f"DELETE FROM {table}")
         self._engine.dispose()
+
+
+def in_pages():
+    """Return a context in which rows are read as from a storage that is not PostgreSQL."""
+    return mock.patch.object(rows, "stream", lambda storage, query: None)
 
 
 class Folder:
