@@ -12,6 +12,7 @@ from kinto.core.events import ResourceChanged
 from kinto_attachment.storage.contract import StorageError
 from tests.support.app import App
 from tests.support.forms import file_part
+from tests.support.gcs import GCSBucket
 from tests.support.postgresql import postgresql_backends
 from tests.support.s3 import Bucket
 from tests.support.users import ALICE
@@ -203,11 +204,29 @@ class BucketFiles:
             self.bucket.client.delete_object(Bucket=self.bucket.name, Key=key)
 
 
-@pytest.fixture(scope="module", params=itertools.product(("local", "S3"), (False, True)), ids=str)
-def world(request, postgresql, fake_s3, tmp_path_factory):
+class GCSFiles:
+    def __init__(self, url):
+        self.bucket = GCSBucket(url, f"bucket-{uuid.uuid4()}")
+        options = {"base_path": "", **self.bucket.options}
+        self.settings = {f"kinto.attachment.{k}": str(v) for k, v in options.items()}
+        self.read = self.bucket.files
+        self.clear = self.bucket.clear
+
+
+WORLDS = [("local", False), ("local", True), ("S3", False), ("S3", True), ("GCS", False)]
+"""Storages, and whether previous files are kept."""
+
+
+@pytest.fixture(scope="module", params=WORLDS, ids=str)
+def world(request, postgresql, tmp_path_factory):
     kind, keep = request.param
     folder = tmp_path_factory.mktemp("files")
-    files = LocalFiles(folder) if kind == "local" else BucketFiles(fake_s3)
+    if kind == "local":
+        files = LocalFiles(folder)
+    elif kind == "S3":
+        files = BucketFiles(request.getfixturevalue("fake_s3"))
+    else:
+        files = GCSFiles(request.getfixturevalue("gcs_emulator").url)
     settings = {
         **postgresql_backends(postgresql()),
         **files.settings,

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.app import App
-from tests.support.commands import S3, Deployment, Folder
+from tests.support.commands import GCS, S3, Deployment, Folder
 from tests.support.postgresql import postgresql_backends
 from tests.support.settings import unprefixed
 
@@ -53,6 +53,20 @@ def deployment(shared_app, capsys):
 @pytest.fixture(params=["folder", "S3"])
 def either(request, external):
     """A deployment with its files in a folder, or in SeaweedFS."""
-    if request.param == "folder":
+    return deployment_in(request, request.param)
+
+
+@pytest.fixture(params=["folder", "S3", "GCS"])
+def anywhere(request, external):
+    """A deployment with its files in a folder, in SeaweedFS, or in Google Cloud Storage."""
+    return deployment_in(request, request.param)
+
+
+def deployment_in(request, place):
+    if place == "folder":
         return request.getfixturevalue("deployment")
-    return request.getfixturevalue("make_deployment")(S3(request.getfixturevalue("bucket")))
+    if place == "S3":
+        store = S3(request.getfixturevalue("bucket"))
+    else:
+        store = GCS(request.getfixturevalue("emulated_bucket"))
+    return request.getfixturevalue("make_deployment")(store)

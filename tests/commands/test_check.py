@@ -9,7 +9,7 @@ from kinto_attachment.commands import check, problems, rows
 from kinto_attachment.commands.main import main
 from kinto_attachment.links import Links
 from tests.support.app import App
-from tests.support.commands import COLLECTION, S3, Deployment
+from tests.support.commands import COLLECTION, GCS, S3, Deployment
 from tests.support.faults import BREAKAGES, LOSSES, is_sound, location, lose_link
 from tests.support.postgresql import postgresql_backends
 from tests.support.users import ALICE
@@ -34,17 +34,17 @@ def test_the_next_command_is_printed_with_the_options_that_it_needs(deployment, 
     )
 
 
-def test_a_server_in_normal_use_has_no_problems(either):
-    either.upload("first")
-    either.upload("first", b"another")
-    either.copy("first", "copy")
-    either.upload("gone")
-    either.app.delete(f"{COLLECTION}/records/gone", headers=ALICE)
-    before = either.state()
-    assert either.check("--hash") == (0, {})
-    assert either.repair() == (0, {})
-    assert either.state() == before
-    assert is_sound(either)
+def test_a_server_in_normal_use_has_no_problems(anywhere):
+    anywhere.upload("first")
+    anywhere.upload("first", b"another")
+    anywhere.copy("first", "copy")
+    anywhere.upload("gone")
+    anywhere.app.delete(f"{COLLECTION}/records/gone", headers=ALICE)
+    before = anywhere.state()
+    assert anywhere.check("--hash") == (0, {})
+    assert anywhere.repair() == (0, {})
+    assert anywhere.state() == before
+    assert is_sound(anywhere)
 
 
 @pytest.mark.parametrize("kind", BREAKAGES)
@@ -55,6 +55,10 @@ def test_a_fault_is_reported_and_repaired(deployment, kind):
 @pytest.mark.parametrize("kind", [problems.ORPHAN_FILE.name, problems.MISSING_LINK.name])
 def test_a_fault_is_reported_and_repaired_on_s3(make_deployment, bucket, kind):
     break_and_repair(make_deployment(S3(bucket)), kind)
+
+
+def test_a_fault_is_reported_and_repaired_on_google_cloud_storage(make_deployment, emulated_bucket):
+    break_and_repair(make_deployment(GCS(emulated_bucket)), problems.ORPHAN_FILE.name)
 
 
 def break_and_repair(deployment, kind):

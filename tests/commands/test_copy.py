@@ -1,12 +1,14 @@
 """Copying files to another storage with ``kinto-attachment copy``."""
 
+import json
 import os
 
 import pytest
 
+from kinto_attachment.commands.main import main
 from kinto_attachment.storage.local import LocalStorage
 from tests.support.app import App
-from tests.support.commands import COLLECTION, Deployment, write_ini
+from tests.support.commands import COLLECTION, write_ini
 from tests.support.s3 import MIB
 from tests.support.users import ALICE
 
@@ -38,41 +40,47 @@ def fill(deployment):
     (deployment.app.folder / "f" / "orphan.txt").write_bytes(b"an orphan")
 
 
-def s3_settings(bucket):
-    return {
-        "kinto.attachment.base_path": "",
-        **{f"kinto.attachment.{name}": str(value) for name, value in bucket.options.items()},
+class Place:
+    """A storage to copy to, with what lists its files and what tells the mimetype of one."""
+
+    def __init__(self, settings, files, mimetype=lambda key: "text/plain"):
+        self.settings = {f"kinto.attachment.{name}": str(v) for name, v in settings.items()}
+        self.files = files
+        self.mimetype = mimetype
+
+
+@pytest.fixture
+def places(bucket, gcs_bucket, tmp_path, there):
+    def s3_type(key):
+        return bucket.client.head_object(Bucket=bucket.name, Key=key)["ContentType"]
+
+    def gcs_type(key):
+        return gcs_bucket.bucket.get_blob(key).content_type
+
+    yield {
+        "folder": Place({"base_path": tmp_path / "there"}, there),
+        "S3": Place({"base_path": "", **bucket.options}, bucket.files, s3_type),
+        "GCS": Place({"base_path": "", **gcs_bucket.options}, gcs_bucket.files, gcs_type),
     }
-
-
-def test_all_files_go_to_s3_and_back(deployment, bucket, tmp_path, there, capsys):
-    fill(deployment)
-    s3_ini = str(tmp_path / "s3.ini")
-    write_ini(s3_ini, deployment.app.settings | s3_settings(bucket))
-    code, output = deployment.run("copy", "--to", s3_ini)
-    assert (code, output[-1]["counts"]) == (0, {"copied": 4})
-    assert bucket.files() == deployment.files()
-    assert bucket.uploads() == []
-    key = deployment.record("small")["attachment"]["location"]
-    head = bucket.client.head_object(Bucket=bucket.name, Key=key)
-    assert head["ContentType"] == "text/plain"
-
-    # And from there to another folder, with the settings of a server on S3.
-    back_ini = str(tmp_path / "back.ini")
-    write_ini(
-        back_ini,
-        deployment.app.settings | {"kinto.attachment.base_path": str(tmp_path / "there")},
-    )
-    there_and_back = Deployment(deployment.app, tmp_path, there, capsys)
-    opened = deployment.app.opened
-    del deployment.app.opened
-    there_and_back.ini = s3_ini
-    code, output = there_and_back.run("copy", "--to", back_ini, "--jobs", "2")
-    deployment.app.opened = opened
-    assert (code, output[-1]["counts"]) == (0, {"copied": 4})
-    assert there() == deployment.files()
     for key in bucket.files():
         bucket.client.delete_object(Bucket=bucket.name, Key=key)
+
+
+@pytest.mark.parametrize("way", [("S3", "GCS", "folder"), ("GCS", "S3", "folder")], ids=str)
+def test_all_files_go_from_storage_to_storage(deployment, places, way, tmp_path, capsys):
+    fill(deployment)
+    key = deployment.record("small")["attachment"]["location"]
+    ini = deployment.ini
+    for name in way:
+        place = places[name]
+        target = str(tmp_path / f"{name}.ini")
+        write_ini(target, deployment.app.settings | place.settings)
+        capsys.readouterr()
+        assert main(["copy", "--ini", ini, "--to", target, "--jobs", "2", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["counts"] == {"copied": 4}
+        assert place.files() == deployment.files()
+        assert place.mimetype(key) == "text/plain"
+        ini = target
 
 
 def test_only_missing_and_damaged_files_are_copied_again(deployment, folder_ini, there):

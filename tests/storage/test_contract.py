@@ -67,9 +67,7 @@ class GCSContract:
 
 class TestFakeGCSServer(GCSContract, StorageContract, AtomicNames):
     @pytest.fixture
-    def bucket(self, gcs_bucket, monkeypatch):
-        # It answers no batches.
-        monkeypatch.setattr("kinto_attachment.storage.gcs.storage.MAX_DELETED_AT_ONCE", 1)
+    def bucket(self, gcs_bucket):
         return gcs_bucket
 
 

@@ -177,8 +177,10 @@ def test_google_that_takes_nothing_is_a_failure(gcs_bucket, gcs_proxy):
         seen.operation in ("Part", "Status") and (gcs_proxy.answer(handler, 308) or True)
     )
     storage = gcs_storage(through(gcs_bucket, gcs_proxy), timeout=1)
+    staged = storage.stage("story.txt", "text/plain", unique=True)
     with pytest.raises(StorageError, match="0 bytes are stored"):
-        store(storage, LARGE, unique=True)
+        staged.write(LARGE + LARGE)
+    staged.discard()
 
 
 @pytest.mark.parametrize("unique", [True, False])
