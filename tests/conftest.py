@@ -1,11 +1,10 @@
 import gc
+import os
 import sys
 import uuid
 
 import pytest
-from hypothesis.configuration import set_hypothesis_home_dir
 from kinto.core.cornice.service import SERVICES
-from moto.server import ThreadedMotoServer
 
 from tests.support.app import App
 from tests.support.documentation import ProductionServer
@@ -19,7 +18,7 @@ from tests.support.settings import base_settings, prefixed
 
 
 # Beside what else is written here, and not in a folder of its own.
-set_hypothesis_home_dir(ROOT / "var" / "hypothesis")
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(ROOT / "var" / "hypothesis")
 
 PROGRAM_STARTS = {"os.posix_spawn", "os.system", "subprocess.Popen"}
 """Audit events of Python."""
@@ -173,6 +172,9 @@ def seaweedfs(external, tmp_path_factory):
 @pytest.fixture(scope="session")
 def fake_s3(external):
     """The endpoint of moto's fake S3 server, the same for all tests."""
+    # Not before: every process of the tests would import it when it starts.
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

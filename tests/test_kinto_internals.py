@@ -25,13 +25,6 @@ from tests.support.users import ALICE, BOB
 COLLECTION = "/buckets/blog/collections/photos"
 
 
-@pytest.fixture
-def app(tmp_path):
-    app = App(tmp_path / "files")
-    app.create_collection()
-    return app
-
-
 @pytest.fixture(scope="module")
 def on_postgresql(tmp_path_factory, postgresql):
     return App(tmp_path_factory.mktemp("files"), **postgresql_backends(postgresql()))

@@ -248,8 +248,8 @@ def test_the_names_are_random_unless_told_otherwise(app):
     assert attachment["location"].endswith(".txt")
 
 
-def test_equal_names_get_a_number(make_app):
-    app = make_app(attachment__randomize="false")
+def test_equal_names_get_a_number(share_app):
+    app = share_app(attachment__randomize="false")
     locations = [
         app.upload(url=f"/buckets/blog/collections/photos/records/r{i}/attachment").json["location"]
         for i in range(3)
@@ -269,15 +269,15 @@ def test_equal_names_get_a_number(make_app):
         ),
     ],
 )
-def test_a_file_that_replaces_one_of_its_name_gets_another(make_app, settings, names):
-    app = make_app(**{f"attachment__{name}": value for name, value in settings.items()})
+def test_a_file_that_replaces_one_of_its_name_gets_another(share_app, settings, names):
+    app = share_app(**{f"attachment__{name}": value for name, value in settings.items()})
     for name in names:
         assert app.upload().json["location"] == name
         app.wait_for_deletions()
 
 
-def test_a_file_that_is_detached_first_leaves_its_name_to_the_next(make_app):
-    app = make_app(attachment__randomize="false")
+def test_a_file_that_is_detached_first_leaves_its_name_to_the_next(share_app):
+    app = share_app(attachment__randomize="false")
     for content in (b"first", b"second", b"third"):
         assert app.upload(file_part(content)).json["location"] == "story.txt"
         assert app.files() == {"story.txt": content}
@@ -310,8 +310,7 @@ def test_a_user_who_may_create_records_may_attach_to_a_new_one(app):
     assert app.record(headers=BOB)["attachment"]["size"] == len(CONTENT)
 
 
-def test_one_event_is_sent_for_a_change(make_app):
-    app = make_app()
+def test_one_event_is_sent_for_a_change(app):
     events = app.listen()
     app.upload()
     app.upload()

@@ -198,8 +198,8 @@ def test_the_digest_of_a_request_to_the_default_bucket_is_verified(app):
         )
 
 
-def test_the_digests_are_those_of_what_was_sent_and_not_of_what_is_stored(make_app):
-    app = make_app(attachment__gzipped="true")
+def test_the_digests_are_those_of_what_was_sent_and_not_of_what_is_stored(share_app):
+    app = share_app(attachment__gzipped="true")
     fields = [("Content-Digest", dictionary(CONTENT, "sha-256", "sha-512"))]
     attachment = app.upload(part_with(fields)).json
     assert gzip.decompress(app.stored(attachment)) == CONTENT

@@ -65,8 +65,8 @@ def test_equal_files_give_equal_bytes_without_time_and_name(app):
     assert first[:8] == b"\x1f\x8b\x08\x00\x00\x00\x00\x00"
 
 
-def test_names_that_are_kept_get_the_extension(make_app):
-    app = make_app(attachment__gzipped="true", attachment__randomize="false")
+def test_names_that_are_kept_get_the_extension(share_app):
+    app = share_app(attachment__gzipped="true", attachment__randomize="false")
     assert app.upload().json["location"] == "story.txt.gz"
     second = "/buckets/blog/collections/photos/records/second/attachment"
     assert app.upload(url=second).json["location"] == "story-1.txt.gz"
@@ -75,8 +75,8 @@ def test_names_that_are_kept_get_the_extension(make_app):
     assert attachment["filename"] == "x" * 300 + ".txt.gz"
 
 
-def test_a_collection_may_be_compressed_and_another_not(make_app):
-    app = make_app(attachment__resources__blog__photos__gzipped="true")
+def test_a_collection_may_be_compressed_and_another_not(share_app):
+    app = share_app(attachment__resources__blog__photos__gzipped="true")
     app.create_collection(collection="others")
     assert "original" in app.upload().json
     other = app.upload(url="/buckets/blog/collections/others/records/first/attachment").json

@@ -44,7 +44,7 @@ PATTERNS = st.sampled_from(
 )
 
 
-@bounded(400)
+@bounded(200)
 @given(NAMES, PATTERNS, st.booleans(), st.sampled_from(["", ".gz"]))
 def test_a_key_is_safe_for_any_filename(filename, pattern, randomize, appended):
     name = make_key(filename, "blog/photos", randomize, pattern, "an-id", appended)
@@ -57,7 +57,7 @@ def test_a_key_is_safe_for_any_filename(filename, pattern, randomize, appended):
     assert base.endswith(appended)
 
 
-@bounded(300)
+@bounded(150)
 @given(NAMES, st.from_regex(r"[A-Za-z0-9]{1,20}", fullmatch=True), PATTERNS, st.booleans())
 def test_a_key_keeps_the_extension(stem, extension, pattern, randomize):
     # A filename is a last component, and one that begins with its only dot has no extension.
@@ -142,7 +142,7 @@ def encoded_by_toolbelt(boundary, values):
 
 
 @pytest.mark.parametrize("encode", [encoded_by_urllib3, encoded_by_toolbelt])
-@bounded(200)
+@bounded(100)
 @given(forms(), SIZES, st.booleans())
 def test_a_form_of_another_encoder_is_read_in_any_pieces(encode, form, sizes, length_is_known):
     boundary, content, data, permissions, filename, order = form
@@ -171,7 +171,7 @@ CONTENT_TYPES = st.one_of(
 )
 
 
-@bounded(300)
+@bounded(150)
 @given(CONTENT_TYPES, st.none() | HEADERS)
 def test_any_header_of_a_request_is_at_most_refused(content_type, content_digest):
     body = io.BytesIO(b"x" * 500)
@@ -214,7 +214,7 @@ COLLECTION_TYPES = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@bounded(60)
+@bounded(25)
 @given(VALUES)
 def test_any_text_is_a_typed_value_or_an_error_that_names_the_setting(name, value):
     try:
@@ -230,7 +230,7 @@ def test_any_text_is_a_typed_value_or_an_error_that_names_the_setting(name, valu
 
 
 @pytest.mark.parametrize("name", PER_COLLECTION)
-@bounded(30)
+@bounded(25)
 @given(VALUES)
 def test_any_text_for_a_collection_is_a_value_or_an_error_that_names_the_setting(name, value):
     full = f"resources.blog.photos.{name}"
@@ -243,7 +243,7 @@ def test_any_text_for_a_collection_is_a_value_or_an_error_that_names_the_setting
         assert isinstance(getattr(own, name), COLLECTION_TYPES[name])
 
 
-@bounded(300)
+@bounded(150)
 @given(st.one_of(VALUES, st.lists(st.sampled_from([*OPTIONS, "resources", "blog"])).map(".".join)))
 def test_any_name_is_a_setting_or_an_error_that_names_it(name):
     try:

@@ -533,8 +533,9 @@ def test_white_space_after_a_boundary_is_ignored(padding, preamble):
             assert (form.data, file.content) == ({"a": 1}, content)
 
 
-def test_white_space_after_a_boundary_is_ignored_wherever_the_body_is_cut():
-    for size in range(262_144 - 250, 262_144 + 20):
+def test_white_space_after_a_boundary_is_ignored_wherever_the_body_is_cut(monkeypatch):
+    monkeypatch.setattr("kinto_attachment.form.body.CHUNK_BYTES", 1000)
+    for size in range(750, 1020):
         body = b"--boundary  \r\n" + part("data", '{"a": 1}')
         body += b"\r\n--boundary\r\n" + file_part(b"x" * size)
         body += b"\r\n--boundary\t \r\n" + part("permissions", "{}") + b"\r\n--boundary--\r\n"

@@ -60,6 +60,7 @@ def store_many(base_path, number):
         store(storage, "story.txt", f"{number}/{i}".encode())
 
 
+@pytest.mark.external
 def test_a_name_is_never_taken_twice_by_many_processes(storage):
     spawn = multiprocessing.get_context("spawn")
     writers = [spawn.Process(target=store_many, args=(storage.base_path, i)) for i in range(4)]

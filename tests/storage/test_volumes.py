@@ -163,6 +163,7 @@ def copy_and_die(base_path, step):
     store(LocalStorage(base_path), "blog/story.txt", b"x" * 100_000)
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     ("step", "left"), [("half copied", []), ("copied", []), ("moved", ["blog/story.txt"])]
 )
