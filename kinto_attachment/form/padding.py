@@ -9,18 +9,19 @@ from collections.abc import Iterator
 
 
 def without_padding(chunks: Iterator[bytes], boundary: bytes) -> Iterator[bytes]:
-    """Yield the chunks of a body without padding, if there is some in the first of them.
+    """Yield the chunks of a body without padding, if there may be some in the first of them.
 
     A body without any, as nearly all are, is passed on as it is.
     """
+    first = next(chunks, b"")
+    # Patterns take longer to compile than a small file to read, and to search than a large one.
+    if not any(b"--" + boundary + space in first for space in (b" ", b"\t")):
+        yield from itertools.chain(filter(None, [first]), chunks)
+        return
     line = re.escape(b"--" + boundary)
     padded = re.compile(rb"(\A|\r\n)(" + line + rb")[ \t]+(?=\r\n)")
     padding = re.compile(rb"(\r\n" + line + rb")[ \t]+(?=\r\n)")
     possible_padding = re.compile(rb"\r\n" + line + rb"[ \t]*\r?\Z")
-    first = next(chunks, b"")
-    if not padded.search(first):
-        yield from itertools.chain(filter(None, [first]), chunks)
-        return
     held_back = b""
     for chunk in itertools.chain([padded.sub(rb"\1\2", first)], chunks):
         chunk = padding.sub(rb"\1", held_back + chunk)
