@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kinto_attachment import errors
-from kinto_attachment.form.body import CHUNK_BYTES
 from kinto_attachment.form.parts import PLAIN_CODINGS
 from kinto_attachment.http.threads import ReadingThreads
 
 
 ATTACHMENT_PATH = re.compile(r"/records/[^/]+/attachment/?\Z")
 """How the path of a request on an attachment ends, including one that Kinto redirects."""
+
+MAX_AHEAD_BYTES = (1024 + 64) * 1024
+"""How long a body is at most that is read before the first query: a file of 1 MiB, and fields."""
 
 MAX_DISCARDED_BYTES = 64 * 1024**2
 MAX_DISCARDING_SECONDS = 30
@@ -123,9 +125,10 @@ def read_ahead(event: Any) -> None:
     if environ["REQUEST_METHOD"] != "POST" or not isinstance(body, Body) or body.is_withheld:
         return
     length = body.bytes_left or 0
-    pieces: list[bytes] = []
-    if 0 < length <= CHUNK_BYTES and threads.read(body, length, math.inf, pieces.append):
-        environ["wsgi.input"] = ReadAhead(b"".join(pieces))
+    ahead = ReadAhead()
+    if 0 < length <= MAX_AHEAD_BYTES and threads.read(body, length, math.inf, ahead.write):
+        ahead.seek(0)
+        environ["wsgi.input"] = ahead
 
 
 def discard_body(event: Any) -> None:

@@ -329,7 +329,7 @@ def serve_postgresql(serve, postgresql):
 
 
 @contextlib.contextmanager
-def slow_upload(server, content=b"slowly " * 100_000, url=ATTACHMENT):
+def slow_upload(server, content=b"slowly " * 300_000, url=ATTACHMENT):
     """Send all of an upload but its end, and return a function that sends that and the answer."""
     body = multipart(file_part(content))
     head = (

@@ -309,7 +309,7 @@ def test_a_client_that_goes_away_leaves_only_a_line_in_the_log(state, caplog):
     assert (line.levelname, line.exc_info) == ("INFO", None)
 
 
-LARGE = 1_000_000
+LARGE = 2_000_000
 """The size of a body that is not read before the checks."""
 
 
