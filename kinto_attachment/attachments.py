@@ -6,7 +6,7 @@ the transaction ends, a new file belongs to it.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from kinto_attachment.metadata import are_equal, attachment_of, is_among, possib
 from kinto_attachment.paging import delete_children, records_by_id
 from kinto_attachment.settings.limits import MAX_NAME_BYTES
 from kinto_attachment.settings.values import CollectionSettings, Settings
-from kinto_attachment.storage.contract import StagedFile, Storage
+from kinto_attachment.storage.contract import LocalFiles, StagedFile, Storage
 from kinto_attachment.storage.names import make_key
 from kinto_attachment.unit_of_work import Link, LinkSnapshot
 
@@ -98,6 +98,7 @@ class Attachments:
     ):
         self.settings = settings
         self.files = files
+        self.has_local_files = isinstance(files, LocalFiles)
         self.links = links
         self.deletions = deletions
         self._storage = links.storage
@@ -139,9 +140,9 @@ class Attachments:
         finally:
             upload.staged.discard()
         self._own(key)
-        attachment = {**asdict(upload.description), "location": location_of(key)}
+        attachment = {**vars(upload.description), "location": location_of(key)}
         if upload.original is not None:
-            attachment["original"] = asdict(upload.original)
+            attachment["original"] = vars(upload.original)
         response = transactions.run(
             lambda: self._write(record, form, key, attachment),
             on_retry=lambda: self._carried_to_retry(key),

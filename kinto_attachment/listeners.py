@@ -50,8 +50,11 @@ def lock_record(event: Any) -> None:
     request = event.request
     route = request.matched_route
     if route is not None and request.method in WRITING_METHODS.get(route.name, ()):
-        links = request.registry.attachments.links
-        links.lock_record(_collection_uri(request), request.matchdict.get("id"))
+        ids = request.matchdict
+        collection_uri = instance_uri(
+            request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"]
+        )
+        request.registry.attachments.links.lock_record(collection_uri, ids.get("id"))
 
 
 def snapshot_before_change(event: Any) -> None:
@@ -59,7 +62,7 @@ def snapshot_before_change(event: Any) -> None:
     request, context = event.request, event.request.context
     if getattr(context, "resource_name", None) == "record" and "id" in request.matchdict:
         if context.current_object is not None:
-            uri = uris.record_uri(_collection_uri(request), request.matchdict["id"])
+            uri = uris.record_uri(kinto_internals.parent_of(context), request.matchdict["id"])
             _snapshot_attachment(uri, context.current_object)
     elif getattr(request.matched_route, "name", None) == FLUSH_ROUTE and request.method == "POST":
         # With the request: on PostgreSQL, a flush commits, and goes on in another transaction.
@@ -133,8 +136,3 @@ def _is_partial(impacted: dict[str, Any]) -> bool:
     (``Response-Behavior``, in ``Resource.patch`` of ``kinto.core.resource``.)
     """
     return "old" in impacted and "id" not in impacted["new"]
-
-
-def _collection_uri(request: Any) -> str:
-    ids = request.matchdict
-    return instance_uri(request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"])

@@ -22,7 +22,7 @@ from kinto_attachment.http.schemas import (
 )
 from kinto_attachment.http.transactions import Transactions
 from kinto_attachment.kinto_internals import MediaType, NoContent
-from kinto_attachment.storage.contract import LocalFiles, StorageError
+from kinto_attachment.storage.contract import StorageError
 
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def attach_file(request: Any) -> dict[str, Any]:
     bodies.refuse_unreadable(request)
     transactions = Transactions(request)
     attachments = request.registry.attachments
-    if not (bodies.is_read_ahead(request) and isinstance(attachments.files, LocalFiles)):
+    if not (bodies.is_read_ahead(request) and attachments.has_local_files):
         # A slow client or storage holds a thread of the server, but no connection to the database.
         transactions.restart()
     with _storage_errors_as_503():

@@ -40,11 +40,14 @@ class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
         self.creates_collection = False
         self._transaction = transaction.get()
         if request.method in RECORD_METHODS:
-            collection_uri = collection_uri_of(request)
             method = RECORD_METHODS[request.method]
-            self.record_request = kinto_internals.record_request(request, method, collection_uri)
+            self.record_request = kinto_internals.record_request(request, method)
             # Lock first, so that a concurrent change becomes visible.
-            request.registry.attachments.links.lock_record(collection_uri, request.matchdict["id"])
+            ids = request.matchdict
+            collection_uri = instance_uri(
+                request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"]
+            )
+            request.registry.attachments.links.lock_record(collection_uri, ids["id"])
         if request.method == "POST" and default_bucket.is_targeted_by(request):
             self.creates_collection = default_bucket.will_create_collection(request)
         super().__init__(self.record_request or request)
@@ -73,7 +76,7 @@ class Record:
         ids = request.matchdict
         self.bucket_id, self.collection_id = ids["bucket_id"], ids["collection_id"]
         self.id = ids["id"]
-        self.uri = uris.record_uri(collection_uri_of(request), self.id)
+        self.uri = uris.record_uri(kinto_internals.parent_of(request.context), self.id)
 
     @property
     def current(self) -> dict[str, Any] | None:
@@ -97,12 +100,13 @@ class Record:
 
         :raises HTTPBadRequest: a name is unknown, or principals are not a list of strings.
         """
-        kinto_internals.deserialize(
-            self._request.context.record_request,
-            "body",
-            kinto_internals.PERMISSIONS_SCHEMA,
-            permissions,
-        )
+        if permissions:
+            kinto_internals.deserialize(
+                self._request.context.record_request,
+                "body",
+                kinto_internals.PERMISSIONS_SCHEMA,
+                permissions,
+            )
 
     def create_missing_parents(self) -> None:
         """Create the bucket and the collection of an upload to the default bucket."""
@@ -153,9 +157,3 @@ class Record:
         self._request.context = AttachmentRouteFactory(self._request)
         if not self._request.has_permission(DYNAMIC, self._request.context):
             raise HTTPForbidden()
-
-
-def collection_uri_of(request: Any) -> str:
-    """Return the URI of the collection that a request on a record is about."""
-    ids = request.matchdict
-    return instance_uri(request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"])

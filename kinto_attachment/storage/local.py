@@ -138,7 +138,7 @@ class LocalStorage(Storage, LocalFileStorage):
         """Publish a complete staged file, also on another volume, and return its key."""
         folder = os.path.dirname(os.path.join(self.base_path, key))
         # A link in it could lead to a hidden folder, which is not served.
-        if _is_hidden(os.path.realpath(folder), os.path.realpath(self.base_path)):
+        if "/" in key and _is_hidden(os.path.realpath(folder), os.path.realpath(self.base_path)):
             raise FileNotFoundError(f"{folder} leads to a hidden folder")
         self._make_folder(folder)
         try:
