@@ -186,11 +186,7 @@ class Attachments:
         for link in self.links.of_records(list(links)):
             links[link["record_uri"]].append(link)
         # A record without links and without an attachment has nothing to be settled.
-        settled = {
-            change.record_id
-            for change in changed
-            if change.new is not None or links[uri_of(change.record_id)]
-        }
+        settled = {c.record_id for c in changed if c.new is not None or links[uri_of(c.record_id)]}
         current = records_by_id(self._storage, collection_uri, settled)
         for change in changed:
             self._remember(uri_of(change.record_id), change, links, change.record_id in current)

@@ -4,7 +4,6 @@ A new version of one of them may change these, and these only: ``tests/test_kint
 has a test for each, named like the function. That is why ``setup.cfg`` bounds the version of Kinto.
 """
 
-import io
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -83,11 +82,9 @@ def parents_beginning_with(text: str) -> str:
 def execute(storage: Any, statements: str, parameters: Mapping[str, Any]) -> Any:
     """Return the result of SQL in the running transaction, ``None`` if it is not PostgreSQL.
 
-    (``client.connect`` of the PostgreSQL backend; read-only means that it does not itself mark the
-    session as changed. Its driver is psycopg2, which sends several statements at once, and returns
-    the result of the last. SQLAlchemy takes longer to build a query than PostgreSQL to answer it.)
-
-    :param statements: with parameters as ``%(name)s``.
+    (``client.connect`` of the PostgreSQL backend; read-only: it does not itself mark the session as
+    changed. Its driver is psycopg2, which sends several statements at once, and returns the result
+    of the last; SQLAlchemy would take longer to build a query than PostgreSQL to answer it.)
     """
     if not isinstance(storage, postgresql.Storage):
         return None
@@ -157,25 +154,16 @@ def record_request(request: Any, method: str) -> Any:
     """
     # The variables of CGI have upper-case names (PEP 3333).
     environ = {name: value for name, value in request.environ.items() if name.isupper()}
-    made = Request(
-        {
-            **environ,
-            "REQUEST_METHOD": method,
-            "PATH_INFO": environ["PATH_INFO"].rpartition("/attachment")[0],
-            "QUERY_STRING": "",
-            "CONTENT_TYPE": "application/json",
-            "CONTENT_LENGTH": "0",
-            "wsgi.url_scheme": request.scheme,
-            "wsgi.input": io.BytesIO(),
-        }
-    )
+    environ |= {"REQUEST_METHOD": method, "QUERY_STRING": "", "CONTENT_LENGTH": "0"}
+    environ |= {"PATH_INFO": environ["PATH_INFO"].rpartition("/attachment")[0]}
+    environ |= {"CONTENT_TYPE": "application/json", "wsgi.url_scheme": request.scheme}
+    made = Request.blank("/", environ)
     made.registry, made.parent = request.registry, request
     apply_request_extensions(made)
-    mapper = request.registry.getUtility(IRoutesMapper)
-    made.matched_route = mapper.get_route("record-object")
+    routes = request.registry.getUtility(IRoutesMapper)
+    made.matched_route = routes.get_route("record-object")
     made.matchdict = dict(request.matchdict)
-    made.errors = Errors()
-    made.info = {}
+    made.errors, made.info = Errors(), {}
     _authenticate_as(made, request)
     sent = {name: request.headers[name] for name in PRECONDITIONS if name in request.headers}
     header = deserialize(made, "header", HEADER_SCHEMA, sent) if sent else {}
