@@ -12,12 +12,13 @@ from typing import Any, Protocol
 
 from kinto.core.storage.exceptions import IntegrityError
 
-from kinto_attachment import errors, locks, reconcile, unit_of_work, uris
+from kinto_attachment import errors, locks, reconcile, retention, unit_of_work, uris
 from kinto_attachment.deletions import Deletions
 from kinto_attachment.form.gzip import GZIP_EXTENSION, GZIP_MIMETYPE
 from kinto_attachment.links import Links, origin_of
 from kinto_attachment.metadata import are_equal, attachment_of, is_among, possible_keys
 from kinto_attachment.paging import delete_children, records_by_id
+from kinto_attachment.retention import KeysByDue
 from kinto_attachment.settings.limits import MAX_NAME_BYTES
 from kinto_attachment.settings.values import CollectionSettings, Settings
 from kinto_attachment.storage.contract import LocalFiles, StagedFile, Storage
@@ -217,20 +218,19 @@ class Attachments:
             self._enqueue(links, removed)
         delete_children(self._storage, object_uri)
 
-    def collect_before_flush(self) -> list[str]:
-        """Return the keys of all records' files: Kinto's event comes when their links are gone."""
+    def collect_before_flush(self) -> KeysByDue:
+        """Return all records' files, and the queue: Kinto's event comes when they are gone."""
         locks.lock_object(self._storage, locks.EVERYTHING)
-        keys = {
-            link["location"]
-            for page in self.links.pages()
-            for link in page
-            if not self._is_kept(link)
-        }
-        return sorted(keys.union(self.deletions.queued()))
+        keys = self.deletions.queued()
+        for page in self.links.pages():
+            for due, some in retention.by_due(self.settings, page).items():
+                keys[due] = keys.get(due, set()) | some
+        return keys
 
-    def flush(self, keys: list[str]) -> None:
-        """Release the files of all records, which are gone."""
-        self.deletions.enqueue(keys)
+    def flush(self, keys: KeysByDue) -> None:
+        """Release files of which the records are gone."""
+        for due, some in keys.items():
+            self.deletions.enqueue(sorted(some), due)
 
     def _settings_of(self, record: Record) -> CollectionSettings:
         return self.settings.for_collection(record.bucket_id, record.collection_id)
@@ -330,6 +330,8 @@ class Attachments:
                 key = source["location"]
                 link = self.links.add(record_uri, key, attachment, origin_of(source))
                 snapshot.remember(record_uri, [link])
+                if retention.settings_of_file(self.settings, link).delete_after:
+                    self.deletions.withdraw(key)
                 return
 
     def _has_source(self, writer: Writer, record_uri: str, attachment: Any) -> bool:
@@ -384,12 +386,7 @@ class Attachments:
     def _enqueue(self, links: list[Link], removed: set[str]) -> None:
         """Enqueue the files of links, those of the ids ``removed`` by this very transaction."""
         unit_of_work.current().links.removed_ids |= removed
-        keys = {link["location"] for link in links if not self._is_kept(link)}
-        self.deletions.enqueue(sorted(keys))
-
-    def _is_kept(self, link: Link) -> bool:
-        ids = uris.ids_of_collection(origin_of(link))
-        return self.settings.for_collection(*ids).keep_old_files
+        self.flush(retention.by_due(self.settings, links))
 
 
 def _is_attached(snapshot: LinkSnapshot, record_uri: str, change: Change) -> bool:

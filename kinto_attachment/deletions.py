@@ -3,7 +3,8 @@
 A transaction that removes a link enqueues the file, in Kinto's storage, within that transaction.
 After the commit one rule decides: *a queued file that no link refers to is deleted*. So it does not
 matter what other transactions do to the same file at the same moment, and what a crash or a failing
-storage leaves is found again without listing the storage.
+storage leaves is found again without listing the storage. With ``delete_after``, the rule decides
+when an entry is due, and an entry of the same file that is due later wins.
 
 One thread of each worker deletes after the commit, and no request waits for it. A storage may hang:
 no transaction is open while it is asked, and the thread stops at the first failure.
@@ -22,11 +23,12 @@ from kinto.core.storage import Filter, Sort
 from kinto.core.storage.exceptions import IntegrityError, ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
-from kinto_attachment import locks, paging, unit_of_work
+from kinto_attachment import locks, paging, retention, unit_of_work
 from kinto_attachment.background import Task
 from kinto_attachment.kinto_internals import parents_beginning_with
 from kinto_attachment.legacy_links import LINKS_PARENT
 from kinto_attachment.links import Links
+from kinto_attachment.retention import KeysByDue
 from kinto_attachment.storage.contract import Storage, StorageError
 
 
@@ -52,9 +54,10 @@ Entry = dict[str, Any]
 class Deletions:
     """The deletion queue of a server, as one of its processes handles it.
 
-    An entry is ``{"id", "locations", "claimed", "last_modified"}``: keys, and whether a worker is
-    deleting them. A claim is written, and not held as a lock: no transaction stays open while a
-    storage is asked.
+    An entry is ``{"id", "locations", "due", "claimed", "last_modified"}``: keys, when they are to
+    be deleted (in milliseconds since 1970, or missing: at once), and whether a worker is deleting
+    them. Its timestamp is not before that time, so that only entries that are due are read. A claim
+    is written, and not held as a lock: no transaction stays open while a storage is asked.
 
     :param storage: Kinto's.
     :param files: the storage of the attachments.
@@ -71,8 +74,11 @@ class Deletions:
         self._is_retry_due = False
         self._in_doubt: list[str] = []
 
-    def enqueue(self, keys: list[str]) -> None:
-        """Delete stored files after the commit, those that no link refers to then."""
+    def enqueue(self, keys: list[str], due: int | None = None) -> None:
+        """Delete stored files after the commit, those that no link refers to then.
+
+        :param due: in milliseconds since 1970, to do that later.
+        """
         if not keys:
             return
         # A flush deletes what is queued while it looks at what there is.
@@ -82,7 +88,7 @@ class Deletions:
         if not enqueued:
             work.after_commit(self._process_later, enqueued)
         # As many as take a storage one request, since a claim lasts for so long only.
-        enqueued += [self.add(page) for page in paging.split(keys)]
+        enqueued += [self.add(page, due) for page in paging.split(keys)]
 
     def reclaim(self, key: str) -> None:
         """Take a new file out of the queue that holds an earlier one of the same name.
@@ -96,9 +102,14 @@ class Deletions:
             for entry in entries:
                 if is_claimed(entry, _claims_expired_before()):
                     raise IntegrityError(message=f"{key} is being deleted")
-                self.enqueue([other for other in self.take(entry) if other != key])
+                self._take_out(key, entry)
         if not self._files.exists(key):
             raise StorageError(f"{key} was deleted with an earlier file of that name")
+
+    def withdraw(self, key: str) -> None:
+        """Take a file to which a record refers again out of the queue."""
+        for entry in self._unclaimed(self.entries_of(key)):
+            self._take_out(key, entry)
 
     def keep_in_doubt(self, keys: list[str]) -> None:
         """Remember the new files of a transaction that is in doubt.
@@ -136,30 +147,39 @@ class Deletions:
         """
         return self._task.wait_until_idle(timeout)
 
-    def process(self, entries: Iterable[Entry]) -> Mapping[str, Any]:
-        """Delete the files of entries, up to the first that cannot be deleted.
+    def process(self, entries: Iterable[Entry]) -> bool:
+        """Delete the files of entries that no worker has claimed, up to the first failure.
 
-        :returns: those that could not be deleted, as ``{key: error}``.
+        :returns: whether there was none. It is logged.
         """
-        for batch in _batches(entries):
+        is_fine = True
+        for batch in _batches(self._unclaimed(entries)):
             if self._task.is_ending:
-                break
+                return False
             try:
-                if failed := self._process_batch(batch):
-                    return failed
+                if self._process_batch(batch):
+                    return False
             except Exception:
                 logger.exception("The attachment files of %s could not be deleted", batch)
-        return {}
+                is_fine = False
+        return is_fine
 
-    def queued(self) -> list[str]:
-        """Return the keys of all files in the queue."""
-        pages = paging.pages(self._storage, QUEUE, ALL_PARENTS)
-        return [key for page in pages for entry in page for key in entry["locations"]]
+    def queued(self) -> KeysByDue:
+        """Return all files in the queue."""
+        found: KeysByDue = {}
+        for page in paging.pages(self._storage, QUEUE, ALL_PARENTS):
+            for entry in page:
+                found.setdefault(entry.get("due"), set()).update(entry["locations"])
+        return found
 
     def entries_of(self, key: str) -> list[Entry]:
         """Return the entries that a stored file is in."""
         filters = [Filter("locations", [key], COMPARISON.CONTAINS)]
         return paging.list_all(self._storage, QUEUE, ALL_PARENTS, filters)
+
+    def due_entries_of(self, key: str) -> list[Entry]:
+        """Return the entries that a stored file is in, and that are due."""
+        return [entry for entry in self.entries_of(key) if time_due(entry) <= retention.now()]
 
     def take(self, entry: Entry) -> list[str]:
         """Remove an entry, and return its keys: none if another worker was first."""
@@ -173,13 +193,24 @@ class Deletions:
         # In one order, so that workers that claim the same ones do not wait for one another.
         entries = sorted(entries, key=lambda entry: entry["id"])
         keys = {key for entry in entries for key in self.take(entry)}
-        return self.add(sorted(keys), claimed=True) if keys else None
+        due = min(time_due(entry) for entry in entries)
+        return self.add(sorted(keys), min(due, retention.now()), claimed=True) if keys else None
 
-    def add(self, keys: list[str], **fields: Any) -> Entry:
+    def add(self, keys: list[str], due: int | None = None, **fields: Any) -> Entry:
         """Write an entry, and return it."""
         id_ = str(uuid.uuid4())
         entry = {"locations": keys, **fields}
+        if due is not None:
+            entry |= {"due": due, "last_modified": max(due, retention.now())}
         return self._storage.update(QUEUE, QUEUE_PARENT + id_, id_, entry)
+
+    def _take_out(self, key: str, entry: Entry) -> None:
+        others = [other for other in self.take(entry) if other != key]
+        self.enqueue(others, entry.get("due"))
+
+    def _unclaimed(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        expired_before = _claims_expired_before()
+        return (entry for entry in entries if not is_claimed(entry, expired_before))
 
     def _remove(self, entry: Entry) -> bool:
         try:
@@ -190,29 +221,30 @@ class Deletions:
         return True
 
     def _process_later(self, entries: list[Entry]) -> None:
-        with self._lock:
-            self._committed += entries
-        self._task.wake()
+        if due := [entry for entry in entries if time_due(entry) <= retention.now()]:
+            with self._lock:
+                self._committed += due
+            self._task.wake()
 
     def _process_all(self) -> None:
         """Process what was committed in the meantime, in as few batches as possible."""
         with self._lock:
             entries, self._committed = self._committed, []
             is_retry_due, self._is_retry_due = self._is_retry_due, False
-        if not self.process(entries) and is_retry_due:
-            self._process_earlier()
+        if self.process(entries) and is_retry_due:
+            try:
+                self._process_earlier()
+            except Exception:
+                logger.exception("The queue of attachment files to be deleted cannot be read")
 
     def _process_earlier(self) -> None:
-        before = int((time.time() - SECONDS_BETWEEN_RETRIES) * 1000)
-        try:
-            self._enqueue_in_doubt()
+        before = retention.now() - int(SECONDS_BETWEEN_RETRIES * 1000)
+        self._enqueue_in_doubt()
+        is_fine = True
+        while is_fine:
             with transaction.manager:
                 found = self._entries_before(before)
-        except Exception:
-            logger.exception("The queue of attachment files to be deleted cannot be read")
-        else:
-            expired_before = _claims_expired_before()
-            self.process(entry for entry in found if not is_claimed(entry, expired_before))
+            is_fine = self.process(found) and len(found) == MAX_RETRIED_AT_ONCE
 
     def _entries_before(self, timestamp: int) -> list[Entry]:
         """Return entries written at a time (in milliseconds since 1970) or before, oldest first."""
@@ -248,6 +280,8 @@ class Deletions:
             if claimed is None:
                 return {}
             unreferenced = self._links.unreferenced(claimed["locations"])
+            if any("due" in entry for entry in entries):
+                unreferenced = self._without_later(unreferenced)
         failed: Mapping[str, Any] = dict.fromkeys(unreferenced)
         try:
             failed = self.discard(unreferenced) if unreferenced else {}
@@ -255,8 +289,18 @@ class Deletions:
             with transaction.manager:
                 left = [key for key in claimed["locations"] if key in failed]
                 if self._remove(claimed) and left:
-                    self.add(left)
+                    self.add(left, claimed["due"])
         return failed
+
+    def _without_later(self, keys: list[str]) -> list[str]:
+        """Return the files of which no entry is due later: that of the last record decides."""
+        filters = [
+            Filter("last_modified", retention.now(), COMPARISON.GT),
+            Filter("locations", keys, COMPARISON.CONTAINS_ANY),
+        ]
+        later = paging.list_all(self._storage, QUEUE, ALL_PARENTS, filters) if keys else []
+        left = set(keys).difference(*(entry["locations"] for entry in later))
+        return sorted(left)
 
     def _delete(self, keys: list[str]) -> dict[str, Exception]:
         try:
@@ -290,5 +334,11 @@ def is_claimed(entry: Entry, expired_before: int) -> bool:
     return entry.get("claimed", False) and entry["last_modified"] > expired_before
 
 
+def time_due(entry: Entry) -> int:
+    """Return when the files of an entry are to be deleted, in milliseconds since 1970."""
+    due: int = entry.get("due") or entry["last_modified"]
+    return due
+
+
 def _claims_expired_before() -> int:
-    return int((time.time() - RETRIES_OF_A_CLAIM * SECONDS_BETWEEN_RETRIES) * 1000)
+    return retention.now() - int(RETRIES_OF_A_CLAIM * SECONDS_BETWEEN_RETRIES * 1000)

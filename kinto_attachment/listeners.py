@@ -102,7 +102,7 @@ def on_buckets_deleted(event: Any) -> None:
 
 def on_flushed(event: Any) -> None:
     """Release all files."""
-    keys = getattr(event.request, "attachment_keys", [])
+    keys = getattr(event.request, "attachment_keys", {})
     event.request.registry.attachments.flush(keys)
 
 

@@ -12,6 +12,7 @@ ROWS = [
     {"http", "listeners", "migration"},
     {"attachments"},
     {"reconcile", "deletions"},
+    {"retention"},
     {"links"},
     {"legacy_links"},
     {"locks", "paging"},

@@ -69,5 +69,5 @@ def is_legacy(server: Server, key: str, record_uri: str) -> bool:
 
 
 def is_queued(server: Server, key: str, _record_uri: str) -> bool:
-    """Return whether a file is queued for deletion."""
-    return bool(server.deletions.entries_of(key))
+    """Return whether a file is queued for deletion, and due."""
+    return bool(server.deletions.due_entries_of(key))

@@ -50,6 +50,14 @@ WHERE modified < :before
     AND NOT EXISTS (SELECT 1 FROM deletions WHERE deletions.key = files.key)
 """
 
+SCHEDULED_DELETIONS = """
+SELECT count(*), coalesce(sum(files.size), 0)
+FROM deletions
+JOIN files ON files.key = deletions.key
+WHERE due > :now
+    AND NOT EXISTS (SELECT 1 FROM links WHERE links.key = deletions.key)
+"""
+
 REFERENCED_FILES = """
 SELECT DISTINCT records.key, records.hash, files.size
 FROM records
@@ -85,7 +93,7 @@ def find_problems(
         _problems_of_records(inventory, Claims(server, inventory, any_name), ages),
         _problems_of_links(server, inventory, ages),
         _unreferenced_files(server, inventory, ages),
-        _deletions(inventory, ages),
+        _deletions(server, inventory, ages),
         _hash_mismatches(server, inventory, console, ages) if with_hash else (),
         _incomplete_uploads(server, ages),
     )
@@ -135,9 +143,14 @@ def _unreferenced_files(server: Server, inventory: Inventory, ages: Ages) -> Ite
         yield Finding(kind, key, details={"size": size})
 
 
-def _deletions(inventory: Inventory, ages: Ages) -> Iterator[Finding]:
-    for key, modified in inventory.rows("SELECT key, modified FROM deletions"):
-        is_overdue = modified < ages["before"]
+def _deletions(server: Server, inventory: Inventory, ages: Ages) -> Iterator[Finding]:
+    now = inventory.began
+    number, size = next(inventory.rows(SCHEDULED_DELETIONS, now=now))
+    if number:
+        totals = {"files": number, "size": size}
+        yield Finding(problems.DELETION_SCHEDULED, str(server.files), details=totals)
+    for key, due in inventory.rows("SELECT key, due FROM deletions WHERE due <= :now", now=now):
+        is_overdue = due < ages["before"]
         yield Finding(problems.OVERDUE_DELETION if is_overdue else problems.PENDING_DELETION, key)
 
 

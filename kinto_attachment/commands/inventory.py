@@ -17,6 +17,7 @@ from kinto_attachment import metadata
 from kinto_attachment.commands import rows, scan
 from kinto_attachment.commands.server import Server
 from kinto_attachment.console import Console
+from kinto_attachment.deletions import time_due
 from kinto_attachment.storage.contract import StoredFile
 
 
@@ -36,7 +37,7 @@ CREATE TABLE records (
     key TEXT, record TEXT, attachment TEXT, hash TEXT, mimetype TEXT, size INTEGER, modified REAL,
     PRIMARY KEY (key, record)
 ) WITHOUT ROWID;
-CREATE TABLE deletions (key TEXT PRIMARY KEY, modified REAL) WITHOUT ROWID;
+CREATE TABLE deletions (key TEXT PRIMARY KEY, due REAL) WITHOUT ROWID;
 """
 
 # The key that a record's location refers to, or ''. A key of its links comes first, and of these
@@ -148,7 +149,7 @@ class Inventory:
     def _deletions(self) -> Iterator[tuple[Any, ...]]:
         for deletion in scan.all_deletions(self._server):
             for key in deletion["locations"]:
-                yield key, deletion["last_modified"] / 1000
+                yield key, time_due(deletion) / 1000
 
     def _remove_unlocated(self) -> None:
         # A younger record may have been written after links and files were read.

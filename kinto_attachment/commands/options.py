@@ -2,12 +2,11 @@
 
 import argparse
 import os
-import re
+
+from kinto_attachment.settings import casts
 
 
 DEFAULT_GRACE_SECONDS = 3600
-
-UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def add_ini(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +50,7 @@ def positive(text: str) -> int:
 
 
 def _duration(text: str) -> int:
-    match = re.fullmatch(r"(\d+)([smhd]?)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90s, 30m, 1h or 2d")
-    return int(match[1]) * UNIT_SECONDS[match[2]]
+    try:
+        return casts.duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error

@@ -148,6 +148,13 @@ LEGACY_LINK = _information(
 PENDING_DELETION = _information(
     "pending-deletion", "the file is queued for deletion", confirm.is_queued
 )
+DELETION_SCHEDULED = _information(
+    "deletion-scheduled",
+    "no record refers to these files, and delete_after has not passed",
+    None,
+    "delete them now",
+    "kinto-attachment repair --now",
+)
 INCOMPLETE_UPLOAD = _information(
     "incomplete-upload", "the upload is in progress, or its server was killed", None
 )

@@ -10,15 +10,18 @@ from kinto_attachment.commands.claims import Claims
 from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.problems import Finding
-from kinto_attachment.commands.scan import attachment_of, links_between, record_of
+from kinto_attachment.commands.scan import (
+    all_deletions,
+    attachment_of,
+    links_between,
+    record_of,
+)
 from kinto_attachment.commands.server import Server
-from kinto_attachment.links import origin_of
+from kinto_attachment.retention import by_due
 from kinto_attachment.storage.names import KeyPatterns
 
 
 Remedy = Callable[[], None]
-
-Link = dict[str, Any]
 
 
 class RepairRefused(Exception):
@@ -30,10 +33,12 @@ class RepairOptions(NamedTuple):
 
     :ivar delete_files: deleting orphan files that have a random name.
     :ivar any_name: deleting those with another name, too, and adding links to them.
+    :ivar now: deleting queued files before they are due.
     """
 
     delete_files: bool
     any_name: bool
+    now: bool
 
 
 class Remedies:
@@ -55,6 +60,7 @@ class Remedies:
             problems.LEGACY_LINK: self._for_legacy_link,
             problems.MISSING_LINK: self._for_missing_link,
             problems.OVERDUE_DELETION: self._for_overdue_deletion,
+            problems.DELETION_SCHEDULED: self._for_scheduled_deletions,
         }
 
     def find(self, finding: Finding) -> Remedy:
@@ -115,13 +121,9 @@ class Remedies:
             attachment = attachment_of(self.server, finding.record_uri)
             if metadata.points_to(attachment, finding.key):
                 raise RepairRefused("the record refers to the file again")
-            is_kept = any(self._keeps_old_files(link) for link in links)
-            if not is_kept and not self._is_in_other_record(finding):
-                self.server.deletions.enqueue([finding.key])
-
-    def _keeps_old_files(self, link: Link) -> bool:
-        ids = uris.ids_of_collection(origin_of(link))
-        return self.server.settings.for_collection(*ids).keep_old_files
+            if not self._is_in_other_record(finding):
+                for due, keys in by_due(self.server.settings, links).items():
+                    self.server.deletions.enqueue(sorted(keys), due)
 
     def _is_in_other_record(self, finding: Finding) -> bool:
         """Return whether another record refers to the file, with a link or without."""
@@ -206,6 +208,15 @@ class Remedies:
 
     def _delete_queued(self, key: str) -> None:
         with self.server.transaction():
-            for deletion in self.server.deletions.entries_of(key):
+            for deletion in self.server.deletions.due_entries_of(key):
                 keys = self.server.deletions.take(deletion)
                 self.server.deletions.enqueue(keys)
+
+    def _for_scheduled_deletions(self, finding: Finding) -> Remedy:
+        if not self._options.now:
+            raise RepairRefused("use --now to delete them before that")
+        return self._delete_scheduled
+
+    def _delete_scheduled(self) -> None:
+        if not self.server.deletions.process(all_deletions(self.server)):
+            raise RepairRefused("a file could not be deleted")

@@ -32,6 +32,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "keep_old_files ever kept files that you still want)",
     )
     parser.add_argument(
+        "--now",
+        action="store_true",
+        help="delete the files in the deletion queue now, before the end of delete_after",
+    )
+    parser.add_argument(
         "--any-name",
         action="store_true",
         help="with --delete-files, delete orphan files with other names in these folders, too, as "
@@ -48,7 +53,8 @@ def run(args: argparse.Namespace, console: Console) -> bool:
     server = open_server(args.ini)
     is_fine = True
     with Inventory(server, console) as inventory:
-        remedies = Remedies(server, inventory, RepairOptions(args.delete_files, args.any_name))
+        permitted = RepairOptions(args.delete_files, args.any_name, args.now)
+        remedies = Remedies(server, inventory, permitted)
         found = find_problems(server, inventory, console, args.grace, any_name=args.any_name)
         findings: Iterable[Finding]
         findings = (one for one in found if one.is_fault or one.kind.repair)
@@ -100,7 +106,7 @@ def _repair(remedies: Remedies, finding: Finding, console: Console, dry_run: boo
             console.report("to repair", f"{finding.line}: would {finding.kind.repair}", **about)
             return False
         remedy()
-        if finding.is_confirmed(remedies.server):
+        if finding.kind.confirm and finding.is_confirmed(remedies.server):
             raise RepairRefused("the problem persists")
     except (RepairRefused, StorageError, FileNotFoundError) as reason:
         console.report("left", f"{finding.line}: left: {reason}", reason=str(reason), **about)

@@ -30,6 +30,9 @@ SYSTEM_FOLDERS = {"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32
 SYSTEM_FOLDERS |= {"/proc", "/root", "/run", "/sbin", "/sys", "/usr", "/var"}
 """Where files are never kept directly: everything in it would be listed, and could be served."""
 
+UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+MAX_DURATION_SECONDS = 3650 * 86400
+
 NOT_IN_A_PATH = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
@@ -60,6 +63,15 @@ def seconds(text: str) -> float:
         if 0 < number < math.inf:
             return number
     raise ValueError("should be a number of seconds larger than 0")
+
+
+def duration(text: str) -> int:
+    """Seconds, from a number with a unit or without."""
+    match = re.fullmatch(r"(\d{1,9})([smhd]?)", text, re.ASCII)
+    seconds = int(match[1]) * UNIT_SECONDS[match[2]] if match else math.inf
+    if seconds > MAX_DURATION_SECONDS:
+        raise ValueError("should be a time like 90s, 30m, 12h or 7d, of up to 3650d")
+    return int(seconds)
 
 
 def text(text: str) -> str | None:

@@ -77,6 +77,9 @@ OPTIONS = {
     "keep_old_files": Option(
         casts.boolean, "false", "Keep files when no record refers to them any more.", True
     ),
+    "delete_after": Option(
+        casts.duration, "0", "How long files stay when no record refers to them any more.", True
+    ),
     "max_field_size_bytes": Option(casts.integer(1), "1048576", "The largest field of a form."),
 }
 

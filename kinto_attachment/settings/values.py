@@ -14,6 +14,7 @@ class CollectionSettings:
     :ivar mimetypes: ``{extension: mimetype}``, extensions lower-case and with their dot.
     :ivar max_size_bytes: of a file, 0 for any size.
     :ivar keep_old_files: whether files stay when no record refers to them any more.
+    :ivar delete_after: how many seconds they stay otherwise.
     """
 
     folder: str
@@ -24,6 +25,7 @@ class CollectionSettings:
     max_size_bytes: int
     gzipped: bool
     keep_old_files: bool
+    delete_after: int
 
     def allows(self, filename: str) -> bool:
         """Return whether the last extension of this filename is an allowed one."""

@@ -93,6 +93,14 @@ def test_the_last_extension_decides(extensions, allowed, refused):
     assert [name for name in allowed + refused if settings.defaults.allows(name)] == allowed
 
 
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("0", 0), (90, 90), ("90s", 90), ("30m", 1800), ("12h", 43200), ("7d", 7 * 86400)],
+)
+def test_a_time_has_a_unit_or_is_in_seconds(given, seconds):
+    assert read(delete_after=given).defaults.delete_after == seconds
+
+
 def test_mimetypes_are_found_by_extension():
     settings = read(mimetypes=".FTL:application/vnd.fluent; db:application/vnd.sqlite3;")
     assert settings.defaults.mimetypes == {
@@ -188,6 +196,10 @@ def test_the_environment_may_choose_the_storage(monkeypatch):
         ("mimetypes", ":text/plain"),
         ("max_size_bytes", "-1"),
         ("max_size_bytes", "1.5"),
+        ("delete_after", "-1"),
+        ("delete_after", "a week"),
+        ("delete_after", "1.5d"),
+        ("delete_after", "3651d"),
         ("gzipped", "maybe"),
         ("gzip_level", "0"),
         ("gzip_level", "10"),
@@ -214,6 +226,7 @@ def test_a_wrong_value_stops_the_server(name, value):
         ("mimetypes", ".tar.gz:a/b", "the last extension of a name decides, which is gz"),
         ("max_field_size_bytes", "many", "should be a whole number from 1"),
         ("gzip_level", "10", "should be a whole number from 1 to 9"),
+        ("delete_after", "7 days", "should be a time like 90s, 30m, 12h or 7d"),
         ("aws.timeout", "soon", "should be a number of seconds larger than 0"),
         ("base_url", "files", "should be like https://files.example.com/ or /files/"),
         ("base_path", "/", "should be a folder for nothing else"),

@@ -1,0 +1,42 @@
+"""Retention: whether and how long a file stays when no record refers to it any more.
+
+It is decided by the settings of the collection that the file was uploaded to.
+"""
+
+import time
+from collections.abc import Iterable
+
+from kinto_attachment import uris
+from kinto_attachment.links import origin_of
+from kinto_attachment.settings.values import CollectionSettings, Settings
+from kinto_attachment.unit_of_work import Link
+
+
+KeysByDue = dict[int | None, set[str]]
+"""Keys of stored files by the time they are to be deleted, in milliseconds since 1970, or ``None``
+for at once."""
+
+
+def settings_of_file(settings: Settings, link: Link) -> CollectionSettings:
+    """Return the settings for the file of a link."""
+    return settings.for_collection(*uris.ids_of_collection(origin_of(link)))
+
+
+def by_due(settings: Settings, links: Iterable[Link]) -> KeysByDue:
+    """Return the files to delete if these links are removed now, without those that are kept."""
+    keys: KeysByDue = {}
+    for link in links:
+        own = settings_of_file(settings, link)
+        if not own.keep_old_files:
+            keys.setdefault(_due_after(own.delete_after), set()).add(link["location"])
+    return keys
+
+
+def now() -> int:
+    """Return the time in milliseconds since 1970, as Kinto's timestamps."""
+    return int(time.time() * 1000)
+
+
+def _due_after(seconds: int) -> int | None:
+    # In whole seconds, so that files that are released together are queued together.
+    return (now() // 1000 + seconds + 1) * 1000 if seconds else None

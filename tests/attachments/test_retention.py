@@ -1,0 +1,185 @@
+"""Files that stay for a while when no record refers to them any more (``delete_after``)."""
+
+import pytest
+import transaction
+
+from kinto_attachment import retention
+from tests.support.app import ATTACHMENT, RECORD, App
+from tests.support.forms import file_part
+from tests.support.postgresql import postgresql_backends
+from tests.support.users import ALICE
+
+
+PHOTOS = "/buckets/blog/collections/photos"
+COPY = "/buckets/blog/collections/copies/records/copy"
+KEPT = "/buckets/blog/collections/kept/records/first"
+AT_ONCE = "/buckets/blog/collections/at-once/records/first"
+NAMED = "/buckets/blog/collections/named/records/first"
+
+DAY = 86400 * 1000
+
+
+@pytest.fixture(scope="module")
+def shared(postgresql, tmp_path_factory):
+    settings = {
+        "kinto.includes": "kinto.plugins.flush kinto_attachment",
+        "kinto.attachment.delete_after": "7d",
+        "kinto.attachment.resources.blog.kept.keep_old_files": "true",
+        "kinto.attachment.resources.blog.at-once.delete_after": "0",
+        "kinto.attachment.resources.blog.named.randomize": "false",
+    }
+    folder = tmp_path_factory.mktemp("files")
+    return App(folder, **postgresql_backends(postgresql()), **settings)
+
+
+@pytest.fixture
+def app(shared):
+    for collection in ("photos", "copies", "kept", "at-once", "named"):
+        shared.create_collection(collection=collection)
+    yield shared
+    shared.reset()
+    transaction.commit()
+
+
+@pytest.fixture
+def on_day(app, monkeypatch):
+    """Return a function that lets time pass, and the deletions be retried then."""
+    today = retention.now()
+    monkeypatch.setattr("kinto_attachment.deletions.SECONDS_BETWEEN_RETRIES", 60)
+
+    def pass_by(day):
+        transaction.abort()
+        monkeypatch.setattr(retention, "now", lambda: today + int(day * DAY))
+        monkeypatch.setattr(app.registry.attachments.deletions, "_retried_at", -1e9)
+        app.retry_deletions()
+        return sorted(app.files())
+
+    return pass_by
+
+
+def upload(app, record=RECORD, *parts):
+    return app.upload(*parts, url=f"{record}/attachment").json
+
+
+def write(app, record, attachment):
+    return app.put_json(record, {"data": {"attachment": attachment}}, headers=ALICE)
+
+
+def test_a_file_is_deleted_so_long_after_its_record_and_not_before(app, on_day):
+    key = upload(app)["location"]
+    app.delete(ATTACHMENT, headers=ALICE)
+    assert (sorted(app.files()), app.links(), app.released()) == ([key], [], [key])
+    assert on_day(6.9) == [key]
+    assert on_day(7.1) == []
+    assert app.released() == []
+
+
+@pytest.mark.parametrize("path", ["/buckets/blog", PHOTOS, f"{PHOTOS}/records", RECORD])
+def test_whatever_is_deleted_the_file_stays(app, on_day, path):
+    key = upload(app)["location"]
+    app.delete(path, headers=ALICE)
+    assert on_day(6.9) == [key]
+    assert on_day(7.1) == []
+
+
+def test_a_file_that_is_replaced_stays(app, on_day):
+    old, new = upload(app)["location"], upload(app)["location"]
+    assert on_day(6.9) == sorted([old, new])
+    assert on_day(7.1) == [new]
+
+
+def test_a_collection_has_a_time_of_its_own(app):
+    upload(app, AT_ONCE)
+    app.delete(AT_ONCE, headers=ALICE)
+    assert (app.files(), app.released()) == ({}, [])
+
+
+def test_files_that_are_kept_are_not_queued(app, on_day):
+    key = upload(app, KEPT)["location"]
+    app.delete("/buckets/blog", headers=ALICE)
+    assert app.released() == []
+    assert on_day(8) == [key]
+
+
+def test_a_record_that_refers_to_the_file_again_takes_it_out(app, on_day):
+    attachment = upload(app)
+    other = upload(app, f"{PHOTOS}/records/other")["location"]
+    write(app, COPY, attachment)
+    app.delete(f"{PHOTOS}/records", headers=ALICE)
+    assert app.released() == sorted([attachment["location"], other])
+    transaction.abort()
+    write(app, RECORD, attachment)
+    assert app.released() == [other], "the others of that change are queued as before"
+    assert on_day(6.9) == sorted([attachment["location"], other])
+    assert on_day(7.1) == [attachment["location"]]
+
+
+def test_a_file_to_which_a_record_refers_at_that_time_stays(app, on_day):
+    attachment = upload(app)
+    write(app, COPY, attachment)
+    app.delete(RECORD, headers=ALICE)
+    assert on_day(8) == [attachment["location"]]
+    assert app.released() == []
+    app.delete(COPY, headers=ALICE)
+    assert on_day(14) == [attachment["location"]]
+    assert on_day(15.1) == []
+
+
+def test_the_time_counts_from_the_last_record(app, on_day):
+    attachment = upload(app)
+    write(app, COPY, attachment)
+    app.delete(RECORD, headers=ALICE)
+    on_day(6)
+    app.delete(COPY, headers=ALICE)
+    assert on_day(8) == [attachment["location"]]
+    assert on_day(12.9) == [attachment["location"]]
+    assert on_day(13.1) == []
+
+
+def test_nobody_gets_a_waiting_file_by_its_metadata(app, on_day):
+    attachment = upload(app)
+    app.delete(RECORD, headers=ALICE)
+    write(app, COPY, attachment)
+    assert app.links() == []
+    assert on_day(7.1) == []
+
+
+def test_a_flush_leaves_files_for_as_long_as_they_would_have_stayed(app, on_day):
+    first = upload(app)["location"]
+    app.delete(RECORD, headers=ALICE)
+    on_day(2)
+    second = upload(app)["location"]
+    kept = upload(app, KEPT)["location"]
+    upload(app, AT_ONCE)
+    app.post("/__flush__", headers=ALICE)
+    assert sorted(app.files()) == sorted([first, second, kept])
+    assert on_day(6.9) == sorted([first, second, kept])
+    assert on_day(7.1) == sorted([second, kept])
+    assert on_day(9.1) == [kept]
+    assert app.released() == []
+
+
+def test_a_waiting_file_keeps_its_name(app, on_day):
+    upload(app, NAMED)
+    app.delete(NAMED, headers=ALICE)
+    assert upload(app, NAMED, file_part(b"new"))["location"] == "story-1.txt"
+    assert on_day(7.1) == ["story-1.txt"]
+
+
+def test_a_new_file_of_a_name_that_waits_is_not_deleted_in_its_place(app, on_day):
+    upload(app, NAMED)
+    app.delete(NAMED, headers=ALICE)
+    (app.folder / "story.txt").unlink()
+    upload(app, NAMED, file_part(b"new"))
+    assert app.released() == []
+    on_day(7.1)
+    assert app.files() == {"story.txt": b"new"}
+
+
+def test_all_that_is_due_is_deleted_by_one_retry(app, on_day, monkeypatch):
+    monkeypatch.setattr("kinto_attachment.deletions.MAX_RETRIED_AT_ONCE", 2)
+    for number in range(5):
+        upload(app, f"{PHOTOS}/records/r{number}")
+        app.delete(f"{PHOTOS}/records/r{number}", headers=ALICE)
+    assert len(on_day(6.9)) == 5
+    assert on_day(7.1) == []
