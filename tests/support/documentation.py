@@ -3,6 +3,7 @@
 import os
 import re
 import textwrap
+import time
 
 from tests.support.paths import ROOT, SCRIPTS
 from tests.support.servers import Server, free_port
@@ -106,6 +107,15 @@ class ProductionServer(Server):
         self._command = ["bash", "-e", "-c", commands]
         self._environment = {**os.environ, "PATH": path}
         self.start()
+
+    def wait_until_ready(self, seconds=60):
+        """Wait for both workers: each deletes the metrics of those that have started before it."""
+        super().wait_until_ready(seconds)
+        deadline = time.monotonic() + seconds
+        while "Started worker-2" not in self.log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        return self
 
 
 def replaced(text, replacements):
