@@ -14,7 +14,10 @@ FILE_BYTES = 1024
 
 @dataclass(frozen=True)
 class Deletion:
-    """The deletion of a bucket beside that of plain records, and the unlinking of as many files."""
+    """The deletion of a bucket beside that of plain records, and the unlinking of as many files.
+
+    The files are deleted after the response: how long that takes is measured as well.
+    """
 
     title: str
     records: int
@@ -23,7 +26,7 @@ class Deletion:
 
     def run(self, environment):
         """Return the times in seconds."""
-        names = ("attachments", "plain records", "unlinking")
+        names = ("attachments", "plain records", "unlinking", "until the files are gone")
         figures = {name: Figure(name, "s") for name in names}
         for _ in range(self.rounds):
             for name, seconds in self._round(environment).items():
@@ -34,18 +37,17 @@ class Deletion:
 
     def _round(self, environment):
         folder = environment.new_folder()
+        answered, gone = self._bucket(environment, "/attachment", "POST", form(FILE_BYTES), folder)
+        plain, _ = self._bucket(environment, "", "PUT", json_body({"data": PLAIN_RECORD}))
         return {
-            "attachments": self._bucket(
-                environment, "/attachment", "POST", form(FILE_BYTES), folder
-            ),
-            "plain records": self._bucket(
-                environment, "", "PUT", json_body({"data": PLAIN_RECORD})
-            ),
+            "attachments": answered,
+            "plain records": plain,
             "unlinking": _unlinking(folder),
+            "until the files are gone": gone,
         }
 
     def _bucket(self, environment, suffix, method, body, beside=None):
-        """Fill a bucket, and return how long it takes to delete it.
+        """Fill a bucket, and return how long its deletion takes, without and with its files.
 
         :param beside: a folder that gets a file with each request, so that there are as many files
             as the server has, and as old: ext4 unlinks in a fraction of the time what it has not
@@ -53,6 +55,7 @@ class Deletion:
         """
         client = Client(environment.server(self.setup).port)
         try:
+            files = environment.count_files()
             bucket = f"/v1/buckets/{uuid.uuid4()}"
             collection = f"{bucket}/collections/files"
             for uri in (bucket, collection):
@@ -64,7 +67,10 @@ class Deletion:
             environment.analyze()
             begin = time.perf_counter()
             client.send("DELETE", bucket, NO_BODY)
-            return time.perf_counter() - begin
+            answered = time.perf_counter() - begin
+            while beside and environment.count_files() > files:
+                time.sleep(0.01)
+            return answered, time.perf_counter() - begin
         finally:
             client.close()
 

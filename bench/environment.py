@@ -1,6 +1,7 @@
 """The environment of the workloads: servers in processes of their own, and their storages."""
 
 import contextlib
+import os
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -137,6 +138,10 @@ class Environment(contextlib.ExitStack):
             with engine.connect() as connection:
                 connection.execute(sqlalchemy.text("ANALYZE"))
             engine.dispose()
+
+    def count_files(self):
+        """Return how many files are stored in the folder."""
+        return sum(entry.is_file() for entry in os.scandir(self.files))
 
     def clear(self):
         """Delete the large files that the last round has left.

@@ -12,8 +12,9 @@ from bench.measure import Bar, Figure, Outcome
 from bench.workloads import FILE_BYTES, PLAIN_RECORD
 
 
-ATTACHED = ("records with attachments", "POST", "/attachment", form(FILE_BYTES))
-PLAIN = ("plain records", "PUT", "", json_body({"data": PLAIN_RECORD}))
+KINDS = ("records with attachments", "plain records")
+BATCH = 25
+"""Requests in a batch: Kinto's ``batch_max_requests``."""
 SERVERS = {"plugin": POSTGRESQL, "no plugin": WITHOUT_PLUGIN}
 
 
@@ -21,7 +22,7 @@ SERVERS = {"plugin": POSTGRESQL, "no plugin": WITHOUT_PLUGIN}
 class Listing:
     """The list of all records, with and without attachments, and on a server without the plugin.
 
-    Both servers read the same records.
+    Both servers read the same records. Those with attachments have copies of one.
     """
 
     records: int
@@ -45,7 +46,7 @@ class Listing:
                 seconds = self._list(environment.server(SERVERS[server]), uri)
                 if number:
                     figures[name].samples.append(seconds * 1000)
-        attached, plain = "records with attachments, plugin", "plain records, plugin"
+        attached, plain = (f"{name}, plugin" for name in KINDS)
         bars = (
             Bar(
                 f"{self.title} with attachments: plugin / no plugin, time",
@@ -62,16 +63,26 @@ class Listing:
         """Return ``{name: URI}`` of two new collections that are full."""
         client = Client(environment.server(POSTGRESQL).port)
         bucket = f"/v1/buckets/{uuid.uuid4()}"
-        client.send("PUT", bucket, json_body({"data": {}}))
-        uris = {}
-        for name, method, suffix, body in (ATTACHED, PLAIN):
-            uris[name] = f"{bucket}/collections/{name.replace(' ', '-')}"
-            client.send("PUT", uris[name], json_body({"data": {}}))
-            for _ in range(self.records):
-                client.send(method, f"{uris[name]}/records/{uuid.uuid4()}{suffix}", body)
+        uris = {name: f"{bucket}/collections/{name.replace(' ', '-')}" for name in KINDS}
+        for uri in (bucket, *uris.values()):
+            client.send("PUT", uri, json_body({"data": {}}))
+        attached, plain = uris.values()
+        path = f"{attached}/records/{uuid.uuid4()}/attachment"
+        attachment = json.loads(client.send("POST", path, form(FILE_BYTES)))
+        self._fill(client, attached, {"attachment": attachment}, self.records - 1)
+        self._fill(client, plain, PLAIN_RECORD, self.records)
         client.close()
         environment.analyze()
         return uris
+
+    def _fill(self, client, collection, record, count):
+        for begin in range(0, count, BATCH):
+            requests = [
+                {"path": f"{collection}/records/{uuid.uuid4()}", "body": {"data": record}}
+                for _ in range(begin, min(begin + BATCH, count))
+            ]
+            batch = {"defaults": {"method": "PUT"}, "requests": requests}
+            client.send("POST", "/v1/batch", json_body(batch))
 
     def _list(self, server, uri):
         client = Client(server.port)
