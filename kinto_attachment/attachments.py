@@ -273,8 +273,10 @@ class Attachments:
         :param is_new: whether the record was created just now, so that it has no previous ones.
         """
         snapshot = unit_of_work.current().links
-        previous = [] if is_new else self.links.of_records([record.uri])
-        snapshot.remember(record.uri, previous)
+        found = [] if is_new else self.links.of_records([record.uri])
+        # A file that was lost may be uploaded again under its name.
+        previous = [link for link in found if link["location"] != key]
+        snapshot.remember(record.uri, found)
         if key is not None:
             snapshot.remember(record.uri, [self.links.add(record.uri, key, attachment)])
         self._unlink(previous)

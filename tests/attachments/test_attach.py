@@ -248,6 +248,16 @@ def test_the_names_are_random_unless_told_otherwise(app):
     assert attachment["location"].endswith(".txt")
 
 
+def test_a_lost_file_that_is_uploaded_again_under_its_name_stays(share_app):
+    app = share_app(attachment__randomize="false")
+    lost = app.upload().json
+    (app.folder / lost["location"]).unlink()
+    assert app.upload(status=200).json == lost
+    app.registry.attachments.deletions.wait_until_idle()
+    assert [link["location"] for link in app.links()] == [lost["location"]]
+    assert list(app.files()) == [lost["location"]]
+
+
 def test_equal_names_get_a_number(share_app):
     app = share_app(attachment__randomize="false")
     locations = [
