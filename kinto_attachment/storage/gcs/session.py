@@ -15,6 +15,9 @@ from kinto_attachment.storage.running import RUNNING
 
 logger = logging.getLogger(__name__)
 
+BLOCK_BYTES = 256 * 1024
+"""What is hashed at once, since google_crc32c reads no bytearray."""
+
 COMPLETE = (200, 201)
 INCOMPLETE = 308
 CANCELLED = (499, 404, 410)
@@ -38,13 +41,15 @@ class UploadSession:
         self.max_silent_seconds = bucket.max_silent_seconds
         RUNNING.track(self)
 
-    def send(self, part: bytes, is_last: bool = False) -> None:
+    def send(self, part: bytes | bytearray, is_last: bool = False) -> None:
         """Send the next part: a multiple of 256 KiB, unless it is the last one.
 
         :raises StorageError: GCS does not take it, or has another checksum of the object.
         """
         start, end = self.stored, self.stored + len(part)
-        self._crc32c = google_crc32c.extend(self._crc32c, part)
+        for block in range(0, len(part), BLOCK_BYTES):
+            content = bytes(part[block : block + BLOCK_BYTES])
+            self._crc32c = google_crc32c.extend(self._crc32c, content)
         is_complete = False
         with self._bucket.errors():
             while not is_complete and (is_last or self.stored < end):
@@ -63,13 +68,15 @@ class UploadSession:
             logger.warning("%s: the session of an upload stays: %s", self._bucket, error)
         RUNNING.untrack(self)
 
-    def _send(self, part: bytes, start: int, total: int | None) -> bool:
+    def _send(self, part: bytes | bytearray, start: int, total: int | None) -> bool:
         """Return whether the object is complete.
 
         Sends what GCS lacks of the part that begins at ``start``. After a failure, asks what that
         is, by sending nothing.
         """
-        rest = b"" if self._is_uncertain else part[self.stored - start :]
+        rest = part if self.stored == start else part[self.stored - start :]
+        if self._is_uncertain:
+            rest = b""
         span = f"{self.stored}-{self.stored + len(rest) - 1}" if rest else "*"
         headers = {"Content-Range": f"bytes {span}/{total or '*'}"}
         checksum = base64.b64encode(self._crc32c.to_bytes(4, "big")).decode()

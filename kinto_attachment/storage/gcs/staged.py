@@ -55,18 +55,21 @@ class GCSStagedFile(StagedFile):
         # A session needs its key at the beginning: only a unique one is still free at the end.
         self._upload_key = key if unique else f"{STAGING_FOLDER}{self._id}"
         self._made: list[str] = []
-        self._buffer = io.BytesIO()
+        self._buffer = bytearray()
+        self._filled = 0
+        self._sent = bytearray()
         self._session: UploadSession | None = None
         self._in_flight: Future[None] | None = None
 
     def write(self, chunk: bytes) -> None:
         remaining = memoryview(chunk)
         while remaining:
-            if self._buffer.tell() == self._part_size:
+            if self._filled == self._part_size:
                 self._send_part()
-            room = self._part_size - self._buffer.tell()
-            self._buffer.write(remaining[:room])
-            remaining = remaining[room:]
+            piece = remaining[: self._part_size - self._filled]
+            self._buffer[self._filled : self._filled + len(piece)] = piece
+            self._filled += len(piece)
+            remaining = remaining[len(piece) :]
 
     def publish(self) -> str:
         try:
@@ -75,34 +78,35 @@ class GCSStagedFile(StagedFile):
             if not self._replaces:
                 in_background(self._delete_leftovers)
             raise
-        self._buffer = io.BytesIO()
+        self._buffer, self._sent = bytearray(), bytearray()
         return key
 
     def discard(self) -> None:
-        self._buffer = io.BytesIO()
+        self._buffer, self._sent = bytearray(), bytearray()
         session, self._session = self._session, None
         if session is not None:
             in_background(session.abort)
 
     def _publish(self) -> str:
+        del self._buffer[self._filled :]
         if self._session is not None:
             self._wait_for_part()
-            self._session.send(self._buffer.getvalue(), is_last=True)
+            self._session.send(self._buffer, is_last=True)
             self._session = None
             return self._key if self._unique else self._copy_to_free_key()
+        content, self._buffer = bytes(self._buffer), bytearray()
         if self._unique:
-            return self._put(self._buffer, [self._key]).name
-        return self._put_at_free_key(self._buffer).name
+            return self._put(content, [self._key]).name
+        return self._put_at_free_key(content).name
 
     def _send_part(self) -> None:
         if self._session is None:
             self._session = self._begin_session()
-        session = self._session
         self._wait_for_part()
-        # Popped, so that its memory is free before this thread continues.
-        parts = [self._buffer.getvalue()]
-        self._buffer = io.BytesIO()
-        self._in_flight = in_background(lambda: session.send(parts.pop()))
+        # The buffer of the previous part is filled again: there are two, however large the file.
+        free = self._sent or bytearray(self._part_size)
+        self._sent, self._buffer, self._filled = self._buffer, free, 0
+        self._in_flight = in_background(partial(self._session.send, self._sent))
 
     def _wait_for_part(self) -> None:
         if self._in_flight is not None:
@@ -120,18 +124,18 @@ class GCSStagedFile(StagedFile):
         blob.metadata = {UPLOAD_ID: self._id}
         return blob
 
-    def _put_at_free_key(self, content: io.BytesIO) -> Blob:
+    def _put_at_free_key(self, content: bytes) -> Blob:
         keys = candidate_keys(self._key, REMOTE_NUMBERED_IN_ORDER)
         return self._put(content, keys, if_generation_match=0)
 
-    def _put(self, content: io.BytesIO, keys: Iterable[str], **condition: int) -> Blob:
+    def _put(self, content: bytes, keys: Iterable[str], **condition: int) -> Blob:
         """Return the object that was made, of the first key for which the condition holds."""
-        parameters = {"size": content.getbuffer().nbytes, "predefined_acl": self._bucket.acl}
+        file, size, acl = io.BytesIO(content), len(content), self._bucket.acl
         for key in keys:
             blob = self._blob(key)
-            upload = partial(blob.upload_from_file, content, rewind=True, **parameters)
+            upload = partial(blob.upload_from_file, file, size=size, predefined_acl=acl)
             try:
-                self._bucket.call(upload, **condition)
+                self._bucket.call(upload, rewind=True, **condition)
                 return blob
             except GCSError as error:
                 if error.status != PRECONDITION_FAILED:
@@ -143,7 +147,7 @@ class GCSStagedFile(StagedFile):
 
     def _copy_to_free_key(self) -> str:
         # An empty object reserves the key, and its generation is that of no other one.
-        reserved = self._put_at_free_key(io.BytesIO())
+        reserved = self._put_at_free_key(b"")
         staged, copy = self._bucket.blob(self._upload_key), self._blob(reserved.name)
         token, is_done = None, False
         while not is_done:
