@@ -117,8 +117,12 @@ class App(webtest.TestApp):
         return sorted(location for row in rows for location in row["locations"])
 
     def wait_for_deletions(self):
-        """Wait until the files are deleted that no record refers to any more."""
-        assert self.registry.attachments.deletions.wait_until_idle(60)
+        """Wait until the files are deleted that no record refers to any more.
+
+        (A Kinto without the plugin deletes none.)
+        """
+        if hasattr(self.registry, "attachments"):
+            assert self.registry.attachments.deletions.wait_until_idle(60)
 
     def retry_deletions(self):
         """Have a request be the first one of a worker, or the first for a minute."""
