@@ -3,10 +3,11 @@ BIN = $(VENV)/bin
 PYTHON = python3
 PORT = 8888
 RECORDS = postgresql
+COUNT = 1000000
 PYTEST = $(BIN)/pytest --numprocesses auto --dist worksteal
 
 .PHONY: help serve serve-s3 moto quick coverage tests browser-tests tus-oracles fuzz walk \
-	races bench bench-quick lint format docs package clean
+	races bench bench-quick bench-scale lint format docs package clean
 
 help:
 	@echo "make serve          run a Kinto with the plugin, to try it (RECORDS=memory, PORT=9999)"
@@ -18,6 +19,7 @@ help:
 	@echo "make browser-tests  run what needs Chromium and nginx, installed by apt-get"
 	@echo "make tus-oracles    try the tests of tus on other servers of it"
 	@echo "make bench          measure the speed, into var/bench (make bench-quick: in a minute)"
+	@echo "make bench-scale    measure what a million attachments take (COUNT=100000: fewer)"
 	@echo "make fuzz           read random forms for 10 minutes (FUZZ_SECONDS=600)"
 	@echo "make walk           take a long random walk over all that changes records"
 	@echo "make races          send all pairs of changes at once, 20 times each"
@@ -76,6 +78,10 @@ bench: $(VENV)/installed-test $(VENV)/installed-bench
 
 bench-quick: $(VENV)/installed-test $(VENV)/installed-bench
 	$(BIN)/python -m bench --quick
+
+# A million take an hour and 10 GB.
+bench-scale: $(VENV)/installed-test $(VENV)/installed-bench
+	$(BIN)/python -m bench.scale --count $(COUNT)
 
 fuzz: $(VENV)/installed-test
 	$(BIN)/python -m tests.fuzz_uploads

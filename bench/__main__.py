@@ -23,8 +23,7 @@ def main():
     scenarios = QUICK if arguments.quick else SCENARIOS
     chosen = [scenario for scenario in scenarios if arguments.only in scenario.title]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    # So that the servers are stopped then, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("The benchmark was stopped"))
+    stop_on_sigterm()
     print(report.machine())
     results = RESULTS / ("quick.json" if arguments.quick else "bench.json")
     outcomes = []
@@ -38,6 +37,11 @@ def main():
             report.write_json(results, outcomes)
     print("\nTo reach:", *report.bars_table(outcomes), sep="\n")
     _draw(RESULTS / "bench.png", outcomes)
+
+
+def stop_on_sigterm():
+    """End by an exception then, so that the servers are stopped, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("The benchmark was stopped"))
 
 
 def _run(scenarios, environment):

@@ -5,7 +5,7 @@ import json
 import pytest
 import requests
 
-from bench import report
+from bench import report, scale
 from bench.client import MIB
 from bench.environment import WITHOUT_PLUGIN, Environment
 from bench.measure import Bar, Figure, Outcome
@@ -31,6 +31,16 @@ def test_the_smallest_scenarios_measure_every_workload(tmp_path):
     report.write_json(tmp_path / "bench.json", outcomes)
     first, *_ = json.loads((tmp_path / "bench.json").read_text())["scenarios"]
     assert [bar["met"] for bar in first["bars"]] == [True]
+
+
+@pytest.mark.external
+def test_the_smallest_scale_measures_requests_commands_and_deletions(tmp_path):
+    outcomes = {outcome.scenario: outcome for outcome in scale.run(tmp_path, 200, 1, few=100)}
+    kinds = [*scale.REQUESTS, *(f"kinto-attachment {name}" for name in scale.COMMANDS)]
+    deletions = ["deleting a collection of 2 attachments", "deleting a bucket of 20 attachments"]
+    assert list(outcomes) == [*kinds, *deletions]
+    for outcome in outcomes.values():
+        assert all(figure.median > 0 for figure in outcome.figures.values()), outcome
 
 
 @pytest.fixture
