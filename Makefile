@@ -70,7 +70,7 @@ browser-tests: $(VENV)/installed-test $(VENV)/installed-browser
 	$(BIN)/pytest tests/browser
 
 tus-oracles: $(VENV)/installed-test $(VENV)/installed-tus-oracles
-	$(BIN)/pytest tests/tus
+	TUS_ORACLES=1 $(BIN)/pytest tests/tus
 
 # On a machine that does nothing else.
 bench: $(VENV)/installed-test $(VENV)/installed-bench

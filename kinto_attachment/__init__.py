@@ -16,14 +16,17 @@ def includeme(config: Any) -> None:
       the settings, the storage of the files, the links and the deletion queue;
     - the storage as the ``IFileStorage`` of pyramid_storage (not Google Cloud Storage), and its
       execution times as metrics;
-    - the routes ``/buckets/{id}/collections/{id}/records/{id}/attachment`` and, if
-      ``kinto.attachment.serve_files`` is on, ``/__files__/*``;
+    - the routes ``/buckets/{id}/collections/{id}/records/{id}/attachment``; below it ``/uploads``
+      and ``/uploads/{id}``, if the storage takes files in pieces and the server is not read-only;
+      and, if ``kinto.attachment.serve_files`` is on, ``/__files__/*``;
     - the capability ``attachments`` and the heartbeat ``attachments``;
     - a migration for ``kinto migrate``, of the links that earlier plugins wrote (not if read-only);
-    - subscribers to each request: the body is bounded, read ahead and discarded, the default bucket
-      is replaced by the user's own, changes are collected, pending deletions are retried, the
-      record is locked and its attachment remembered before a change;
-    - subscribers to Kinto's events: files follow records, collections, buckets and flushes.
+    - subscribers to each request: the method of requests on uploads is overridden, the body is
+      bounded, read ahead and discarded, the default bucket is replaced by the user's own, changes
+      are collected, pending deletions are retried, the record is locked and its attachment
+      remembered before a change;
+    - subscribers to Kinto's events: files and uploads follow records, collections, buckets and
+      flushes.
     """
     # Here and not above: the helper scripts of this package run where no Kinto is installed.
     from kinto.core.events import ACTIONS, ResourceChanged
@@ -41,8 +44,10 @@ def includeme(config: Any) -> None:
     from kinto_attachment.deletions import Deletions
     from kinto_attachment.links import Links
     from kinto_attachment.migration import Migration
+    from kinto_attachment.resumable.uploads import Uploads
     from kinto_attachment.settings.read import read_settings
     from kinto_attachment.storage.configure import configured_storage
+    from kinto_attachment.storage.contract import ResumableFiles
     from kinto_attachment.storage.heartbeat import Heartbeat
 
     registry = config.registry
@@ -50,6 +55,10 @@ def includeme(config: Any) -> None:
     files = configured_storage(config, settings)
     links = Links(registry.storage)
     deletions = Deletions(registry.storage, files, links)
+
+    is_readonly = asbool(config.get_settings()["readonly"])
+    limits = settings.resumable_expires_seconds, settings.resumable_max_open
+    uploads = Uploads(registry.storage, files, deletions, *limits)
 
     def count_upload(size: int) -> None:
         registry.metrics.count("attachments_uploads")
@@ -61,24 +70,33 @@ def includeme(config: Any) -> None:
         return registry.metrics.timer(name, labels=[("method", "publish")])
 
     registry.attachments = Attachments(
-        settings, files, links, deletions, count_upload, time_publish
+        settings, files, links, deletions, uploads, count_upload, time_publish
     )
     registry.heartbeats["attachments"] = Heartbeat(files)
 
     # Not before: a service takes over Kinto's settings as soon as its module is loaded.
     from kinto_attachment import listeners
-    from kinto_attachment.http import attachment, bodies, capability, default_bucket
+    from kinto_attachment.http import attachment, bodies, capability, default_bucket, resumable, tus
     from kinto_attachment.http import files as served_files
 
     config.add_cornice_service(attachment.attachment)
     if settings.serve_files:
         config.add_cornice_service(served_files.files)
+    advertised = {}
+    if isinstance(files, ResumableFiles) and not is_readonly:
+        config.add_cornice_service(resumable.uploads)
+        config.add_cornice_service(resumable.upload)
+        config.add_subscriber(tus.override_method, NewRequest)
+        config.add_subscriber(tus.add_headers, NewResponse)
+        if settings.defaults.resumable:
+            advertised["resumable"] = [tus.CAPABILITY]
     config.add_api_capability(
         "attachments",
         version=version("kinto-attachment"),
         description="Attach files to records.",
         url=DOCUMENTATION,
         gzipped=settings.defaults.gzipped,
+        **advertised,
         base_url=capability.base_url_to_advertise(
             files.base_url, settings.advertised_base_url or files.base_url
         ),
@@ -91,7 +109,7 @@ def includeme(config: Any) -> None:
     config.add_subscriber(listeners.collect_changes, NewRequest)
     config.add_subscriber(listeners.snapshot_before_change, ContextFound)
     config.add_subscriber(bodies.discard_body, NewResponse)
-    if not asbool(config.get_settings()["readonly"]):
+    if not is_readonly:
         config.add_migration(Migration(links))
         config.add_subscriber(listeners.lock_record, BeforeTraversal)
         config.add_subscriber(listeners.retry_deletions, NewRequest)

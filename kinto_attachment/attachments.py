@@ -14,15 +14,15 @@ from kinto.core.storage.exceptions import IntegrityError
 
 from kinto_attachment import errors, locks, reconcile, retention, unit_of_work, uris
 from kinto_attachment.deletions import Deletions
-from kinto_attachment.form.gzip import GZIP_EXTENSION, GZIP_MIMETYPE
+from kinto_attachment.form.gzip import GZIP_MIMETYPE
 from kinto_attachment.links import Links, origin_of
 from kinto_attachment.metadata import are_equal, attachment_of, is_among, possible_keys
 from kinto_attachment.paging import delete_children, records_by_id
+from kinto_attachment.resumable.uploads import Uploads
 from kinto_attachment.retention import KeysByDue
-from kinto_attachment.settings.limits import MAX_NAME_BYTES
 from kinto_attachment.settings.values import CollectionSettings, Settings
 from kinto_attachment.storage.contract import LocalFiles, StagedFile, Storage
-from kinto_attachment.storage.names import make_key
+from kinto_attachment.storage.names import upload_key
 from kinto_attachment.unit_of_work import Link, LinkSnapshot
 
 
@@ -84,6 +84,7 @@ class Attachments:
     """The attachments of a server.
 
     :param files: the storage of the attachments.
+    :ivar uploads: the resumable ones.
     :param on_attached: is called with the size of a file, in bytes, as soon as it is committed.
     :param time_publish: returns a context in which a file is published.
     """
@@ -94,6 +95,7 @@ class Attachments:
         files: Storage,
         links: Links,
         deletions: Deletions,
+        uploads: Uploads,
         on_attached: Callable[[int], Any],
         time_publish: Callable[[], Any],
     ):
@@ -102,6 +104,7 @@ class Attachments:
         self.has_local_files = isinstance(files, LocalFiles)
         self.links = links
         self.deletions = deletions
+        self.uploads = uploads
         self._storage = links.storage
         self._on_attached = on_attached
         self._time_publish = time_publish
@@ -112,16 +115,8 @@ class Attachments:
         :raises HTTPException: the extension is not allowed, or the ids make too long a name.
         """
         settings = self._settings_of(record)
-        if not settings.allows(filename):
-            raise errors.extension_not_allowed()
-        folder = settings.folder_of(record.bucket_id, record.collection_id)
-        if any(len(name.encode()) > MAX_NAME_BYTES for name in folder.split("/")):
-            raise errors.ids_too_long(MAX_NAME_BYTES)
-        appended = ""
-        if settings.gzipped:
-            appended, mimetype = GZIP_EXTENSION, GZIP_MIMETYPE
-        pattern, randomize = settings.filename_pattern, settings.randomize
-        key = make_key(filename, folder, randomize, pattern, record.id, appended)
+        key = upload_key(settings, record.bucket_id, record.collection_id, record.id, filename)
+        mimetype = GZIP_MIMETYPE if settings.gzipped else mimetype
         return self.files.stage(key, mimetype, unique=settings.keys_are_unique)
 
     def attach(
@@ -141,11 +136,9 @@ class Attachments:
         finally:
             upload.staged.discard()
         self._own(key)
-        attachment = {**vars(upload.description), "location": location_of(key)}
-        if upload.original is not None:
-            attachment["original"] = vars(upload.original)
+        attachment = upload.attachment(location_of(key))
         response = transactions.run(
-            lambda: self._write(record, form, key, attachment),
+            lambda: self.write(record, form, key, attachment),
             on_retry=lambda: self._carried_to_retry(key),
         )
         return response, attachment
@@ -253,7 +246,12 @@ class Attachments:
         finally:
             self._own(key)
 
-    def _write(self, record: Record, form: Any, key: str, attachment: Any) -> Any:
+    def write(self, record: Record, form: Any, key: str, attachment: Any) -> Any:
+        """Write a record with a stored file, and return Kinto's response.
+
+        :param form: what was sent beside the file: its ``data`` and its ``permissions``.
+        :raises HTTPException: Kinto refuses the change.
+        """
         record.create_missing_parents()
         if not self._settings_of(record).keys_are_unique:
             self.deletions.reclaim(key)
@@ -261,8 +259,7 @@ class Attachments:
         response = record.write({**changes, "attachment": attachment}, form.permissions)
         # After the record: concurrent writers of it wait there, and then see this link.
         self._replace_links(record, key, attachment, is_new=response.status_code == 201)
-        size = form.upload.description.size
-        unit_of_work.current().after_commit(self._on_attached, size)
+        unit_of_work.current().after_commit(self._on_attached, attachment["size"])
         return response
 
     def _replace_links(

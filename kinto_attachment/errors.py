@@ -6,17 +6,31 @@ from typing import Any, NamedTuple
 from kinto.core.errors import ERRORS, http_error
 from pyramid.httpexceptions import (
     HTTPBadRequest,
+    HTTPClientError,
+    HTTPConflict,
     HTTPException,
+    HTTPGone,
     HTTPLengthRequired,
+    HTTPLocked,
+    HTTPNotFound,
+    HTTPPreconditionFailed,
     HTTPRequestEntityTooLarge,
     HTTPRequestRangeNotSatisfiable,
     HTTPServiceUnavailable,
+    HTTPTooManyRequests,
     HTTPUnsupportedMediaType,
 )
 
 
 MAX_QUOTED_CHARACTERS = 100
 """How much of a text that a client sent is quoted in a message."""
+
+
+class HTTPChecksumMismatch(HTTPClientError):
+    """A chunk has another checksum than the one that was sent (tus, extension Checksum)."""
+
+    code = 460
+    title = "Checksum Mismatch"
 
 
 class _Quoting(Formatter):
@@ -112,6 +126,53 @@ no_such_range = Refusal(
     ERRORS.INVALID_PARAMETERS,
     "Range: the file has {} bytes",
     {"Content-Range": "bytes */{}"},
+)
+
+tus_version = Refusal(
+    HTTPPreconditionFailed,
+    ERRORS.INVALID_PARAMETERS,
+    "Tus-Resumable should be {0}",
+    {"Tus-Version": "{0}"},
+)
+wrong_header = _parameters("header: {} should be {}")
+wrong_metadata = _parameters("header: Upload-Metadata: {}")
+length_changed = _parameters("header: Upload-Length is {} already")
+in_batch = _parameters("Resumable uploads cannot be in a batch")
+chunk_cut_off = _parameters("body: it ended after {} of {} bytes, which are kept: see HEAD")
+not_resumable = Refusal(
+    HTTPNotFound,
+    ERRORS.MISSING_RESOURCE,
+    "This collection has no resumable uploads (kinto.attachment.resumable)",
+)
+unknown_upload = Refusal(HTTPNotFound, ERRORS.MISSING_RESOURCE, "There is no such upload")
+expired_upload = Refusal(HTTPGone, ERRORS.MISSING_RESOURCE, "The upload has expired: begin anew")
+wrong_offset = Refusal(
+    HTTPConflict, ERRORS.CONSTRAINT_VIOLATED, "Upload-Offset should be that of HEAD, not {}"
+)
+superseded = Refusal(
+    HTTPConflict, ERRORS.CONSTRAINT_VIOLATED, "Another request has taken over the upload: see HEAD"
+)
+being_completed = Refusal(
+    HTTPLocked,
+    ERRORS.CONSTRAINT_VIOLATED,
+    "Another request is completing the upload, please retry.",
+    {"Retry-After": "1"},
+)
+not_a_chunk = Refusal(
+    HTTPUnsupportedMediaType,
+    ERRORS.INVALID_PARAMETERS,
+    "Content-Type should be application/offset+octet-stream",
+)
+too_many_uploads = Refusal(
+    HTTPTooManyRequests,
+    ERRORS.CLIENT_REACHED_CAPACITY,
+    "There are {} unfinished uploads of this user: finish or delete one",
+)
+longer_than_declared = _too_large("body: the upload has {} bytes (Upload-Length)")
+checksum_mismatch = Refusal(
+    HTTPChecksumMismatch,
+    ERRORS.INVALID_PARAMETERS,
+    "The bytes differ from their {}, and are discarded: send them again",
 )
 # Kinto's view of a 503 adds Retry-After (``kinto.core.views.errors``).
 storage_unavailable = Refusal(

@@ -162,7 +162,7 @@ def record_request(request: Any, method: str) -> Any:
     apply_request_extensions(made)
     routes = request.registry.getUtility(IRoutesMapper)
     made.matched_route = routes.get_route("record-object")
-    made.matchdict = dict(request.matchdict)
+    made.matchdict = {k: v for k, v in request.matchdict.items() if k != "upload_id"}
     made.errors, made.info = Errors(), {}
     _authenticate_as(made, request)
     sent = {name: request.headers[name] for name in PRECONDITIONS if name in request.headers}

@@ -23,6 +23,9 @@ MAX_SINGLE_QUERIES = 25
 SOURCES_PAGE_SIZE = 100
 """How many links to one file are looked at together: most files have one."""
 
+UPLOADS_PARENT = f"{LINKS_PARENT}/uploads"
+"""The beginning of the parent of a record's resumable uploads, before the URI of the record."""
+
 ALL_PARENTS = parents_beginning_with(f"{LINKS_PARENT}/buckets/")
 
 ADD_ALL = """
@@ -73,17 +76,22 @@ class Links:
     def lock_record(self, collection_uri: str, record_id: str | None = None) -> None:
         """Lock a record as :func:`kinto_attachment.locks.lock_record` does, and read its links.
 
+        And whether it has resumable uploads, with the same query.
+
         Until the transaction ends, no other one changes them.
         """
         uri = uris.record_uri(collection_uri, str(record_id))
-        # The other parent is that of all links of earlier plugins.
-        parents = (LINKS_PARENT + uri, LINKS_PARENT)
+        # The second parent is that of all links of earlier plugins.
+        parents = (LINKS_PARENT + uri, LINKS_PARENT, UPLOADS_PARENT + uri)
         query = f"{OF_PARENTS} LIMIT {MAX_LOCKED}"
         rows = locks.lock_record(self.storage, collection_uri, record_id, query, parents=parents)
         if rows is not None:
-            links = [_link(row) for row in rows]
-            if len(links) < MAX_LOCKED and not any(map(is_legacy, links)):
-                unit_of_work.current().links.locked[uri] = links
+            found = [_link(row) for row in rows]
+            links = [one for one in found if "location" in one]
+            if len(found) < MAX_LOCKED and not any(map(is_legacy, links)):
+                snapshot = unit_of_work.current().links
+                snapshot.locked[uri] = links
+                snapshot.without_uploads |= {uri} if links == found else set()
 
     def of_records(self, record_uris: Iterable[str]) -> list[Link]:
         """Return the links of records."""

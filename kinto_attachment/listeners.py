@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+from kinto.core.events import ACTIONS
 from kinto.core.utils import instance_uri
 
 from kinto_attachment import attachments, kinto_internals, unit_of_work, uris
@@ -41,8 +42,10 @@ def collect_changes(event: Any) -> None:
 
 
 def retry_deletions(event: Any) -> None:
-    """Delete the files that could not be deleted when they were enqueued."""
-    event.request.registry.attachments.deletions.retry_pending()
+    """Delete the files that could not be deleted when they were enqueued, and expired uploads."""
+    attachments = event.request.registry.attachments
+    attachments.deletions.retry_pending()
+    attachments.uploads.clear_sometimes()
 
 
 def lock_record(event: Any) -> None:
@@ -66,7 +69,9 @@ def snapshot_before_change(event: Any) -> None:
             _snapshot_attachment(uri, context.current_object)
     elif getattr(request.matched_route, "name", None) == FLUSH_ROUTE and request.method == "POST":
         # With the request: on PostgreSQL, a flush commits, and goes on in another transaction.
-        request.attachment_keys = request.registry.attachments.collect_before_flush()
+        attachments = request.registry.attachments
+        request.attachment_keys = attachments.collect_before_flush()
+        request.open_uploads = attachments.uploads.all()
 
 
 def on_records_changed(event: Any) -> None:
@@ -83,6 +88,9 @@ def on_records_changed(event: Any) -> None:
     full = records_by_id(request.registry.storage, collection_uri, partial)
     changes = [_change(request, one, full) for one in event.impacted_objects]
     request.registry.attachments.follow(collection_uri, changes)
+    if event.payload["action"] == ACTIONS.DELETE.value:
+        deleted = {uris.record_uri(collection_uri, change.record_id) for change in changes}
+        request.registry.attachments.uploads.release_records(collection_uri, deleted)
 
 
 def on_collections_deleted(event: Any) -> None:
@@ -91,6 +99,7 @@ def on_collections_deleted(event: Any) -> None:
     for change in event.impacted_objects:
         uri = instance_uri(event.request, "collection", bucket_id=bucket_id, id=change["old"]["id"])
         event.request.registry.attachments.release("collection_uri", uri)
+        event.request.registry.attachments.uploads.release_below(uri)
 
 
 def on_buckets_deleted(event: Any) -> None:
@@ -98,12 +107,15 @@ def on_buckets_deleted(event: Any) -> None:
     for change in event.impacted_objects:
         uri = instance_uri(event.request, "bucket", id=change["old"]["id"])
         event.request.registry.attachments.release("bucket_uri", uri)
+        event.request.registry.attachments.uploads.release_below(uri)
 
 
 def on_flushed(event: Any) -> None:
     """Release all files."""
     keys = getattr(event.request, "attachment_keys", {})
-    event.request.registry.attachments.flush(keys)
+    attachments = event.request.registry.attachments
+    attachments.flush(keys)
+    attachments.uploads.discard(getattr(event.request, "open_uploads", []))
 
 
 def _snapshot_attachment(record_uri: str, record: dict[str, Any]) -> None:

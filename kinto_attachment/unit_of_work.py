@@ -21,6 +21,7 @@ class LinkSnapshot:
     :ivar by_record: ``{record URI: links}``, removed ones too.
     :ivar initial: the same, as it was when the transaction first came across the record.
     :ivar by_key: ``{key: links}``.
+    :ivar without_uploads: the URIs of records that it locked and that have no resumable uploads.
     :ivar locked: ``{record URI: links}`` as they are now, of records that this transaction locked.
     :ivar removed_ids: the ids of links that the transaction has removed.
     :ivar attached: ``{record URI: attachment}`` of what was attached or detached with its links.
@@ -33,6 +34,7 @@ class LinkSnapshot:
         self.initial: dict[str, list[Link]] = {}
         self.by_key: defaultdict[str, list[Link]] = defaultdict(list)
         self.locked: dict[str, list[Link]] = {}
+        self.without_uploads: set[str] = set()
         self.removed_ids: set[str] = set()
         self.attached: dict[str, Any] = {}
         self.permitted: dict[str, list[Any]] = {}

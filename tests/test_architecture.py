@@ -11,6 +11,7 @@ ROWS = [
     {"kinto_attachment"},
     {"http", "listeners", "migration"},
     {"attachments"},
+    {"resumable"},
     {"reconcile", "deletions"},
     {"retention"},
     {"links"},

@@ -12,12 +12,24 @@ from kinto_attachment.commands.server import Server
 
 def is_unreferenced(server: Server, key: str, _record_uri: str) -> bool:
     """Return whether a file has no link and is not queued for deletion."""
-    # It is queued in the commit that removes its link, and leaves the queue after its deletion.
+    # It gets its link in the commit that makes its upload done. It is queued in the commit that
+    # removes its link or its upload, and leaves the queue after its deletion.
     return (
-        bool(server.links.unreferenced([key]))
+        not is_of_upload(server, key)
+        and bool(server.links.unreferenced([key]))
         and not server.deletions.entries_of(key)
         and server.files.exists(key)
     )
+
+
+def is_of_upload(server: Server, key: str, _record_uri: str = "") -> bool:
+    """Return whether an upload is to give a file to its record."""
+    return server.uploads.stores(key)
+
+
+def is_expired(server: Server, id_: str, record_uri: str) -> bool:
+    """Return whether an upload is expired."""
+    return server.uploads.is_expired(record_uri, id_)
 
 
 def exists(server: Server, key: str, _record_uri: str) -> bool:

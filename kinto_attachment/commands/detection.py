@@ -48,6 +48,7 @@ WHERE modified < :before
     AND NOT EXISTS (SELECT 1 FROM links WHERE links.key = files.key)
     AND NOT EXISTS (SELECT 1 FROM records WHERE records.key = files.key)
     AND NOT EXISTS (SELECT 1 FROM deletions WHERE deletions.key = files.key)
+    AND NOT EXISTS (SELECT 1 FROM uploads WHERE uploads.key = files.key AND NOT uploads.is_done)
 """
 
 SCHEDULED_DELETIONS = """
@@ -94,6 +95,7 @@ def find_problems(
         _problems_of_links(server, inventory, ages),
         _unreferenced_files(server, inventory, ages),
         _deletions(server, inventory, ages),
+        _uploads(inventory, ages),
         _hash_mismatches(server, inventory, console, ages) if with_hash else (),
         _incomplete_uploads(server, ages),
     )
@@ -152,6 +154,18 @@ def _deletions(server: Server, inventory: Inventory, ages: Ages) -> Iterator[Fin
     for key, due in inventory.rows("SELECT key, due FROM deletions WHERE due <= :now", now=now):
         is_overdue = due < ages["before"]
         yield Finding(problems.OVERDUE_DELETION if is_overdue else problems.PENDING_DELETION, key)
+
+
+def _uploads(inventory: Inventory, ages: Ages) -> Iterator[Finding]:
+    expired = "SELECT id, record FROM uploads WHERE expires < :before"
+    for id_, record in inventory.rows(expired, before=ages["before"]):
+        yield Finding(problems.EXPIRED_UPLOAD, id_, record)
+    unattached = """
+        SELECT files.key, uploads.record FROM uploads JOIN files ON files.key = uploads.key
+        WHERE NOT uploads.is_done AND uploads.expires >= :before AND files.modified < :before
+    """
+    for key, record in inventory.rows(unattached, before=ages["before"]):
+        yield Finding(problems.UNATTACHED_FILE, key, record)
 
 
 def _hash_mismatches(

@@ -1,4 +1,4 @@
-"""The inventory: files, links, records and queued deletions, in an SQLite database on the disk.
+"""The inventory: all files, links, records, uploads, deletions, in an SQLite database on the disk.
 
 A million files take about a gigabyte there, and little memory. The server goes on while the
 inventory is read, so what it shows needs confirmation.
@@ -18,6 +18,7 @@ from kinto_attachment.commands import rows, scan
 from kinto_attachment.commands.server import Server
 from kinto_attachment.console import Console
 from kinto_attachment.deletions import time_due
+from kinto_attachment.resumable.upload import DONE
 from kinto_attachment.storage.contract import StoredFile
 
 
@@ -38,6 +39,9 @@ CREATE TABLE records (
     PRIMARY KEY (key, record)
 ) WITHOUT ROWID;
 CREATE TABLE deletions (key TEXT PRIMARY KEY, due REAL) WITHOUT ROWID;
+CREATE TABLE uploads (
+    key TEXT, id TEXT PRIMARY KEY, record TEXT, is_done INTEGER, expires REAL
+) WITHOUT ROWID;
 """
 
 # The key that a record's location refers to, or ''. A key of its links comes first, and of these
@@ -118,6 +122,9 @@ class Inventory:
         listed = ((file.key, file.size, file.modified, file.is_dated) for file in files)
         self._insert("files", listed)
         self.listed = time.monotonic()
+        # Before the links: a file has a link from the moment on that it is no upload's any more.
+        self._insert("uploads", self._uploads())
+        self._database.execute("CREATE INDEX uploads_key ON uploads (key)")
         self._insert("links", self._console.track("links", rows.links(self._server)))
         self._database.execute("CREATE INDEX links_record ON links (record)")
         found = self._console.track("records", rows.records(self._server))
@@ -145,6 +152,11 @@ class Inventory:
             "FROM unsorted ORDER BY 1, 2, rowid"
         )
         execute("DROP TABLE unsorted")
+
+    def _uploads(self) -> Iterator[tuple[Any, ...]]:
+        for upload in scan.all_uploads(self._server):
+            is_done = upload.phase == DONE
+            yield upload.key, upload.id, upload.record_uri, is_done, upload.expires / 1000
 
     def _deletions(self) -> Iterator[tuple[Any, ...]]:
         for deletion in scan.all_deletions(self._server):

@@ -112,6 +112,12 @@ OVERDUE_DELETION = _fault(
     confirm.is_queued,
     "delete the file if no record refers to it",
 )
+EXPIRED_UPLOAD = _fault(
+    "expired-upload",
+    "the resumable upload has expired, and was not deleted in time",
+    confirm.is_expired,
+    "delete the upload, and its file if no record refers to it",
+)
 HEARTBEAT_LEFTOVER = _fault(
     "heartbeat-leftover",
     "a heartbeat wrote the file and could not delete it",
@@ -154,6 +160,11 @@ DELETION_SCHEDULED = _information(
     None,
     "delete them now",
     "kinto-attachment repair --now",
+)
+UNATTACHED_FILE = _information(
+    "unattached-file",
+    "a resumable upload stored the file, and its record is not written yet",
+    confirm.is_of_upload,
 )
 INCOMPLETE_UPLOAD = _information(
     "incomplete-upload", "the upload is in progress, or its server was killed", None

@@ -61,6 +61,7 @@ class Remedies:
             problems.MISSING_LINK: self._for_missing_link,
             problems.OVERDUE_DELETION: self._for_overdue_deletion,
             problems.DELETION_SCHEDULED: self._for_scheduled_deletions,
+            problems.EXPIRED_UPLOAD: self._for_expired_upload,
         }
 
     def find(self, finding: Finding) -> Remedy:
@@ -202,6 +203,13 @@ class Remedies:
             if not self.server.links.remove(links):
                 raise RepairRefused("the record has changed")
             self._add_link(finding, attachment)
+
+    def _for_expired_upload(self, finding: Finding) -> Remedy:
+        return lambda: self._clear_upload(finding)
+
+    def _clear_upload(self, finding: Finding) -> None:
+        self.server.uploads.clear(finding.record_uri, finding.key)
+        self.server.deletions.wait_until_idle()
 
     def _for_overdue_deletion(self, finding: Finding) -> Remedy:
         return lambda: self._delete_queued(finding.key)

@@ -11,6 +11,8 @@ from kinto.core.utils import COMPARISON
 
 from kinto_attachment import deletions, legacy_links, links, paging, uris
 from kinto_attachment.commands.server import Server
+from kinto_attachment.resumable import uploads
+from kinto_attachment.resumable.upload import Upload
 
 
 Object = dict[str, Any]
@@ -41,6 +43,12 @@ def all_links(server: Server) -> Iterator[Object]:
 def all_deletions(server: Server) -> Iterator[Object]:
     """Return the deletion queue."""
     yield from _by_id(server, deletions.QUEUE, deletions.ALL_PARENTS)
+
+
+def all_uploads(server: Server) -> Iterator[Upload]:
+    """Return all resumable uploads, also those that are done or expired."""
+    found = _by_id(server, uploads.UPLOADS, uploads.ALL_PARENTS, "record_uri")
+    return map(uploads.upload_of, found)
 
 
 def links_between(server: Server, record_uri: str, key: str) -> list[Object]:

@@ -17,6 +17,7 @@ from pyramid.paster import bootstrap
 from kinto_attachment.deletions import Deletions
 from kinto_attachment.kinto_internals import DATABASE_ERRORS
 from kinto_attachment.links import Links
+from kinto_attachment.resumable.uploads import Uploads
 
 
 class ServerError(Exception):
@@ -33,6 +34,7 @@ class Server:
     :ivar settings: the plugin's.
     :ivar links: which record refers to which file.
     :ivar deletions: the deletion queue.
+    :ivar uploads: the resumable uploads.
     """
 
     objects: Any
@@ -41,6 +43,7 @@ class Server:
     settings: Any
     links: Links
     deletions: Deletions
+    uploads: Uploads
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -87,6 +90,7 @@ def open_server(ini: str) -> Server:
         registry.attachments.settings,
         registry.attachments.links,
         registry.attachments.deletions,
+        registry.attachments.uploads,
     )
     try:
         with server.reading():

@@ -20,6 +20,8 @@ ALGORITHMS: dict[str, Any] = {
     "sha-512": hashlib.sha512,
     # Against accidents, not against forgers.
     "md5": functools.partial(hashlib.md5, usedforsecurity=False),
+    # Not in HTTP, but in the protocol of resumable uploads.
+    "sha-1": functools.partial(hashlib.sha1, usedforsecurity=False),
 }
 """The algorithms that are verified, by their names in HTTP. Others are ignored (RFC 9530)."""
 
@@ -77,15 +79,24 @@ class Hashes:
         """Return a hash of all bytes so far, in lower-case hexadecimal."""
         return self._hashes[algorithm].hexdigest()
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether there are digests to compare."""
+        return bool(self._digests)
+
+    def different(self) -> Digest | None:
+        """Return a digest that all bytes so far do not have, or ``None``."""
+        differ = (one for one in self._digests if self._hashes[one.algorithm].digest() != one.value)
+        return next(differ, None)
+
     def verify(self) -> None:
         """Compare the digests with all bytes so far.
 
         :raises HTTPBadRequest: one differs.
         """
-        for subject, field, algorithm, value in self._digests:
-            if self._hashes[algorithm].digest() != value:
-                reason = f"{field} has another {algorithm} than the bytes received"
-                raise errors.wrong_digest(subject, reason)
+        if one := self.different():
+            reason = f"{one.field} has another {one.algorithm} than the bytes received"
+            raise errors.wrong_digest(one.subject, reason)
 
 
 def _items(subject: str, field: str, value: str | None) -> list[tuple[str, Any]]:

@@ -8,7 +8,6 @@ from zlib_ng import zlib_ng
 from kinto_attachment.background import in_background
 
 
-GZIP_EXTENSION = ".gz"
 GZIP_MIMETYPE = "application/x-gzip"
 
 BLOCK_BYTES = 256 * 1024

@@ -103,7 +103,7 @@ class Parts:
         return None
 
     def _begin_file(self, segment: MultipartSegment) -> FilePart:
-        filename = _last_component(segment.filename or "")
+        filename = last_component(segment.filename or "")
         if not filename:
             raise errors.filename_required()
         mimetype = mimetype_of(filename, self.mimetype_by_extension, segment.content_type)
@@ -135,7 +135,7 @@ def _combined(segment: MultipartSegment, field: str) -> str | None:
     return ", ".join(values) if values else None
 
 
-def _last_component(filename: str) -> str:
+def last_component(filename: str) -> str:
     """Return the last component of a path, without control characters."""
     name = CONTROL_CHARACTERS.sub("", filename)
     name = re.split(r"[/\\]", name)[-1].strip()

@@ -1,11 +1,12 @@
 """The file of a form: staged while it comes, and compressed on the way if configured."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from kinto_attachment import errors
 from kinto_attachment.form.digests import Hashes
-from kinto_attachment.form.gzip import GZIP_EXTENSION, GZIP_MIMETYPE, GzipWriter
+from kinto_attachment.form.gzip import GZIP_MIMETYPE, GzipWriter
+from kinto_attachment.settings.values import GZIP_EXTENSION
 
 
 HASH = "sha-256"
@@ -46,6 +47,14 @@ class Upload:
     description: Description
     original: Description | None
     staged: StagedFile
+
+    def attachment(self, location: str) -> dict[str, Any]:
+        """Return what its record says about it.
+
+        :param location: the URL of the stored file.
+        """
+        original = {} if self.original is None else {"original": vars(self.original)}
+        return {**vars(self.description), "location": location, **original}
 
 
 @dataclass

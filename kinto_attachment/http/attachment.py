@@ -66,11 +66,11 @@ def attach_file(request: Any) -> dict[str, Any]:
     if not (bodies.is_read_ahead(request) and attachments.has_local_files):
         # A slow client or storage holds a thread of the server, but no connection to the database.
         transactions.restart()
-    with _storage_errors_as_503():
+    with storage_errors_as_503():
         form = _receive(request, record)
-        changed, attached = attachments.attach(record, form, _location_of(request), transactions)
+        changed, attached = attachments.attach(record, form, location_of(request), transactions)
     request.response.status_code = changed.status_code
-    _copy_change_headers(changed, request.response)
+    copy_change_headers(changed, request.response)
     request.response.headers["Location"] = request.route_url("record-object", **request.matchdict)
     return attached
 
@@ -89,7 +89,7 @@ def detach_file(request: Any) -> NoContent:
     changed = Transactions(request).run(detach)
     response = NoContent()
     if changed is not None:
-        _copy_change_headers(changed, response)
+        copy_change_headers(changed, response)
     return response
 
 
@@ -104,7 +104,7 @@ def _receive(request: Any, record: Record) -> Form:
     form = read_form(
         request.environ["wsgi.input"].read,
         request.headers.get("Content-Type", ""),
-        _content_length(request),
+        bodies.content_length(request),
         stage=partial(attachments.stage, record),
         max_field_bytes=settings.max_field_size_bytes,
         max_file_bytes=own.max_size_bytes,
@@ -120,27 +120,23 @@ def _receive(request: Any, record: Record) -> Form:
     return form
 
 
-def _content_length(request: Any) -> int | None:
-    """Return how many bytes there are to read, ``None`` if the server marks their end."""
-    if request.content_length is None and not request.environ.get("wsgi.input_terminated"):
-        return 0
-    return request.content_length
-
-
-def _location_of(request: Any) -> Callable[[str], str]:
+def location_of(request: Any) -> Callable[[str], str]:
+    """Return a function that returns the URL of a key."""
     settings = request.registry.attachments.settings
     if settings.serve_files and not settings.base_url:
         return lambda name: request.route_url(files.name, subpath=name)
     return request.registry.attachments.files.url
 
 
-def _copy_change_headers(source: Any, target: Any) -> None:
+def copy_change_headers(source: Any, target: Any) -> None:
+    """Copy the headers of Kinto's response on a change."""
     for name in CHANGE_HEADERS:
         target.headers[name] = source.headers[name]
 
 
 @contextlib.contextmanager
-def _storage_errors_as_503() -> Iterator[None]:
+def storage_errors_as_503() -> Iterator[None]:
+    """Answer a failure of the storage in the context by 503, and log it."""
     try:
         yield
     except StorageError as error:

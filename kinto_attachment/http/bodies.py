@@ -11,7 +11,7 @@ from kinto_attachment.form.parts import PLAIN_CODINGS
 from kinto_attachment.http.threads import ReadingThreads
 
 
-ATTACHMENT_PATH = re.compile(r"/records/[^/]+/attachment/?\Z")
+ATTACHMENT_PATH = re.compile(r"/records/[^/]+/attachment(/uploads(/[^/]+)?)?/?\Z")
 """How the path of a request on an attachment ends, including one that Kinto redirects."""
 
 MAX_AHEAD_BYTES = (1024 + 64) * 1024
@@ -95,6 +95,13 @@ def refuse_unreadable(request: Any) -> None:
         raise errors.content_encoding("request", encoding)
 
 
+def content_length(request: Any) -> int | None:
+    """Return how many bytes there are to read, ``None`` if the server marks their end."""
+    if request.content_length is None and not request.environ.get("wsgi.input_terminated"):
+        return 0
+    return request.content_length
+
+
 def is_read_ahead(request: Any) -> bool:
     return isinstance(request.environ["wsgi.input"], ReadAhead)
 
@@ -122,7 +129,8 @@ def read_ahead(event: Any) -> None:
     """
     environ = event.request.environ
     body = environ["wsgi.input"]
-    if environ["REQUEST_METHOD"] != "POST" or not isinstance(body, Body) or body.is_withheld:
+    is_upload = environ["REQUEST_METHOD"] in ("POST", "PATCH")
+    if not is_upload or not isinstance(body, Body) or body.is_withheld:
         return
     length = body.bytes_left or 0
     ahead = ReadAhead()

@@ -19,9 +19,14 @@ from kinto_attachment import kinto_internals
 
 
 ATTACHMENT = re.compile(
-    r"(?P<version>/[^/]+)/buckets/default(?P<rest>/collections/[^/]+/records/[^/]+/attachment/?)"
+    r"(?P<version>/[^/]+)/buckets/default"
+    r"(?P<rest>/collections/[^/]+/records/[^/]+/attachment(?P<uploads>/uploads(/[^/]+)?)?/?)"
 )
 METHODS = ("POST", "DELETE")
+UPLOAD_METHODS = ("POST", "HEAD", "PATCH", "DELETE")
+
+ANY_BUCKET = "any"
+"""What describes a server describes it for all, and asks without credentials."""
 
 
 def rewrite_path(event: Any) -> None:
@@ -34,7 +39,12 @@ def rewrite_path(event: Any) -> None:
     # As it came: it may be no UTF-8, which Kinto refuses.
     path = ATTACHMENT.fullmatch(request.environ["PATH_INFO"])
     is_served = "default_bucket" in request.registry.api_capabilities
-    if not (is_served and path and request.method in METHODS):
+    if not (is_served and path):
+        return
+    if path["uploads"] and request.method == "OPTIONS":
+        request.environ["PATH_INFO"] = f"{path['version']}/buckets/{ANY_BUCKET}{path['rest']}"
+        return
+    if request.method not in (UPLOAD_METHODS if path["uploads"] else METHODS):
         return
     if request.authenticated_userid is None:
         raise HTTPForbidden()

@@ -3,6 +3,7 @@
 So permissions, JSON schemas, preconditions, events and history hold as for any other change.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import transaction
@@ -11,11 +12,7 @@ from kinto.core.utils import instance_uri
 from pyramid.httpexceptions import HTTPBadRequest, HTTPForbidden
 
 from kinto_attachment import errors, kinto_internals, uris
-from kinto_attachment.http import default_bucket
-
-
-RECORD_METHODS = {"POST": "PUT", "DELETE": "PATCH"}
-"""What a request on the attachment asks of the record: creating or changing it, changing it."""
+from kinto_attachment.http import default_bucket, tus
 
 
 class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
@@ -26,6 +23,7 @@ class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
 
     The record is locked from here on, until the transaction ends (:mod:`kinto_attachment.locks`).
 
+    :cvar record_methods: what a request asks of the record: creating or changing it, changing it.
     :ivar record_request: the request on the record.
     :ivar current_object: the record, or ``None`` if it does not exist.
     :ivar creates_collection: whether the upload creates its collection.
@@ -33,14 +31,16 @@ class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
     :raises HTTPNotFound: the bucket or the collection does not exist, nor is about to be created.
     """
 
+    record_methods: Mapping[str, str] = {"POST": "PUT", "DELETE": "PATCH"}
+
     def __init__(self, request: Any):
         if any("\0" in id_ for id_ in request.matchdict.values()):
             raise errors.null_in_id()
         self.record_request: Any = None
         self.creates_collection = False
         self._transaction = transaction.get()
-        if request.method in RECORD_METHODS:
-            method = RECORD_METHODS[request.method]
+        method = self.record_methods.get(request.method)
+        if method is not None:
             self.record_request = kinto_internals.record_request(request, method)
             # Lock first, so that a concurrent change becomes visible.
             ids = request.matchdict
@@ -48,7 +48,7 @@ class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
                 request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"]
             )
             request.registry.attachments.links.lock_record(collection_uri, ids["id"])
-        if request.method == "POST" and default_bucket.is_targeted_by(request):
+        if method == "PUT" and default_bucket.is_targeted_by(request):
             self.creates_collection = default_bucket.will_create_collection(request)
         super().__init__(self.record_request or request)
         # Of the client's own request, where Kinto remembers who it is.
@@ -63,6 +63,20 @@ class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
         """Return whether the user may do what is requested (``kinto.core.authorization``)."""
         # Who creates a collection may write to it.
         return self.creates_collection or super().check_permission(principals, bound_perms)
+
+
+class UploadRouteFactory(AttachmentRouteFactory):
+    """The context of a request on an upload: who may begin one may do the rest.
+
+    :raises HTTPPreconditionFailed: the client speaks another version of the protocol.
+    """
+
+    record_methods = dict.fromkeys(("POST", "HEAD", "PATCH", "DELETE"), "PUT")
+
+    def __init__(self, request: Any):
+        if request.method in self.record_methods:
+            tus.check_version(request)
+        super().__init__(request)
 
 
 class Record:
@@ -154,6 +168,6 @@ class Record:
 
         :raises HTTPForbidden: the user may not write the record any more.
         """
-        self._request.context = AttachmentRouteFactory(self._request)
+        self._request.context = type(self._request.context)(self._request)
         if not self._request.has_permission(DYNAMIC, self._request.context):
             raise HTTPForbidden()

@@ -85,6 +85,95 @@ DETACH_RESPONSES = {
     **COMMON_RESPONSES,
 }
 
+
+def _header(name: str, description: str, **kwargs: Any) -> colander.SchemaNode:
+    return colander.SchemaNode(colander.String(), name=name, description=description, **kwargs)
+
+
+def _optional_header(name: str, description: str) -> colander.SchemaNode:
+    return _header(name, description, missing=colander.drop)
+
+
+TUS_VERSION = _header("Tus-Resumable", "1.0.0")
+
+
+class TusHeaderSchema(colander.MappingSchema):
+    version = TUS_VERSION.clone()
+
+
+class TusRequestSchema(colander.MappingSchema):
+    header = TusHeaderSchema()
+
+
+class BeginHeaderSchema(PreconditionsSchema):
+    version = TUS_VERSION.clone()
+    metadata = _header("Upload-Metadata", "filename, filetype, data, permissions, in base64.")
+    length = _optional_header("Upload-Length", "In bytes, if it is known.")
+    deferred = _optional_header("Upload-Defer-Length", "1 if the length is not known yet.")
+    repr_digest = _optional_header("Repr-Digest", "Of the whole file (RFC 9530).")
+
+
+class BeginRequestSchema(colander.MappingSchema):
+    header = BeginHeaderSchema()
+
+
+class AppendHeaderSchema(colander.MappingSchema):
+    version = TUS_VERSION.clone()
+    offset = _header("Upload-Offset", "That of HEAD.")
+    length = _optional_header("Upload-Length", "If it was not known before.")
+    checksum = _optional_header("Upload-Checksum", "Algorithm, and digest in base64.")
+    content_digest = _optional_header("Content-Digest", "Of the body (RFC 9530).")
+    prefer = _optional_header("Prefer", "return=representation to get the attachment at the end.")
+
+
+class AppendRequestSchema(colander.MappingSchema):
+    header = AppendHeaderSchema()
+
+
+UPLOAD_RESPONSES = {
+    **COMMON_RESPONSES,
+    "410": ErrorResponseSchema(description="The upload has expired."),
+    "423": ErrorResponseSchema(description="Another request is completing the upload."),
+}
+CHUNK_RESPONSES = {
+    **UPLOAD_RESPONSES,
+    "411": ErrorResponseSchema(description="The request has no Content-Length."),
+    "413": ErrorResponseSchema(description="The file is larger than allowed, or than declared."),
+    "415": ErrorResponseSchema(description="The body is no chunk, or encoded."),
+    "460": ErrorResponseSchema(description="The bytes differ from their checksum."),
+}
+
+
+def _operation(schema: Any, responses: dict[str, Any], **successes: str) -> dict[str, Any]:
+    described = {
+        status.removeprefix("_"): colander.MappingSchema(description=description)
+        for status, description in successes.items()
+    }
+    return {
+        "schema": schema,
+        "response_schemas": {**described, **responses},
+        "tags": ["Attachments"],
+    }
+
+
+BEGIN = _operation(
+    BeginRequestSchema(),
+    {
+        **CHUNK_RESPONSES,
+        "429": ErrorResponseSchema(description="The user has too many unfinished uploads."),
+    },
+    _201="The upload has begun, at `Location`.",
+)
+APPEND = _operation(
+    AppendRequestSchema(),
+    {**CHUNK_RESPONSES, "200": AttachmentSchema(description="The file is attached (`Prefer`).")},
+    _204="The bytes are kept, or the file is attached.",
+)
+INSPECT = _operation(
+    TusRequestSchema(), UPLOAD_RESPONSES, _200="`Upload-Offset` is where to continue."
+)
+TERMINATE = _operation(TusRequestSchema(), UPLOAD_RESPONSES, _204="The upload is deleted.")
+
 FILE_RESPONSES = {
     "200": colander.MappingSchema(description="The file."),
     "206": colander.MappingSchema(description="The part of the file that `Range` asks for."),

@@ -80,6 +80,11 @@ OPTIONS = {
     "delete_after": Option(
         casts.duration, "0", "How long files stay when no record refers to them any more.", True
     ),
+    "resumable": Option(casts.boolean, "true", "Whether uploads can be resumed.", True),
+    "resumable_expires_seconds": Option(
+        casts.integer(1, 10**9), "86400", "How long an unfinished upload stays."
+    ),
+    "resumable_max_open": Option(casts.integer(1), "20", "Unfinished uploads of one user."),
     "max_field_size_bytes": Option(casts.integer(1), "1048576", "The largest field of a form."),
 }
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 
+GZIP_EXTENSION = ".gz"
+
+
 @dataclass(frozen=True)
 class CollectionSettings:
     """The settings for the files of one collection.
@@ -15,6 +18,7 @@ class CollectionSettings:
     :ivar max_size_bytes: of a file, 0 for any size.
     :ivar keep_old_files: whether files stay when no record refers to them any more.
     :ivar delete_after: how many seconds they stay otherwise.
+    :ivar resumable: whether uploads can be resumed.
     """
 
     folder: str
@@ -26,11 +30,17 @@ class CollectionSettings:
     gzipped: bool
     keep_old_files: bool
     delete_after: int
+    resumable: bool
 
     def allows(self, filename: str) -> bool:
         """Return whether the last extension of this filename is an allowed one."""
         extension = os.path.splitext(filename)[1]
         return self.extensions is None or extension[1:].lower() in self.extensions
+
+    @property
+    def added_extension(self) -> str:
+        """What the name of a stored file has behind its own extension."""
+        return GZIP_EXTENSION if self.gzipped else ""
 
     @property
     def keys_are_unique(self) -> bool:
@@ -49,6 +59,8 @@ class Settings:
     :ivar backend: the dotted name of a module that registers an ``IFileStorage``.
     :ivar aws: what ``S3Storage.from_settings`` reads, or ``None`` if no bucket is named.
     :ivar gcloud: what ``GCSStorage`` needs, or ``None`` if no bucket is named.
+    :ivar resumable_expires_seconds: how long an unfinished upload stays after the last activity.
+    :ivar resumable_max_open: how many unfinished uploads a user may have.
     :ivar defaults: for every collection that has no settings of its own or of its bucket.
     :ivar resources: those of buckets, by ``(bucket_id,)``, and of collections, by
         ``(bucket_id, collection_id)``, each merged with its parent's.
@@ -64,6 +76,8 @@ class Settings:
     serve_files: bool
     max_field_size_bytes: int
     gzip_level: int
+    resumable_expires_seconds: int
+    resumable_max_open: int
     defaults: CollectionSettings
     resources: dict[tuple[str, ...], CollectionSettings]
 

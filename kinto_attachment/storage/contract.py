@@ -7,11 +7,15 @@ because it is full or out of reach for example, raises a :class:`StorageError`.
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 
 class StorageError(Exception):
     """The storage failed, and the request is not the cause."""
+
+
+class Superseded(Exception):
+    """Another request has taken over the file."""
 
 
 @dataclass(frozen=True)
@@ -117,3 +121,82 @@ class LocalFiles(Protocol):
         :raises FileNotFoundError: no stored file can have this key.
         """
         ...
+
+
+class PartialFile(Protocol):
+    """A file that comes in pieces, as the request writes it that has taken it over.
+
+    It outlives the request and the process. What another one has taken over since raises
+    :class:`Superseded`.
+
+    :ivar size: how many bytes it has.
+    :ivar state: JSON that the storage needs to go on from here, see :class:`ResumableFiles`.
+    """
+
+    size: int
+    state: Any
+
+    def write(self, chunk: bytes, /) -> None:
+        """Append bytes."""
+
+    def flush(self) -> None:
+        """Make all bytes survive this process. The state changes with it."""
+
+    def rewind(self, size: int, /) -> None:
+        """Drop all bytes after these, none of which belong to a state that was saved."""
+
+    def open(self) -> BinaryIO:
+        """Return the whole file, opened for reading, to which nothing is appended any more."""
+        ...
+
+    def sha256(self) -> str | None:
+        """Return the SHA-256 in hexadecimal, ``None`` if all bytes have to be read for that."""
+        return None
+
+    def free_key(self, key: str, /) -> str:
+        """Return a key like this one that it can be published under."""
+        ...
+
+    def publish(self, key: str, /) -> bool:
+        """Return whether it is the stored file of this key now, or was before; else it is taken."""
+        ...
+
+    def close(self) -> None:
+        """Free what it takes in this process, and nothing else."""
+
+
+@runtime_checkable
+class ResumableFiles(Protocol):
+    """What a storage needs beside :class:`Storage` to take files in pieces.
+
+    A partial file has a name of its own, and a state, which is kept elsewhere for the storage.
+    """
+
+    def begin_partial(self, key: str, mimetype: str, unique: bool, /) -> Any:
+        """Return the state of a file without bytes, to be published under a key like this one.
+
+        If that has a ``target``, the file may get that key before it is published.
+
+        :param unique: no other upload has this key: it is free.
+        """
+        ...
+
+    def partial_size(self, name: str, state: Any, /) -> int:
+        """Return how many bytes a partial file has."""
+        ...
+
+    def resume(
+        self, name: str, state: Any, generation: int, size: int | None = None, /
+    ) -> PartialFile:
+        """Return a partial file, and take it over from other generations.
+
+        :raises Superseded: its size is another than this one.
+        """
+        ...
+
+    def discard_partial(self, name: str, state: Any, generation: int, /) -> None:
+        """Delete what is left of a partial file, published or not, but for a stored file.
+
+        :param state: ``None`` if it was not saved.
+        :param generation: the last one.
+        """

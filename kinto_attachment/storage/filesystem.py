@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from typing import IO
 
+from kinto_attachment.storage.contract import StorageError
+
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,22 @@ class FileSystem:
             self._go_on_without("locks", NO_LOCKS, error)
             return False
         return True
+
+    @contextlib.contextmanager
+    def locked(self, file: int) -> Iterator[None]:
+        """Hold the lock of a file (a descriptor), once nobody else does.
+
+        :raises OSError: it cannot be locked.
+        """
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            self._go_on_without("locks", NO_LOCKS, error)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)
 
     def sync(self, descriptor: int) -> None:
         """Write the content of a file to the disk, unless ``fsync`` is off.
@@ -152,3 +170,12 @@ def remove_or_log(path: str) -> bool:
         logger.error("The incomplete upload %s stays: %s", path, error)
         return False
     return True
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """Raise an ``OSError`` of the context as a :class:`StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(str(error)) from error

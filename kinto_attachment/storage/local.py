@@ -11,21 +11,34 @@ from typing import BinaryIO
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.local import LocalFileStorage
 
-from kinto_attachment.storage.contract import StagedFile, Storage, StorageError, StoredFile
+from kinto_attachment.storage.contract import (
+    ResumableFiles,
+    StagedFile,
+    Storage,
+    StorageError,
+    StoredFile,
+)
 from kinto_attachment.storage.filesystem import (
     FileSystem,
     move_to_free_name,
     remove_or_log,
     removed_on_error,
+    storage_errors,
 )
 from kinto_attachment.storage.folders import Folders
+from kinto_attachment.storage.partial import (
+    UPLOADS_FOLDER,
+    LocalPartialFile,
+    fenced_off,
+    partial_files,
+)
 from kinto_attachment.storage.staging import StagingFolder
 
 
 logger = logging.getLogger(__name__)
 
 
-class LocalStorage(Storage, LocalFileStorage):
+class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
     """A folder of the server's file system.
 
     A file is staged in a hidden folder beside the stored ones, and published by an atomic rename,
@@ -75,7 +88,7 @@ class LocalStorage(Storage, LocalFileStorage):
         return self._staged(self._publish_unique if unique else self._publish_free, key)
 
     def replace(self, key: str, mimetype: str) -> "LocalStagedFile":
-        with _storage_errors():
+        with storage_errors():
             self.path(key)
         return self._staged(self._publish_over, key)
 
@@ -94,7 +107,7 @@ class LocalStorage(Storage, LocalFileStorage):
             return False
 
     def delete(self, key: str) -> bool:
-        with _storage_errors():
+        with storage_errors():
             try:
                 os.remove(self.path(key))
             except FileNotFoundError:
@@ -107,7 +120,7 @@ class LocalStorage(Storage, LocalFileStorage):
         failed = {}
         for key in keys:
             try:
-                with _storage_errors(), contextlib.suppress(FileNotFoundError):
+                with storage_errors(), contextlib.suppress(FileNotFoundError):
                     folder, _, base = _checked(key).rpartition("/")
                     os.remove(os.path.join(resolved(folder), base))
             except StorageError as error:
@@ -116,19 +129,73 @@ class LocalStorage(Storage, LocalFileStorage):
 
     def files(self) -> Iterator[StoredFile]:
         """Return all stored files: regular ones that are not hidden."""
-        with _storage_errors():
+        with storage_errors():
             yield from files_in(self.base_path, self._folders)
 
     def incomplete_uploads(self) -> Iterator[StoredFile]:
-        with _storage_errors():
+        with storage_errors():
             yield from self._staging.files()
+            yield from partial_files(self.base_path)
+
+    def begin_partial(self, key: str, mimetype: str, unique: bool) -> None:
+        """Return nothing, as the size of a partial file says all."""
+
+    def partial_size(self, name: str, state: None) -> int:
+        with storage_errors(), contextlib.suppress(FileNotFoundError):
+            return os.path.getsize(self._partial_path(name))
+        return 0
+
+    def resume(
+        self, name: str, state: None, generation: int, size: int | None = None
+    ) -> LocalPartialFile:
+        path = self._partial_path(name)
+        with storage_errors():
+            self._make_folder(os.path.dirname(path))
+        publishing = self._free_key, self._publish_partial
+        return LocalPartialFile(path, generation, size, self._file_system, *publishing)
+
+    def discard_partial(self, name: str, state: None, generation: int) -> None:
+        path = self._partial_path(name)
+        with storage_errors(), fenced_off(path, self._file_system):
+            self._staging.remove(path)
+
+    def _partial_path(self, name: str) -> str:
+        return os.path.join(self.base_path, UPLOADS_FOLDER, name)
+
+    def _free_key(self, key: str) -> str:
+        for candidate in self._folders.candidate_keys(key):
+            if not os.path.lexists(os.path.join(self.base_path, candidate)):
+                return candidate
+        raise StorageError(f"Every name like {key} is taken")
+
+    def _publish_partial(self, source: str, key: str) -> bool:
+        if not os.path.exists(source):
+            if not self.exists(key):
+                raise FileNotFoundError(source)
+            return True
+        with contextlib.suppress(FileNotFoundError):
+            # A worker was killed between the new name and the removal of the old one.
+            if os.path.samefile(source, os.path.join(self.base_path, key)):
+                os.remove(source)
+                return True
+        # The age of the stored file counts from here.
+        os.utime(source)
+        try:
+            self._move(self._publish_exactly, key, source)
+        except FileExistsError:
+            return False
+        return True
+
+    def _publish_exactly(self, source: str, key: str) -> str:
+        move_to_free_name(source, os.path.join(self.base_path, key))
+        return self._synced(key)
 
     def _staged(self, publish: Callable[[str, str], str], key: str) -> "LocalStagedFile":
         """Return a new staged file.
 
         :param publish: gives the complete file at a path a key, and returns that key.
         """
-        with _storage_errors():
+        with storage_errors():
             self._make_folder(self._staging.path)
             move = functools.partial(self._move, publish, key)
             path = self._staging.new_path()
@@ -154,8 +221,7 @@ class LocalStorage(Storage, LocalFileStorage):
     def _publish_free(self, source: str, key: str) -> str:
         for candidate in self._folders.candidate_keys(key):
             with contextlib.suppress(FileExistsError):
-                move_to_free_name(source, os.path.join(self.base_path, candidate))
-                return self._synced(candidate)
+                return self._publish_exactly(source, candidate)
         raise StorageError(f"Every name like {key} is taken")
 
     def _publish_unique(self, source: str, key: str) -> str:
@@ -219,11 +285,11 @@ class LocalStagedFile(StagedFile):
             raise
 
     def write(self, chunk: bytes) -> None:
-        with _storage_errors():
+        with storage_errors():
             self._file.write(chunk)
 
     def publish(self) -> str:
-        with _storage_errors():
+        with storage_errors():
             self._file.flush()
             # An upload may take hours, and the age of the file counts from its end.
             os.utime(self._file.fileno())
@@ -296,11 +362,3 @@ def _checked(key: str) -> str:
     if "\0" in key or any(not part or part.startswith(".") for part in key.split("/")):
         raise FileNotFoundError(key)
     return key
-
-
-@contextlib.contextmanager
-def _storage_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(str(error)) from error

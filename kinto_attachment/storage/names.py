@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kinto_attachment import errors
 from kinto_attachment.settings.limits import MAX_NAME_BYTES, MAX_RID
 from kinto_attachment.settings.values import CollectionSettings, Settings
 
@@ -32,6 +33,22 @@ ID = "[A-Za-z0-9_-]+"
 STEM = "[A-Za-z0-9_.-]+"
 ENDING = r"(-[0-9]+)?(\.[A-Za-z0-9_.-]+)?"
 """The number of a candidate key, and the extension."""
+
+
+def upload_key(
+    settings: CollectionSettings, bucket_id: str, collection_id: str, record_id: str, filename: str
+) -> str:
+    """Return the key to ask the storage for, for an upload to a record.
+
+    :raises HTTPException: the extension is not allowed, or the ids make too long a name.
+    """
+    if not settings.allows(filename):
+        raise errors.extension_not_allowed()
+    folder = settings.folder_of(bucket_id, collection_id)
+    if any(len(name.encode()) > MAX_NAME_BYTES for name in folder.split("/")):
+        raise errors.ids_too_long(MAX_NAME_BYTES)
+    pattern, randomize = settings.filename_pattern, settings.randomize
+    return make_key(filename, folder, randomize, pattern, record_id, settings.added_extension)
 
 
 def make_key(

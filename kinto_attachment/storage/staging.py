@@ -123,7 +123,7 @@ class StagingFolder:
             open(entry, "r+b", buffering=0, opener=_open_regular) as file,
         ):
             if self._is_abandoned(file):
-                self._remove(entry.path)
+                self.remove(entry.path)
                 logger.info("Deleted %s, which a worker left unfinished when it ended", entry.path)
 
     def _is_abandoned(self, file: IO[bytes]) -> bool:
@@ -137,7 +137,11 @@ class StagingFolder:
             self._file_system.lock(file) or age > ABANDONED_WITHOUT_LOCKS_AFTER_SECONDS
         )
 
-    def _remove(self, path: str) -> None:
+    def remove(self, path: str) -> None:
+        """Remove a staged file or a note, and a copy of it.
+
+        :raises OSError: that failed.
+        """
         note = path if _is_note(os.path.basename(path)) else path + NOTE_ENDING
         with contextlib.suppress(FileNotFoundError):
             copy = self._copy_of(note)

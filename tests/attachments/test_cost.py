@@ -125,8 +125,8 @@ ALL = [{"method": "PUT", "path": f"{PHOTOS}/records/{id_}", "body": CHANGE} for 
         ("PATCH", RECORD, CHANGE, 1),
         ("DELETE", RECORD, {}, 1),
         ("POST", "/batch", {"requests": ALL}, len(ALL)),
-        # The locks, the links, and whether there are links of earlier plugins.
-        ("DELETE", f"{PHOTOS}/records", {}, 3),
+        # The locks, the links, the uploads, and whether there are links of earlier plugins.
+        ("DELETE", f"{PHOTOS}/records", {}, 4),
     ],
 )
 def test_changes_of_plain_records_take_one_more_query_than_without_the_plugin(

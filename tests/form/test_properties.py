@@ -210,6 +210,8 @@ COLLECTION_TYPES = {
     "max_size_bytes": int,
     "gzipped": bool,
     "keep_old_files": bool,
+    "delete_after": int,
+    "resumable": bool,
 }
 
 

@@ -91,7 +91,8 @@ def test_the_capability_shows_the_base_url_and_whether_files_are_compressed(
     share_app, settings, base_url, gzipped
 ):
     capability = share_app(**settings).get("/").json["capabilities"]["attachments"]
-    assert capability.keys() == {"version", "description", "url", "base_url", "gzipped"}
+    names = {"version", "description", "url", "base_url", "gzipped", "resumable"}
+    assert capability.keys() == names
     assert capability["version"] == __version__
     assert capability["base_url"] == base_url
     assert capability["gzipped"] is gzipped

@@ -14,6 +14,7 @@ from tests.support.gcs import gcs_storage
 from tests.support.storage_contract import (
     AtomicNames,
     ListsIncompleteUploads,
+    ResumableContract,
     StorageContract,
     StoredFiles,
 )
@@ -37,7 +38,7 @@ class BucketContract(StorageContract):
         return lambda: bucket.keys() + bucket.uploads()
 
 
-class TestLocalFiles(FolderContract, AtomicNames, ListsIncompleteUploads):
+class TestLocalFiles(FolderContract, AtomicNames, ListsIncompleteUploads, ResumableContract):
     @pytest.fixture
     def storage(self, tmp_path):
         storage = LocalStorage(str(tmp_path), "https://example.org/")
@@ -45,11 +46,11 @@ class TestLocalFiles(FolderContract, AtomicNames, ListsIncompleteUploads):
         return storage
 
 
-class TestRealS3(BucketContract, AtomicNames, ListsIncompleteUploads):
+class TestRealS3(BucketContract, AtomicNames, ListsIncompleteUploads, ResumableContract):
     pass
 
 
-class TestFakeS3(BucketContract):
+class TestFakeS3(BucketContract, ResumableContract):
     @pytest.fixture
     def bucket(self, fake_bucket):
         return fake_bucket

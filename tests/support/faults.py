@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import time
 import uuid
 
 from kinto_attachment.commands import problems
 from tests.support.app import RECORD
 from tests.support.commands import COLLECTION
+from tests.support.resumable import Client
 
 
 ORPHAN = "5f0c1c1e-6c1f-4b0e-9d5e-6d0b7f3e2a11.txt"
@@ -89,6 +91,19 @@ def make_link_legacy(deployment):
     )
 
 
+def expire_uploads(deployment):
+    deployment.sql(
+        "UPDATE objects SET data = jsonb_set(data, '{expires}', to_jsonb(CAST(:before AS BIGINT)))"
+        " WHERE resource_name = 'attachment-uploads'",
+        before=int(time.time() * 1000) - 1,
+    )
+
+
+def forget_upload(deployment):
+    Client(deployment.app).begin()
+    expire_uploads(deployment)
+
+
 BREAKAGES = {
     problems.ORPHAN_FILE.name: lambda d: d.store.put(ORPHAN, b"an orphan"),
     problems.HEARTBEAT_LEFTOVER.name: lambda d: d.store.put(HEARTBEAT, b"beat"),
@@ -100,6 +115,7 @@ BREAKAGES = {
         d, {**d.record()["attachment"], "mimetype": "text/html"}
     ),
     problems.OVERDUE_DELETION.name: write_deletion,
+    problems.EXPIRED_UPLOAD.name: forget_upload,
 }
 """The faults that can be repaired."""
 

@@ -1,11 +1,15 @@
 """The contract of storages, as tests. A backend is done when it passes."""
 
+import contextlib
+import hashlib
+import json
 import os
 import threading
 import time
 
 import pytest
 
+from kinto_attachment.storage.contract import Superseded
 from tests.support.s3 import MIB, PART_BYTES
 
 
@@ -212,3 +216,161 @@ class AtomicNames:
         assert inside() == sorted(names)
         assert sorted(names) == ["story-1.txt", "story-2.txt", "story-3.txt", "story.txt"]
         assert [read(storage, name) for name in names] == contents
+
+
+class SavedPartial:
+    """What the database keeps of a partial file."""
+
+    def __init__(self, storage, name="1f0c", key="story.txt", unique=False):
+        self.storage = storage
+        self.name = name
+        self.generation = 0
+        self.state = self._kept(storage.begin_partial(key, "text/plain", unique))
+
+    def resume(self, size=None):
+        self.generation += 1
+        return self.storage.resume(self.name, self.state, self.generation, size)
+
+    def append(self, content):
+        """Append bytes as one request does."""
+        file = self.resume(self.size())
+        for start in range(0, len(content), 300_000):
+            file.write(content[start : start + 300_000])
+        self.keep(file)
+        return file
+
+    def keep(self, file):
+        file.flush()
+        self.state = self._kept(file.state)
+        file.close()
+
+    def size(self):
+        return self.storage.partial_size(self.name, self.state)
+
+    def discard(self):
+        self.storage.discard_partial(self.name, self.state, self.generation)
+
+    def publish(self, key=None):
+        """Publish it as a request does that has appended nothing."""
+        file = self.resume()
+        published = file.publish(key or file.free_key("story.txt"))
+        file.close()
+        return published
+
+    def _kept(self, state):
+        return json.loads(json.dumps(state))
+
+
+class ResumableContract:
+    """For storages that take files in pieces (``ResumableFiles``)."""
+
+    @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+    @pytest.mark.parametrize("unique", [False, True])
+    def test_a_file_in_pieces_is_that_of_its_key(self, storage, inside, size, unique):
+        content = os.urandom(size)
+        partial = SavedPartial(storage, unique=unique)
+        for start in range(0, size, 3 * MIB):
+            partial.append(content[start : start + 3 * MIB])
+            assert partial.size() == min(size, start + 3 * MIB)
+        if not size:
+            partial.append(b"")
+        assert not storage.exists("story.txt")
+        assert list(storage.files()) == []
+        file = partial.resume()
+        assert file.sha256() in (None, hashlib.sha256(content).hexdigest())
+        with file.open() as stream:
+            assert stream.read() == content
+        assert file.free_key("story.txt") == "story.txt"
+        assert file.publish("story.txt")
+        file.close()
+        partial.discard()
+        assert read(storage, "story.txt") == content
+        assert inside() == ["story.txt"]
+
+    @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
+    @pytest.mark.parametrize("unique", [False, True])
+    def test_a_file_is_published_once_however_often_it_is_tried(
+        self, storage, inside, size, unique
+    ):
+        content = os.urandom(size)
+        partial = SavedPartial(storage, unique=unique)
+        partial.append(content)
+        assert partial.publish("story.txt")
+        # As after a kill, of which the state says nothing.
+        assert partial.publish("story.txt")
+        partial.discard()
+        partial.discard()
+        assert read(storage, "story.txt") == content
+        assert inside() == ["story.txt"]
+
+    @pytest.mark.parametrize("size", [11, PART_BYTES + 1], ids=["small", "large"])
+    def test_a_key_that_is_taken_is_left(self, storage, inside, size):
+        store(storage, b"other")
+        content = os.urandom(size)
+        partial = SavedPartial(storage)
+        partial.append(content)
+        assert not partial.publish("story.txt")
+        assert partial.publish()
+        partial.discard()
+        assert (read(storage, "story.txt"), read(storage, "story-1.txt")) == (b"other", content)
+        assert inside() == ["story-1.txt", "story.txt"]
+
+    @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+    @pytest.mark.parametrize("unique", [False, True])
+    def test_nothing_is_left_of_a_discarded_partial_file(self, storage, inside, size, unique):
+        partial = SavedPartial(storage, unique=unique)
+        partial.append(b"x" * size)
+        partial.append(b"y")
+        partial.append(b"z")
+        partial.discard()
+        partial.discard()
+        assert inside() == []
+
+    def test_a_file_of_another_size_is_not_taken_over(self, storage):
+        partial = SavedPartial(storage)
+        partial.append(b"once")
+        for size in (0, 3, 5):
+            with pytest.raises(Superseded):
+                partial.resume(size)
+        partial.append(b" upon")
+        assert partial.size() == 9
+        partial.discard()
+
+    @pytest.mark.parametrize("size", [4, PART_BYTES + 4], ids=["small", "large"])
+    def test_who_is_superseded_changes_nothing(self, storage, inside, size):
+        partial = SavedPartial(storage)
+        partial.append(b"x" * size)
+        old = partial.resume()
+        new = partial.resume()
+        new.write(b"new")
+        with contextlib.suppress(Superseded):
+            old.write(b"older")
+            old.flush()
+        partial.keep(new)
+        with contextlib.suppress(Superseded):
+            old.write(b"oldest")
+            old.flush()
+        old.close()
+        assert partial.size() == size + 3
+        file = partial.resume()
+        with file.open() as stream:
+            assert stream.read() == b"x" * size + b"new"
+        file.close()
+        partial.discard()
+        assert inside() == []
+
+    @pytest.mark.parametrize("size", [4, PART_BYTES + 4], ids=["small", "large"])
+    def test_bytes_that_were_dropped_do_not_come_back(self, storage, size):
+        partial = SavedPartial(storage)
+        partial.append(b"x" * 5)
+        file = partial.resume()
+        file.write(b"y" * size)
+        file.rewind(5)
+        file.close()
+        assert partial.size() == 5
+        partial.append(b"z")
+        file = partial.resume()
+        with file.open() as stream:
+            assert stream.read() == b"xxxxxz"
+        file.close()
+        partial.discard()

@@ -1,19 +1,24 @@
-"""The servers that the tests see, and their known differences."""
+"""The servers that the tests see, and the known differences of others."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from tests.tus import ours
 from tests.tus.client import Tus
-from tests.tus.oracles import DIFFERENCES, EXTENSIONS, ORACLES
+from tests.tus.oracles import DIFFERENCES, ORACLES
+from tests.tus.oracles import EXTENSIONS as THEIRS
 
 
 FOLDER = Path(__file__).parent
+TARGETS = {"ours": ours.ours, **(ORACLES if "TUS_ORACLES" in os.environ else {})}
+EXTENSIONS = {"ours": ours.EXTENSIONS, **THEIRS}
 
 
 def pytest_generate_tests(metafunc):
     if "target" in metafunc.fixturenames:
-        metafunc.parametrize("target", ORACLES, indirect=True, scope="session")
+        metafunc.parametrize("target", TARGETS, indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -39,14 +44,14 @@ def target_of(item):
 
 def difference(item):
     """Return the reason why the test of a server is expected to fail, or ``None``."""
-    known = DIFFERENCES[target_of(item)]
+    known = DIFFERENCES.get(target_of(item), {})
     parameter = item.callspec.id.removeprefix(target_of(item)).removeprefix("-")
     return known.get(item.originalname) or known.get(f"{item.originalname}[{parameter}]")
 
 
 @pytest.fixture(scope="session")
 def target(external, request, tmp_path_factory):
-    with ORACLES[request.param](tmp_path_factory.mktemp(request.param)) as target:
+    with TARGETS[request.param](tmp_path_factory.mktemp(request.param)) as target:
         yield target
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
+from typing import Any
 
 from kinto_attachment.background import in_background
 from kinto_attachment.storage.contract import StorageError
@@ -25,7 +26,7 @@ MAX_PARTS = 10_000
 class MultipartUpload:
     """An object that is sent part by part, and does not exist until it is completed."""
 
-    def __init__(self, bucket: Bucket, key: str, parameters: Mapping[str, str]):
+    def __init__(self, bucket: Bucket, key: str, parameters: Mapping[str, Any]):
         self._bucket = bucket
         self._parts: list[Future[str]] = []
         self._failed = False

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from kinto_attachment.background import in_background
 from kinto_attachment.storage.contract import StagedFile
@@ -153,7 +154,8 @@ class S3StagedFile(StagedFile):
             # but is not atomic in every store.)
             key = self._to_free_key(lambda key: self._bucket.put_if_absent(Key=key, Body=Body(b"")))
             made.append(key)
-            self._copy(key)
+            parameters = (self._size, self._parameters, self._part_size)
+            copy_object(self._bucket, self._upload_key, key, *parameters)
         except BaseException:
             in_background(lambda: self._bucket.delete_many(made))
             raise
@@ -167,27 +169,44 @@ class S3StagedFile(StagedFile):
                 return key
         raise UnexpectedAnswer(f"{self._bucket}: every key like {self._key} is taken")
 
-    def _copy(self, key: str) -> None:
-        if self._size > MAX_COPIED_AT_ONCE_BYTES:
-            self._copy_in_parts(key)
-            return
-        answer = self._bucket.call(
-            "copy_object",
-            Key=key,
-            CopySource={"Bucket": self._bucket.name, "Key": self._upload_key},
-            MetadataDirective="REPLACE",
-            **self._parameters,
-        )
-        # A store without the operation may take it for the upload of an empty file.
-        self._bucket.field(answer, "CopyObjectResult", "ETag")
 
-    def _copy_in_parts(self, key: str) -> None:
-        part_size = max(MIN_COPIED_PART_BYTES, self._part_size)
-        upload = MultipartUpload(self._bucket, key, self._parameters)
-        try:
-            for first in range(0, self._size, part_size):
-                upload.copy(self._upload_key, first, min(first + part_size, self._size) - 1)
-            upload.complete()
-        except BaseException:
-            upload.discard()
-            raise
+def copy_object(
+    bucket: Bucket,
+    source: str,
+    key: str,
+    size: int,
+    parameters: Mapping[str, Any],
+    part_size: int,
+) -> None:
+    """Copy an object of so many bytes to another key, with these parameters."""
+    if size > MAX_COPIED_AT_ONCE_BYTES:
+        _copy_in_parts(bucket, source, key, size, parameters, part_size)
+        return
+    answer = bucket.call(
+        "copy_object",
+        Key=key,
+        CopySource={"Bucket": bucket.name, "Key": source},
+        MetadataDirective="REPLACE",
+        **parameters,
+    )
+    # A store without the operation may take it for the upload of an empty file.
+    bucket.field(answer, "CopyObjectResult", "ETag")
+
+
+def _copy_in_parts(
+    bucket: Bucket,
+    source: str,
+    key: str,
+    size: int,
+    parameters: Mapping[str, Any],
+    part_size: int,
+) -> None:
+    part_size = max(MIN_COPIED_PART_BYTES, part_size)
+    upload = MultipartUpload(bucket, key, parameters)
+    try:
+        for first in range(0, size, part_size):
+            upload.copy(source, first, min(first + part_size, size) - 1)
+        upload.complete()
+    except BaseException:
+        upload.discard()
+        raise

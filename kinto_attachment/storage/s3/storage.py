@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from kinto_attachment.settings.s3 import aws_values
-from kinto_attachment.storage.contract import Storage, StorageError, StoredFile
+from kinto_attachment.storage.contract import ResumableFiles, Storage, StorageError, StoredFile
+from kinto_attachment.storage.s3 import partial
 from kinto_attachment.storage.s3.bucket import Bucket
 from kinto_attachment.storage.s3.client import S3Client, S3Error
 from kinto_attachment.storage.s3.staged import STAGING_FOLDER, S3StagedFile
@@ -14,7 +15,7 @@ from kinto_attachment.storage.s3.staged import STAGING_FOLDER, S3StagedFile
 logger = logging.getLogger(__name__)
 
 
-class S3Storage(Storage):
+class S3Storage(Storage, ResumableFiles):
     """A bucket.
 
     :param parameters: of all objects: their headers and their ACL.
@@ -72,6 +73,21 @@ class S3Storage(Storage):
         """Return a staged file with parameters of its own."""
         merged = {**self._parameters, **parameters}
         return S3StagedFile(self.bucket, key, merged, self._part_size, unique, replaces)
+
+    def begin_partial(self, key: str, mimetype: str, unique: bool) -> partial.State:
+        return partial.new_state(key if unique else None, mimetype, self._part_size)
+
+    def partial_size(self, name: str, state: partial.State) -> int:
+        return partial.size_of(state)
+
+    def resume(
+        self, name: str, state: partial.State, generation: int, size: int | None = None
+    ) -> partial.S3PartialFile:
+        parameters = self._parameters
+        return partial.S3PartialFile(self.bucket, name, state, generation, size, parameters)
+
+    def discard_partial(self, name: str, state: partial.State | None, generation: int) -> None:
+        partial.discard(self.bucket, name, state, generation)
 
     def open(self, key: str) -> BinaryIO:
         try:

@@ -1,0 +1,86 @@
+"""Resumable uploads to a Kinto inside the test process."""
+
+import base64
+
+import webtest
+
+from tests.support.app import ATTACHMENT, RECORD
+from tests.support.users import ALICE
+
+
+UPLOADS = f"{ATTACHMENT}/uploads"
+TUS = {"Tus-Resumable": "1.0.0"}
+CHUNK = {"Content-Type": "application/offset+octet-stream"}
+CONTENT = b"once upon a time"
+
+
+def encode(**metadata):
+    """Return ``Upload-Metadata``."""
+    pairs = {"filename": "story.txt", **metadata}
+    return ",".join(f"{k} {base64.b64encode(v.encode()).decode()}" for k, v in pairs.items())
+
+
+class Client:
+    """A client of one record's uploads.
+
+    :ivar uploads: the path that uploads are created at.
+    """
+
+    def __init__(self, app, user=ALICE, record=RECORD):
+        self.app = app
+        self.uploads = f"{record}/attachment/uploads"
+        self.headers = {**user, **TUS}
+
+    def begin(self, length=16, headers=None, body=None, status=201, **metadata):
+        sent = {**self.headers, "Upload-Metadata": encode(**metadata), **(headers or {})}
+        if length is not None:
+            sent["Upload-Length"] = str(length)
+        if body is not None:
+            sent |= CHUNK
+        return self.app.post(self.uploads, body or b"", headers=sent, status=status)
+
+    def begun(self, *args, **kwargs):
+        """Return the path of a new upload."""
+        return path_of(self.begin(*args, **kwargs))
+
+    def patch(self, path, offset, body=b"", headers=None, status=204):
+        sent = {**self.headers, **CHUNK, "Upload-Offset": str(offset), **(headers or {})}
+        return self.app.patch(path, body, headers=sent, status=status)
+
+    def stream(self, path, offset, stream, length, headers=None, status="*"):
+        """Send a body that is read from a stream, of a length that may be a lie."""
+        sent = {**self.headers, **CHUNK, "Upload-Offset": str(offset), **(headers or {})}
+        request = webtest.TestRequest.blank(path, method="PATCH", headers=sent)
+        request.environ["wsgi.input"] = stream
+        request.content_length = length
+        return self.app.do_request(request, status=status)
+
+    def head(self, path, status=200):
+        return self.app.head(path, headers=self.headers, status=status)
+
+    def offset(self, path):
+        return int(self.head(path).headers["Upload-Offset"])
+
+    def terminate(self, path, status=204):
+        return self.app.delete(path, headers=self.headers, status=status)
+
+    def completed(self, content=CONTENT, **kwargs):
+        """Return the path of an upload with all of its bytes."""
+        path = self.begun(len(content), **kwargs)
+        self.patch(path, 0, content)
+        return path
+
+
+def path_of(response):
+    return response.headers["Location"].split("/v1", 1)[1]
+
+
+def states(app):
+    """Return the uploads in Kinto's storage."""
+    return app.registry.storage.list_all("attachment-uploads", "__attachments__/uploads/*")
+
+
+def cleared(app):
+    """Wait until what was given up is deleted."""
+    assert app.registry.attachments.uploads.wait_until_idle(60)
+    app.wait_for_deletions()
