@@ -1,5 +1,6 @@
 """A collection of a Kinto server."""
 
+import functools
 import itertools
 import re
 import urllib.parse
@@ -45,6 +46,14 @@ class Collection:
         """
         response = self.http.request(method, self.server + path, auth=self._auth, **options)
         return check_status(response, *expected)
+
+    def attempt(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Return Kinto's response to a request that is not retried.
+
+        :raises TRANSIENT_ERRORS: there is none, but a retry may get one.
+        :raises Failure: there is none.
+        """
+        return self.http.attempt(method, self.server + path, auth=self._auth, **options)
 
     def create_if_missing(self) -> None:
         """Create the bucket and the collection, if they are missing and the user may do so.
@@ -101,14 +110,24 @@ class Collection:
 
     def base_url(self) -> str:
         """Return the base of relative locations, as the server advertises it."""
-        response, value = self._json("/")
-        for key in ("capabilities", "attachments", "base_url"):
-            value = value.get(key) if isinstance(value, dict) else None
+        response, value = self._capability("base_url")
         try:
             urllib.parse.urlsplit(value or "")
         except (AttributeError, TypeError, ValueError) as error:
             raise not_kinto(response) from error
         return value or ""
+
+    @functools.cached_property
+    def takes_resumable_uploads(self) -> bool:
+        """Whether the server advertises the protocol tus 1.0.0."""
+        _, protocols = self._capability("resumable")
+        return isinstance(protocols, list) and "tus-1.0.0" in protocols
+
+    def _capability(self, name: str) -> tuple[requests.Response, Any]:
+        response, value = self._json("/")
+        for key in ("capabilities", "attachments", name):
+            value = value.get(key) if isinstance(value, dict) else None
+        return response, value
 
     def _json(self, path: str, query: Any = None) -> tuple[requests.Response, Any]:
         """Return a response and the JSON object in it. One that breaks off is requested again."""

@@ -29,7 +29,7 @@ MAX_REDIRECTS = 20
 TIMEOUT_SECONDS = (30, 300)
 """For the connection, and for each wait for the server, which may have a large file to store."""
 
-RETRIED_STATUSES = (409, 429, 500, 502, 503, 504)
+RETRIED_STATUSES = (409, 423, 429, 500, 502, 503, 504)
 FIRST_DELAY_SECONDS = 0.5
 MAX_DELAY_SECONDS = 60
 MAX_RETRY_AFTER_SECONDS = 3600
@@ -105,16 +105,10 @@ class HttpClient:
         :raises Failure: there is none.
         """
         for attempt in itertools.count():
-            self.check()
             try:
-                response = self._follow(method, url, **options)
-            except requests.exceptions.SSLError as error:
-                raise Failure(str(error)) from error
+                response = self.attempt(method, url, **options)
             except TRANSIENT_ERRORS as error:
                 self.wait_before_retry(attempt, error)
-            except (requests.RequestException, ValueError) as error:
-                # The latter is raised for some invalid URLs.
-                raise Failure(str(error)) from error
             else:
                 if response.status_code not in RETRIED_STATUSES or attempt == self._retries:
                     return response
@@ -122,6 +116,23 @@ class HttpClient:
                 retry_after = response.headers.get("Retry-After")
                 self.wait_before_retry(attempt, response.status_code, retry_after)
         raise AssertionError("the attempts never end")
+
+    def attempt(self, method: str, url: str, **options: Any) -> requests.Response:
+        """Return the response to a request that is not retried, as of :meth:`request`.
+
+        :raises TRANSIENT_ERRORS: there is none, but a retry may get one.
+        :raises Failure: there is none.
+        """
+        self.check()
+        try:
+            return self._follow(method, url, **options)
+        except requests.exceptions.SSLError as error:
+            raise Failure(str(error)) from error
+        except TRANSIENT_ERRORS:
+            raise
+        except (requests.RequestException, ValueError) as error:
+            # The latter is raised for some invalid URLs.
+            raise Failure(str(error)) from error
 
     def wait_before_retry(
         self, attempt: int, reason: object, retry_after: str | None = None

@@ -31,8 +31,17 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 
 def positive_integer(text: str) -> int:
     """Return the number in an option's text, at least 1."""
+    return _number(text, 1)
+
+
+def natural_number(text: str) -> int:
+    """Return the number in an option's text, at least 0."""
+    return _number(text, 0)
+
+
+def _number(text: str, least: int) -> int:
     number = int(text)
-    if number < 1:
+    if number < least:
         raise ValueError(text)
     return number
 

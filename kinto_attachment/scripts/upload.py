@@ -4,7 +4,7 @@ import argparse
 import os
 
 from kinto_attachment.scripts.collection import Collection
-from kinto_attachment.scripts.options import make_parser, parse
+from kinto_attachment.scripts.options import make_parser, natural_number, parse
 from kinto_attachment.scripts.report import Report
 from kinto_attachment.scripts.run import run
 from kinto_attachment.scripts.selection import LocalFile, Selection, pattern
@@ -48,6 +48,14 @@ def _make_parser() -> argparse.ArgumentParser:
         "--keep-filenames",
         action="store_true",
         help="Ask the server to store files under their own names, if it allows that.",
+    )
+    parser.add_argument(
+        "--resume-above",
+        type=natural_number,
+        default=64,
+        metavar="MIB",
+        help="Send files larger than this so that another run can go on if this one is interrupted."
+        " (default: 64)",
     )
     parser.add_argument(
         "--delete",

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import itertools
 import mimetypes
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -21,6 +22,7 @@ from kinto_attachment.scripts.form import Form
 from kinto_attachment.scripts.names import last_part, needs_path, record_id, sent_filename
 from kinto_attachment.scripts.report import Report
 from kinto_attachment.scripts.responses import json_object
+from kinto_attachment.scripts.resumable import ResumableUpload
 from kinto_attachment.scripts.selection import LocalFile, Selection
 
 
@@ -32,6 +34,8 @@ COMPRESSED = {
     "br": "application/x-brotli",
 }
 """The mimetypes of the encodings of :func:`mimetypes.guess_type`."""
+
+MIB = 1024 * 1024
 
 BATCH = 50
 """How many records are requested by their ids: that makes a URL of 2 kB."""
@@ -131,11 +135,17 @@ class Uploader:
                 source, filename, mimetype = compressed, f"{filename}.gz", GZIP_MIMETYPE
             elif record.get("original"):
                 attributes["original"] = None
-            self._post(file.record_id, Form(source, filename, mimetype, attributes, self._progress))
+            path = f"{self._collection.record_path(file.record_id)}/attachment"
+            params = {"randomize": "false"} if self._args.keep_filenames else None
+            content = (source, filename, mimetype, attributes, self._progress)
+            if not (
+                source.seek(0, os.SEEK_END) > self._args.resume_above * MIB
+                and self._collection.takes_resumable_uploads
+                and ResumableUpload(self._collection, path, *content).send(params)
+            ):
+                self._post(path, Form(*content), params)
 
-    def _post(self, record_id: str, form: Form) -> None:
-        path = f"{self._collection.record_path(record_id)}/attachment"
-        params = {"randomize": "false"} if self._args.keep_filenames else None
+    def _post(self, path: str, form: Form, params: dict[str, str] | None) -> None:
         headers = {"Content-Type": form.content_type}
         with self._collection.request(
             "POST", path, (200, 201), data=form, headers=headers, params=params

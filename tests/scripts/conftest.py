@@ -10,6 +10,13 @@ from tests.support.fake_kinto import FakeKinto
 from tests.support.scripts import Scripts, download_from, make_folder
 
 
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path, monkeypatch):
+    """The folder in which the upload script remembers what it has begun."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "kinto-attachment-upload"
+
+
 @pytest.fixture
 def kinto():
     """A fake Kinto, which responds as a test wants."""

@@ -73,6 +73,7 @@ class FakeKinto(FakeServer):
     :ivar next_page: the URL after the first page of records.
     :ivar etag: how its timestamps are put into ``ETag``.
     :ivar post: a function of handler and body, for the answer to an upload.
+    :ivar uploads: the same for requests on resumable uploads; ``None`` if there are none.
     """
 
     def __init__(self):
@@ -83,6 +84,7 @@ class FakeKinto(FakeServer):
         self.next_page = None
         self.etag = '"{}"'
         self.post = stored_as_sent
+        self.uploads = None
 
     def add(self, filename, content=b"once upon a time", served=None, **changes):
         """Add a record with a file, and return it. ``changes`` are to the attachment."""
@@ -111,6 +113,40 @@ def stored_as_sent(handler, body):
     handler.answer(201, described("stored", content))
 
 
+class FakeUploads:
+    """Resumable uploads of :class:`FakeKinto`, of which there is one at a time.
+
+    :ivar content: what has been received of it, ``None`` if it does not exist.
+    :ivar patched: the ``Upload-Offset`` of all PATCH requests.
+    :ivar location: of new uploads.
+    :ivar patch: a function of handler and body that may answer a PATCH instead; it returns whether
+        it did.
+    """
+
+    def __init__(self):
+        self.content = None
+        self.patched = []
+        self.location = "/v1/uploads/1"
+        self.patch = lambda handler, body: False
+
+    def __call__(self, handler, body):
+        if handler.command == "POST":
+            self.content = b""
+            handler.answer(201, Location=self.location)
+        elif self.content is None:
+            handler.answer(404)
+        elif handler.command == "PATCH":
+            self._patch(handler, body)
+        else:
+            handler.answer(200, Upload_Offset=len(self.content))
+
+    def _patch(self, handler, body):
+        self.patched.append(int(handler.headers["Upload-Offset"]))
+        if not self.patch(handler, body):
+            self.content += body
+            handler.answer(204, Upload_Offset=len(self.content))
+
+
 class _KintoHandler(FakeHandler):
     def do_GET(self):
         self.note()
@@ -124,6 +160,9 @@ class _KintoHandler(FakeHandler):
 
     def do_HEAD(self):
         self.note()
+        if "/attachment/uploads/" in self.path:
+            self.server.uploads(self, b"")
+            return
         found = [record for record in self.server.records if record.get("attachment")]
         self.send_response(200)
         self.send_header("Total-Objects", str(len(found)))
@@ -136,11 +175,17 @@ class _KintoHandler(FakeHandler):
 
     def do_POST(self):
         self.note()
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.post(self, body)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        is_form = self.path.partition("?")[0].endswith("/attachment")
+        (self.server.post if is_form else self.server.uploads)(self, body)
+
+    do_PATCH = do_DELETE = do_POST
 
     def answer_capabilities(self):
-        self.answer(200, {"capabilities": {"attachments": {"base_url": self.server.base_url}}})
+        attachments = {"base_url": self.server.base_url}
+        if self.server.uploads:
+            attachments["resumable"] = ["tus-1.0.0"]
+        self.answer(200, {"capabilities": {"attachments": attachments}})
 
     def _list(self, query):
         since = int(query.get("_since", ["0"])[0].strip('"'))
@@ -248,7 +293,7 @@ class _ProxyHandler(FakeHandler):
         for chunk in response.raw.stream(1 << 16, decode_content=False):
             self.wfile.write(chunk)
 
-    do_POST = do_PUT = do_DELETE = do_GET
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
     def _body(self):
         length = int(self.headers.get("Content-Length", 0))

@@ -116,9 +116,11 @@ class Scripts:
         """Return others like these, with something changed."""
         return Scripts(**{**self._arguments, **arguments})
 
-    def command(self, name, *args):
+    def command(self, name, *args, code=None):
+        """Return the command that runs a script, or code that is given the script's arguments."""
         script = str(ROOT / "scripts" / f"{name}.py")
-        return [sys.executable, script, *self.options, *map(str, args)]
+        python = [sys.executable, *(["-c", code] if code else [])]
+        return [*python, script, *self.options, *map(str, args)]
 
     def run(self, name, *args, code=0, **kwargs):
         """Return what the script printed, by lines of JSON, when it ended with this code."""
@@ -138,16 +140,16 @@ class Scripts:
     def download(self, folder, *args, **kwargs):
         return self.run("download", "--folder", folder, *args, **kwargs)
 
-    def start(self, name, *args):
+    def start(self, name, *args, code=None):
         # What is started in the background of a shell ignores it, and hands that on.
         reset = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(self.command(name, *args), text=True, **pipes, **reset)
+        command = self.command(name, *args, code=code)
+        return subprocess.Popen(command, text=True, **pipes, **reset)
 
     def peak_memory(self, name, *args):
         """Return the largest resident memory of a run, in bytes."""
-        command = self.command(name, *args)
-        command[1:1] = ["-c", MEASURED]
+        command = self.command(name, *args, code=MEASURED)
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return int(done.stderr.split()[-2]) * 1024
 

@@ -1,19 +1,17 @@
-"""The servers that the tests see, and the known differences of others."""
+"""The servers that the tests see: this plugin, or others (``TUS_ORACLES``) with differences."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.tus import ours
 from tests.tus.client import Tus
-from tests.tus.oracles import DIFFERENCES, ORACLES
-from tests.tus.oracles import EXTENSIONS as THEIRS
+from tests.tus.oracles import DIFFERENCES, EXTENSIONS, ORACLES
+from tests.tus.ours import OURS, TRIED
 
 
 FOLDER = Path(__file__).parent
-TARGETS = {"ours": ours.ours, **(ORACLES if "TUS_ORACLES" in os.environ else {})}
-EXTENSIONS = {"ours": ours.EXTENSIONS, **THEIRS}
+TARGETS = ORACLES if os.environ.get("TUS_ORACLES") else OURS
 
 
 def pytest_generate_tests(metafunc):
@@ -25,7 +23,7 @@ def pytest_collection_modifyitems(config, items):
     """Leave out the tests of extensions that a server lacks, and mark its differences."""
     # All items of the run come here.
     here = [item for item in items if item.path.parent == FOLDER and "target" in item.fixturenames]
-    lacking = [item for item in here if not needed_by(item) <= EXTENSIONS[target_of(item)]]
+    lacking = [item for item in here if not is_applicable(item)]
     items[:] = [item for item in items if item not in lacking]
     config.hook.pytest_deselected(items=lacking)
     for item in here:
@@ -34,8 +32,9 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
-def needed_by(item):
-    return {marker.args[0] for marker in item.iter_markers("extension")}
+def is_applicable(item):
+    needed = {marker.args[0] for marker in item.iter_markers("extension")}
+    return needed <= {**EXTENSIONS, **TRIED}[target_of(item)]
 
 
 def target_of(item):
@@ -51,7 +50,7 @@ def difference(item):
 
 @pytest.fixture(scope="session")
 def target(external, request, tmp_path_factory):
-    with TARGETS[request.param](tmp_path_factory.mktemp(request.param)) as target:
+    with TARGETS[request.param](tmp_path_factory.mktemp(request.param), request) as target:
         yield target
 
 

@@ -56,7 +56,7 @@ def running(folder, command, url):
 
 
 @contextlib.contextmanager
-def tus_server(folder):
+def tus_server(folder, request):
     install(Path(__file__).parent / "npm", folder)
     files = folder / "files"
     files.mkdir()
@@ -73,7 +73,7 @@ def tus_server(folder):
 
 
 @contextlib.contextmanager
-def seaweedfs(folder):
+def seaweedfs(folder, request):
     ports = {f"{service}.port": free_port() for service in ("master", "volume", "filer")}
     grpc_ports = {f"{name}.grpc": free_port() for name in ports}
     options = {
@@ -97,7 +97,7 @@ def seaweedfs(folder):
 
 
 @contextlib.contextmanager
-def resumable_upload(folder):
+def resumable_upload(folder, request):
     with (
         _resumable_upload(folder / "usual", "--enable-downloads") as url,
         _resumable_upload(folder / "expiring", "--upload-expiry=2") as expiring_url,

@@ -1,74 +1,76 @@
-"""A Kinto with the plugin, as a server of tus."""
+"""This plugin, with its files in a folder or in a bucket."""
 
 import contextlib
 import itertools
 
 import requests
 
-from tests.support.servers import Server
-from tests.support.settings import base_settings
+from tests.support.scripts import script_storage, start_server
 from tests.support.users import ALICE
 from tests.tus.target import Target
 
 
 MAX_SIZE = 1 << 20
-COLLECTION = "/buckets/blog/collections/photos"
+
 EXTENSIONS = {
     "creation",
     "creation-with-upload",
     "creation-defer-length",
-    "checksum",
-    "expiration",
     "termination",
+    "expiration",
+    "checksum",
 }
 
 
 @contextlib.contextmanager
-def ours(folder):
+def local(folder, request):
     with (
-        _kinto(folder / "usual") as url,
-        _kinto(folder / "expiring", resumable_expires_seconds="2") as expiring_url,
+        script_storage(request) as storage,
+        _kinto(folder / "usual", storage) as creation_url,
+        _kinto(folder / "expiring", storage, attachment__resumable_expires_seconds="2") as expiring,
     ):
-        yield Target(
-            creation_url=_urls(url),
-            content=_content(folder / "usual" / "files"),
-            extensions=EXTENSIONS,
-            max_size=MAX_SIZE,
-            headers=ALICE,
-            metadata={"filename": "story.txt"},
-            expiring_url=_urls(expiring_url),
-        )
+        yield _target(creation_url, expiring_url=expiring)
 
 
 @contextlib.contextmanager
-def _kinto(folder, **options):
-    """Run a Kinto, and give the URL of its collection."""
-    options = {
-        "base_path": str(folder / "files"),
-        "max_size_bytes": str(MAX_SIZE),
-        "resumable_max_open": "1000",
-        **options,
-    }
-    settings = {f"kinto.attachment.{name}": value for name, value in options.items()}
-    server = Server("granian", folder, base_settings() | settings)
+def s3(folder, request):
+    with script_storage(request) as storage, _kinto(folder, storage) as creation_url:
+        yield _target(creation_url)
+
+
+@contextlib.contextmanager
+def _kinto(folder, storage, **settings):
+    """Run a Kinto, and return a function that returns the URL for uploads of another record."""
+    folder.mkdir(exist_ok=True)
+    server = start_server(
+        folder,
+        storage,
+        attachment__max_size_bytes=str(MAX_SIZE),
+        attachment__resumable_max_open="1000",
+        **settings,
+    )
     try:
-        server.wait_until_ready()
-        for path in (COLLECTION.removesuffix("/collections/photos"), COLLECTION):
-            requests.put(server.url + path, headers=ALICE, timeout=30).raise_for_status()
-        yield server.url + COLLECTION
+        collection = f"{server.url}/buckets/blog/collections/photos"
+        for url in (collection.removesuffix("/collections/photos"), collection):
+            requests.put(url, headers=ALICE, timeout=30).raise_for_status()
+        numbers = itertools.count()
+        yield lambda: f"{collection}/records/record-{next(numbers)}/attachment/uploads"
     finally:
         server.stop()
 
 
-def _urls(collection):
-    numbers = itertools.count()
-    return lambda: f"{collection}/records/{next(numbers)}/attachment/uploads"
+def _target(creation_url, **more):
+    metadata = {"filename": "story.txt"}
+    return Target(creation_url, _content, EXTENSIONS, MAX_SIZE, ALICE, metadata, **more)
 
 
-def _content(files):
-    def content(created, _):
-        record = created.removesuffix("/attachment/uploads")
-        answer = requests.get(record, headers=ALICE, timeout=30).json()
-        return (files / answer["data"]["attachment"]["location"]).read_bytes()
+def _content(creation_url, _):
+    record_url = creation_url.removesuffix("/attachment/uploads")
+    record = requests.get(record_url, headers=ALICE, timeout=30).json()["data"]
+    return requests.get(record["attachment"]["location"], timeout=30).content
 
-    return content
+
+OURS = {"local": local, "s3": s3}
+
+TRIED = {"local": EXTENSIONS, "s3": EXTENSIONS - {"expiration"}}
+"""The extensions that are tried with each. (Expiration needs a server of its own.)"""
