@@ -9,6 +9,7 @@ from kinto.core.cornice.service import SERVICES
 from tests.support.app import App
 from tests.support.documentation import ProductionServer
 from tests.support.gcs import FakeGCSServer, GCPStorageEmulator, GCSBucket, GCSProxy
+from tests.support.node import install
 from tests.support.paths import ROOT
 from tests.support.postgresql import create_database, postgresql_server
 from tests.support.s3 import Bucket, Proxy, SeaweedFS, Silence
@@ -272,3 +273,9 @@ def production(tmp_path_factory, postgresql):
     server = ProductionServer(tmp_path_factory.mktemp("production"), postgresql())
     yield server.wait_until_ready()
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def javascript(external, tmp_path_factory):
+    """A folder with the scripts of tests/javascript, and the packages that they need."""
+    return install(ROOT / "tests" / "javascript", tmp_path_factory.mktemp("javascript"))

@@ -9,8 +9,7 @@ import pytest
 import requests
 
 from kinto_attachment.scripts import download
-from tests.support.node import install, run_node
-from tests.support.paths import ROOT
+from tests.support.node import run_node
 from tests.support.servers import assert_eventually, files_in
 
 
@@ -102,12 +101,6 @@ def test_kinto_http_shows_the_message_of_a_refusal(client, tmp_path):
     nameless.write_bytes(b"x")
     with pytest.raises(kinto_http.exceptions.KintoException, match="Filename is required"):
         client.add_attachment(id="first", filepath=str(nameless), filename="..")
-
-
-@pytest.fixture(scope="session")
-def javascript(tmp_path_factory):
-    """A folder with the scripts of tests/javascript, and the packages that they need."""
-    return install(ROOT / "tests" / "javascript", tmp_path_factory.mktemp("javascript"))
 
 
 def test_kinto_http_js_adds_replaces_and_removes_an_attachment(client, javascript, tmp_path):

@@ -1,161 +1,161 @@
-"""Real clients of tus against a running server, and the examples of the guide, as printed."""
+"""Clients that people have, with resumable uploads to a running server."""
 
-import base64
 import hashlib
+import itertools
 import json
 import os
-import sys
 
 import pytest
 import requests
-from tusclient.client import TusClient
+import tusclient.client
+from tusclient.storage.filestorage import FileStorage
 
-from tests.docs.test_examples import run, run_shell
-from tests.support.documentation import only
-from tests.support.node import install, run_node
-from tests.support.paths import ROOT
-from tests.support.servers import Server
-from tests.support.settings import base_settings
+from tests.support.fake_kinto import BreakingLine
+from tests.support.node import run_node
+from tests.support.scripts import MIB, start_server
+from tests.support.users import ALICE
 
 
-GUIDE = "docs/how-to/resumable-uploads"
-RECORD = "/buckets/default/collections/photos/records/first"
-AUTH = ("alice", "secret")
-HEADERS = {"Authorization": "Basic " + base64.b64encode(b"alice:secret").decode()}
-MIB = 1024**2
-CONTENT = os.urandom(3 * MIB + 5)
+SIZE = 3 * MIB
 
 
 @pytest.fixture(scope="module")
 def server(external, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clients")
-    settings = {**base_settings(), "kinto.attachment.base_path": str(folder / "files")}
-    server = Server("granian", folder, settings).wait_until_ready()
-    server.files = folder / "files"
+    folder = tmp_path_factory.mktemp("tus-clients")
+    server = start_server(folder, {"attachment__serve_files": "true"})
+    collection = f"{server.url}/buckets/blog/collections/photos"
+    for url in (collection.removesuffix("/collections/photos"), collection):
+        requests.put(url, headers=ALICE, timeout=30).raise_for_status()
     yield server
     server.stop()
 
 
+numbers = itertools.count()
+
+
 @pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "photo.jpg").write_bytes(CONTENT)
-    return tmp_path
+def record(server):
+    """The path of a record."""
+    return f"/buckets/blog/collections/photos/records/film-{next(numbers)}"
 
 
-def attached(server):
-    """Return the attachment and the content of its file."""
-    answer = requests.get(server.url + RECORD, auth=AUTH, timeout=10).json()
-    attachment = answer["data"]["attachment"]
-    return attachment, (server.files / attachment["location"]).read_bytes()
+@pytest.fixture
+def film(tmp_path):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(os.urandom(SIZE))
+    return film
 
 
-def check(server, content=CONTENT):
-    attachment, stored = attached(server)
-    assert stored == content
-    assert attachment["hash"] == hashlib.sha256(content).hexdigest()
-    assert [path for path in server.files.rglob("*") if path.is_file()] == [
-        server.files / attachment["location"]
-    ]
-    requests.delete(server.url + RECORD, auth=AUTH, timeout=10)
+def attached(server, record):
+    return requests.get(server.url + record, headers=ALICE, timeout=30).json()["data"]["attachment"]
 
 
-def printed(server, language, text):
-    code = only(GUIDE, language, text)
-    return code.replace("http://localhost:8888", server.url.removesuffix("/v1"))
+def check(server, record, content):
+    """Check what a record has, as it is downloaded."""
+    attachment = attached(server, record)
+    downloaded = requests.get(attachment["location"], timeout=30).content
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert (len(downloaded), hashlib.sha256(downloaded).hexdigest()) == (len(content), sha256)
+    assert (attachment["size"], attachment["hash"]) == (len(content), sha256)
 
 
-def test_the_commands_of_the_guide_upload(server, folder):
-    run_shell(folder, printed(server, "shell", "-X POST"))
-    answer = run_shell(folder, printed(server, "shell", "-X PATCH").replace("| curl", "| curl -sS"))
-    assert json.loads(answer) == attached(server)[0]
-    check(server)
+@pytest.fixture
+def node(server, record, javascript, film):
+    """Run a scenario of tus-js-client, and return what it printed."""
+
+    def run(scenario, url=server.url):
+        endpoint = f"{url}{record}/attachment/uploads"
+        printed = json.loads(run_node("node", "tus.js", endpoint, scenario, film, cwd=javascript))
+        return {**printed, "methods": [method for method, *_ in printed["requests"]]}
+
+    return run
 
 
-def test_the_commands_of_the_guide_continue(server, folder):
-    run_shell(folder, printed(server, "shell", "-X POST"))
-    again = printed(server, "shell", "-X PATCH").replace("| curl", "| curl -sS")
-    run_shell(folder, again.replace("photo.jpg |", "photo.jpg | head -c 1000000 |"))
-    run_shell(folder, again)
-    check(server)
-
-
-def test_the_python_of_the_guide_uploads(server, folder):
-    run(folder, sys.executable, "-c", printed(server, "python", "TusClient"))
-    check(server)
-
-
-def test_tuspy_continues_with_checksums(server, folder):
-    client = TusClient(f"{server.url}{RECORD}/attachment/uploads", HEADERS)
-    options = {"chunk_size": MIB, "metadata": {"filename": "photo.jpg"}, "upload_checksum": True}
-    first = client.uploader(str(folder / "photo.jpg"), **options)
-    first.upload_chunk()
-    other = client.uploader(str(folder / "photo.jpg"), url=first.url, **options)
-    assert other.offset == MIB
-    other.upload()
-    check(server)
-
-
-@pytest.fixture(scope="module")
-def javascript(tmp_path_factory):
-    return install(ROOT / "tests" / "javascript", tmp_path_factory.mktemp("javascript"))
-
-
-def tus_js(javascript, server, path, mode="", **options):
-    usual = {
-        "endpoint": f"{server.url}{RECORD}/attachment/uploads",
-        "headers": HEADERS,
-        "metadata": {"filename": "photo.jpg", "filetype": "image/jpeg"},
-    }
-    given = json.dumps({**usual, **options})
-    lines = run_node("node", "resumable.js", given, path, mode, cwd=javascript)
-    return [json.loads(line) for line in lines.splitlines()]
-
-
-WAYS = {
-    "whole": {},
-    "in chunks": {"chunkSize": MIB},
-    "during the creation": {"uploadDataDuringCreation": True},
-    "during the creation, in chunks": {"uploadDataDuringCreation": True, "chunkSize": MIB},
-    "by POST": {"overridePatchMethod": True, "chunkSize": MIB},
+METHODS = {
+    "whole": ["POST", "PATCH"],
+    "chunked": ["POST", "PATCH", "PATCH", "PATCH"],
+    "creation with data": ["POST"],
+    "creation with a chunk": ["POST", "PATCH", "PATCH"],
+    "deferred length": ["POST", "PATCH", "PATCH", "PATCH"],
+    "method override": ["POST", "POST", "POST", "POST"],
+    "resumed": ["POST", "PATCH", "PATCH", "HEAD", "PATCH"],
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_tus_js_client_uploads(javascript, server, folder, way):
-    reports = tus_js(javascript, server, folder / "photo.jpg", **WAYS[way])
-    assert [one["what"] for one in reports] == ["url", "success"]
-    etag = requests.get(server.url + RECORD, auth=AUTH, timeout=10).headers["ETag"]
-    assert reports[-1]["etag"] == etag
-    check(server)
+@pytest.mark.parametrize("scenario", METHODS)
+def test_tus_js_client_uploads(server, record, node, film, scenario):
+    printed = node(scenario)
+    assert printed.get("error") is None
+    assert printed["methods"] == METHODS[scenario]
+    check(server, record, film.read_bytes())
+    attachment = attached(server, record)
+    assert attachment["filename"] == "film.mp4"
+    assert attachment["mimetype"] == "video/mp4"
 
 
-def test_the_javascript_of_the_guide_uploads(javascript, server, folder):
-    beginning = """
-        import { createRequire } from "node:module";
-        import { readFileSync } from "node:fs";
-        const tus = createRequire(import.meta.url)("tus-js-client");
-        const file = readFileSync(process.argv[2]);
-    """
-    printed_code = printed(server, "javascript", "tus.Upload")
-    (javascript / "guide.mjs").write_text(beginning + printed_code)
-    lines = run_node("node", "guide.mjs", folder / "photo.jpg", cwd=javascript).splitlines()
-    assert lines[-1] == "attached"
-    record = requests.get(server.url + RECORD, auth=AUTH, timeout=10).json()["data"]
-    assert record["title"] == "Spring"
-    check(server)
+def test_tus_js_client_uploads_an_empty_file(server, record, node):
+    assert node("empty")["methods"] == ["POST"]
+    check(server, record, b"")
 
 
-def test_tus_js_client_uploads_an_empty_file(javascript, server, tmp_path):
-    (tmp_path / "empty").write_bytes(b"")
-    reports = tus_js(javascript, server, tmp_path / "empty")
-    assert [one["what"] for one in reports] == ["url", "success"]
-    check(server, b"")
+def test_tus_js_client_terminates_an_upload(server, record, node):
+    printed = node("terminated")
+    assert printed["methods"] == ["POST", "PATCH", "PATCH", "DELETE"]
+    headers = {**ALICE, "Tus-Resumable": "1.0.0"}
+    assert requests.head(printed["url"], headers=headers, timeout=30).status_code == 404
+    assert requests.get(server.url + record, headers=ALICE, timeout=30).status_code == 404
 
 
-@pytest.mark.parametrize("options", [{}, {"chunkSize": MIB}], ids=["whole", "in chunks"])
-def test_tus_js_client_continues_what_was_aborted(javascript, server, folder, options):
-    reports = tus_js(javascript, server, folder / "photo.jpg", "abort", **options)
-    urls = {one["url"] for one in reports if "url" in one}
-    assert len(urls) == 1
-    assert reports[-1]["what"] == "success"
-    check(server)
+def test_parallel_uploads_of_tus_js_client_are_refused(server, record, node):
+    """The server does not advertise their extension, ``concatenation``."""
+    assert "400" in node("parallel")["error"]
+    assert requests.get(server.url + record, headers=ALICE, timeout=30).status_code == 404
+
+
+def test_tus_js_client_resumes_on_a_line_that_breaks(server, record, node, film):
+    with BreakingLine(server.url, breaks=3) as line:
+        printed = node("chunked", line.url)
+        assert printed.get("error") is None
+        assert line.left == 0
+        check(server, record, film.read_bytes())
+    assert printed["methods"].count("POST") == 1
+
+
+@pytest.fixture
+def tuspy(server, record, film, tmp_path):
+    """Return an uploader of tuspy."""
+
+    def uploader(url=server.url, **options):
+        client = tusclient.client.TusClient(f"{url}{record}/attachment/uploads", headers=ALICE)
+        return client.uploader(
+            str(film),
+            metadata={"filename": "film.mp4", "filetype": "video/mp4"},
+            upload_checksum=True,
+            **options,
+        )
+
+    return uploader
+
+
+@pytest.mark.parametrize("chunk", [MIB, SIZE])
+def test_tuspy_uploads_with_checksums(server, record, tuspy, film, chunk):
+    tuspy(chunk_size=chunk).upload()
+    check(server, record, film.read_bytes())
+
+
+def test_tuspy_resumes_with_a_stored_url(server, record, tuspy, film, tmp_path):
+    storage = FileStorage(str(tmp_path / "urls.json"))
+    options = {"chunk_size": MIB, "store_url": True, "url_storage": storage}
+    first = tuspy(**options)
+    first.upload(stop_at=MIB)
+    second = tuspy(**options)
+    assert (second.url, second.offset) == (first.url, MIB)
+    second.upload()
+    check(server, record, film.read_bytes())
+
+
+def test_tuspy_resumes_on_a_line_that_breaks(server, record, tuspy, film):
+    with BreakingLine(server.url, breaks=2) as line:
+        tuspy(line.url, chunk_size=MIB, retries=3, retry_delay=0).upload()
+        assert line.left == 0
+        check(server, record, film.read_bytes())

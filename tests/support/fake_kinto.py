@@ -10,6 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import requests
 
 
+BROKEN_AFTER_BYTES = 1 << 19
+
+
 class FakeServer(ThreadingHTTPServer):
     """An HTTP server in the process of the test.
 
@@ -287,17 +290,37 @@ class _ProxyHandler(FakeHandler):
         for name, value in response.headers.items():
             if name.lower() not in ("connection", "transfer-encoding"):
                 self.send_header(name, value)
-        if "Content-Length" not in response.headers:
+        if self.close_connection or "Content-Length" not in response.headers:
             self.send_header("Connection", "close")
         self.end_headers()
         for chunk in response.raw.stream(1 << 16, decode_content=False):
             self.wfile.write(chunk)
 
-    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+    do_OPTIONS = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
     def _body(self):
         length = int(self.headers.get("Content-Length", 0))
         return _Body(self, length) if length else None
+
+
+class BreakingLine(FlakyProxy):
+    """A line to a real server that breaks in the middle of each of the first large bodies.
+
+    :ivar left: how often it will break.
+    """
+
+    def __init__(self, url, breaks):
+        super().__init__(url, self._close)
+        self.left = breaks
+
+    def _close(self, handler, number):
+        handler.close_connection = True
+        return False
+
+    def passed(self, size):
+        if self.left and size >= BROKEN_AFTER_BYTES:
+            self.left -= 1
+            raise ConnectionAbortedError
 
 
 class _Body:
