@@ -1,7 +1,10 @@
 """A browser: Debian's Chromium without a window, driven by Playwright."""
 
+import functools
+import http.server
 import shutil
 import struct
+import threading
 import zlib
 
 import playwright.sync_api
@@ -58,6 +61,18 @@ def try_out(tmp_path_factory):
 
 
 @pytest.fixture
+def other_origin(tmp_path):
+    """The URL of an empty page on a server of its own."""
+    (tmp_path / "index.html").write_text("<!doctype html><title>Another origin</title>")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
 def picture(tmp_path):
     """A PNG that goes from one colour to another."""
     path = tmp_path / "sunrise.png"
@@ -77,3 +92,8 @@ def png(width, height):
         struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
         for chunk in chunks
     )
+
+
+def run(page, script, argument=None):
+    """Run statements as the body of an asynchronous function, and return what they return."""
+    return page.evaluate(f"async (argument) => {{ {script} }}", argument)

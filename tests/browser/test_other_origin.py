@@ -1,30 +1,9 @@
 """The documentation's JavaScript, on a page of another origin than Kinto's (CORS)."""
 
-import functools
-import http.server
-import threading
-
-import pytest
 import requests
 
+from tests.browser.conftest import run
 from tests.support.documentation import only
-
-
-@pytest.fixture
-def other_origin(tmp_path):
-    """The URL of an empty page on a server of its own."""
-    (tmp_path / "index.html").write_text("<!doctype html><title>Another origin</title>")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-
-
-def run(page, script, argument=None):
-    """Run statements as the body of an asynchronous function, and return what they return."""
-    return page.evaluate(f"async (argument) => {{ {script} }}", argument)
 
 
 def test_the_documented_fetch_attaches_and_detaches_across_origins(page, try_out, other_origin):

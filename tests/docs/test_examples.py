@@ -111,3 +111,21 @@ def test_the_digests_in_the_examples_are_right(server, folder, attached):
     example = only(GUIDE, "python", "Content-Digest")
     printed = run(folder, sys.executable, "-c", for_server(example, server))
     assert printed.strip() == attached()["hash"]
+
+
+RESUMABLE = "docs/how-to/resumable-uploads"
+
+
+def test_curl_continues_what_broke_off(server, folder, attached):
+    run_shell(folder, for_server(only(RESUMABLE, "shell", "-X POST"), server))
+    send = only(RESUMABLE, "shell", "-X PATCH").replace("| curl", "| curl --fail-with-body -sS")
+    run_shell(folder, send.replace("photo.jpg |", "photo.jpg | head -c 100000 |"))
+    assert json.loads(run_shell(folder, send)) == attached()
+    server.assert_stored("photos", [PHOTO])
+
+
+def test_tuspy_uploads_as_shown(server, folder, attached):
+    example = for_server(only(RESUMABLE, "python", "TusClient"), server)
+    run(folder, sys.executable, "-c", example)
+    assert attached()["filename"] == "photo.jpg"
+    server.assert_stored("photos", [PHOTO])

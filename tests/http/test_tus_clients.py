@@ -23,6 +23,7 @@ SIZE = 3 * MIB
 def server(external, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tus-clients")
     server = start_server(folder, {"attachment__serve_files": "true"})
+    server.files = folder / "files"
     collection = f"{server.url}/buckets/blog/collections/photos"
     for url in (collection.removesuffix("/collections/photos"), collection):
         requests.put(url, headers=ALICE, timeout=30).raise_for_status()
@@ -51,12 +52,14 @@ def attached(server, record):
 
 
 def check(server, record, content):
-    """Check what a record has, as it is downloaded."""
+    """Check that a record has this content, and that there is no other file. Delete it."""
     attachment = attached(server, record)
-    downloaded = requests.get(attachment["location"], timeout=30).content
     sha256 = hashlib.sha256(content).hexdigest()
-    assert (len(downloaded), hashlib.sha256(downloaded).hexdigest()) == (len(content), sha256)
     assert (attachment["size"], attachment["hash"]) == (len(content), sha256)
+    (stored,) = [path for path in server.files.rglob("*") if path.is_file()]
+    assert attachment["location"].endswith(f"/{stored.name}")
+    assert hashlib.sha256(stored.read_bytes()).hexdigest() == sha256
+    requests.delete(server.url + record, headers=ALICE, timeout=30).raise_for_status()
 
 
 @pytest.fixture
@@ -87,10 +90,9 @@ def test_tus_js_client_uploads(server, record, node, film, scenario):
     printed = node(scenario)
     assert printed.get("error") is None
     assert printed["methods"] == METHODS[scenario]
-    check(server, record, film.read_bytes())
     attachment = attached(server, record)
-    assert attachment["filename"] == "film.mp4"
-    assert attachment["mimetype"] == "video/mp4"
+    assert (attachment["filename"], attachment["mimetype"]) == ("film.mp4", "video/mp4")
+    check(server, record, film.read_bytes())
 
 
 def test_tus_js_client_uploads_an_empty_file(server, record, node):
