@@ -1,6 +1,7 @@
 """The nginx of the guide to production in front of its Kinto: Debian's nginx, like the browser."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,8 @@ from tests.support.app import ATTACHMENT
 from tests.support.documentation import only, replaced
 from tests.support.servers import eventually_answers, free_port
 from tests.support.users import basic_auth
+from tests.tus.client import Tus, wait_for
+from tests.tus.target import Target
 
 
 AROUND = """
@@ -170,3 +173,40 @@ def test_an_upload_reaches_kinto_while_it_is_sent_and_is_not_written_by_nginx(ng
 def test_metrics_are_for_this_machine(nginx):
     answer = requests.get(f"{nginx.url}/v1/__metrics__", headers=API, timeout=10)
     assert re.search("kinto_request_summary_total", answer.text)
+
+
+def test_a_resumable_upload_keeps_what_reached_nginx_before_the_line_broke(nginx):
+    content = os.urandom(3_000_000)
+    tus = Tus(
+        Target(
+            creation_url=lambda: f"{nginx.url}/v1{ATTACHMENT}/uploads",
+            content=None,
+            extensions=frozenset(),
+            max_size=0,
+            headers=API,
+            metadata={"filename": "film.pdf"},
+        )
+    )
+    created = tus.post(len(content))
+    location = created.headers["Location"]
+    assert location.startswith("https://kinto.example.com/v1/")
+    upload = location.replace("https://kinto.example.com", nginx.url)
+    pattern = f".uploads/{upload.rpartition('/')[2]}"
+
+    def received():
+        # HEAD would end the request that is being read.
+        return sum(path.stat().st_size for path in nginx.kinto.files.glob(pattern))
+
+    tus.patch_and_vanish(
+        upload,
+        0,
+        content,
+        after=2_000_000,
+        meanwhile=lambda: wait_for(received, lambda size: size == 2_000_000),
+    )
+    offset = tus.offset(upload)
+    assert offset == 2_000_000
+    done = tus.patch(upload, offset, content[offset:], Prefer="return=representation")
+    assert done.status == 200
+    assert nginx.file(json.loads(done.body)).content == content
+    assert not any(path.is_file() for path in nginx.temporary.rglob("*"))

@@ -1,7 +1,9 @@
 """A client of tus that can do what no client should."""
 
 import base64
+import contextlib
 import http.client
+import socket
 import time
 import urllib.parse
 from contextlib import closing
@@ -77,22 +79,26 @@ class Tus:
     def delete(self, url, **headers):
         return self.request("DELETE", url, headers)
 
-    def patch_and_vanish(self, url, offset, body, after):
-        """Send so many bytes of a body, and close the connection."""
+    def patch_and_vanish(self, url, offset, body, after, meanwhile=lambda: None):
+        """Send so many bytes of a body, and return when the server knows that no more will come.
+
+        :param meanwhile: is called before it can know.
+        """
         usual = {"Content_Type": TYPE, "Upload_Offset": str(offset)}
         with closing(self._connection(url)) as connection:
-            connection.putrequest("PATCH", _path(url))
-            for name, value in self._headers({**usual, "Content_Length": len(body)}).items():
-                connection.putheader(name, value)
+            self._begin(connection, "PATCH", url, {**usual, "Content_Length": len(body)})
             connection.endheaders(body[:after])
+            meanwhile()
+            connection.sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                while connection.sock.recv(1000):
+                    pass
 
     def expect(self, method, url, headers, body):
         """Return the statuses of a request that waits for 100 before it sends its body."""
         with closing(self._connection(url)) as connection:
-            connection.putrequest(method, _path(url))
-            usual = {"Expect": "100-continue", "Content_Length": len(body), **headers}
-            for name, value in self._headers(usual).items():
-                connection.putheader(name, value)
+            usual = {"Expect": "100-continue", "Content_Length": len(body)}
+            self._begin(connection, method, url, {**usual, **headers})
             connection.endheaders()
             first = _first_status(connection.sock)
             if first != 100:
@@ -103,6 +109,12 @@ class Tus:
     def content(self, url):
         """Return what the server has made of a complete upload."""
         return self.target.content(self.creation_url, url)
+
+    def _begin(self, connection, method, url, headers):
+        sent = self._headers(headers)
+        connection.putrequest(method, _path(url), skip_host="Host" in sent)
+        for name, value in sent.items():
+            connection.putheader(name, value)
 
     def _connection(self, url):
         return http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=30)
