@@ -20,8 +20,8 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 
 THREADS_NAME = "kinto-attachment"
-MAX_EXIT_SECONDS = 1
-"""How long a process that ends waits for its tasks."""
+MAX_EXIT_SECONDS = 0.7
+"""How long a process that ends waits for its tasks: it is gone within a second."""
 
 
 class Threads:
@@ -44,7 +44,7 @@ class Threads:
     def submit(self, function: Callable[[], T], is_task: bool = False) -> "Future[T]":
         """Return the future result of a function, which begins at once.
 
-        :param is_task: whether a process that ends waits for it, for a second.
+        :param is_task: whether a process that ends waits for it, for a moment.
         """
         future: Future[Any] = Future()
         with self._lock:
@@ -89,7 +89,7 @@ class Threads:
             self._idle += 1
 
     def end(self) -> None:
-        """Make the tasks end, and wait a second for them, since the process ends."""
+        """Make the tasks end, and wait a moment for them, since the process ends."""
         self.is_ending = True
         wait(list(self._tasks), MAX_EXIT_SECONDS)
 

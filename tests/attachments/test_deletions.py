@@ -357,6 +357,14 @@ class TestStorageThatHangs:
         assert len(app.asked) == 1
         assert len(left(app)[2]) == 2
 
+    def test_a_process_that_ends_begins_no_other_deletion(self, app, hanging, monkeypatch):
+        monkeypatch.setattr("kinto_attachment.paging.PAGE_SIZE", 1)
+        monkeypatch.setattr("kinto_attachment.background.THREADS.is_ending", True)
+        app.retry_deletions()
+        assert app.asked == []
+        monkeypatch.undo()
+        assert len(left(app)[2]) == 2
+
 
 class TestLastHolders:
     @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import transaction
 
-from kinto_attachment import retention
+from kinto_attachment import deletions, retention
 from tests.support.app import ATTACHMENT, RECORD, App
 from tests.support.forms import file_part
 from tests.support.postgresql import postgresql_backends
@@ -174,6 +174,16 @@ def test_a_new_file_of_a_name_that_waits_is_not_deleted_in_its_place(app, on_day
     assert app.released() == []
     on_day(7.1)
     assert app.files() == {"story.txt": b"new"}
+
+
+def test_a_worker_that_is_killed_before_the_time_holds_the_file_no_longer_than_any(app, on_day):
+    upload(app)
+    app.delete(RECORD, headers=ALICE)
+    (entry,) = app.registry.storage.list_all(deletions.QUEUE, f"{deletions.QUEUE_PARENT}*")
+    claim = app.registry.attachments.deletions.claim([entry])
+    transaction.commit()
+    assert deletions.is_claimed(claim, retention.now() - 1000)
+    assert on_day(0.1) == []
 
 
 def test_all_that_is_due_is_deleted_by_one_retry(app, on_day, monkeypatch):

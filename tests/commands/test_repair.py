@@ -1,11 +1,15 @@
 """What ``kinto-attachment repair`` repairs, what it leaves, and when it deletes a file."""
 
+import threading
+
 import pytest
 import transaction
 
 from kinto_attachment import locks
 from kinto_attachment.background import in_background
 from kinto_attachment.commands import problems
+from kinto_attachment.deletions import Deletions
+from kinto_attachment.storage.local import LocalStorage
 from tests.support.commands import COLLECTION
 from tests.support.faults import (
     ORPHAN,
@@ -168,3 +172,23 @@ def test_a_legacy_link_remains_if_the_metadata_is_wrong(deployment):
         [problems.LEGACY_LINK.name, problems.SIZE_MISMATCH.name],
     )
     assert [link.get("attachment") for link in deployment.links()] == [None]
+
+
+def test_a_repair_waits_for_the_deletion_of_what_it_releases(deployment, monkeypatch):
+    deployment.upload()
+    lose_record(deployment)
+    waited = threading.Event()
+    wait_until_idle, delete_many = Deletions.wait_until_idle, LocalStorage.delete_many
+
+    def wait(self, timeout=None):
+        waited.set()
+        return wait_until_idle(self, timeout)
+
+    def delete_when_waited_for(self, keys):
+        assert waited.wait(60)
+        return delete_many(self, keys)
+
+    monkeypatch.setattr(Deletions, "wait_until_idle", wait)
+    monkeypatch.setattr(LocalStorage, "delete_many", delete_when_waited_for)
+    assert deployment.repair() == (0, {"repaired": [problems.STALE_LINK.name]})
+    assert deployment.store.files() == {}
