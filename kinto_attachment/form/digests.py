@@ -95,8 +95,13 @@ class Hashes:
         :raises HTTPBadRequest: one differs.
         """
         if one := self.different():
-            reason = f"{one.field} has another {one.algorithm} than the bytes received"
-            raise errors.wrong_digest(one.subject, reason)
+            raise mismatch(one)
+
+
+def mismatch(digest: Digest) -> Exception:
+    """Return the refusal of bytes with another digest."""
+    reason = f"{digest.field} has another {digest.algorithm} than the bytes received"
+    return errors.wrong_digest(digest.subject, reason)
 
 
 def _items(subject: str, field: str, value: str | None) -> list[tuple[str, Any]]:

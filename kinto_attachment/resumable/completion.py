@@ -119,7 +119,7 @@ class Completion:
         file.flush()
         published = file
         sent = digests.parse("upload", {digests.REPR_DIGEST: upload.repr_digest})
-        known = None if sent or self._gzip_level is not None else file.sha256()
+        known = self._known_hash(file, sent)
         if known is not None:
             description = Description(upload.filename, known, upload.mimetype, file.size)
             stored = ReceivedFile(description, None, _Sink(None))
@@ -135,6 +135,15 @@ class Completion:
             parts[upload.compressed_name] = published.state
         attachment = stored.attachment(location="")
         return dataclasses.replace(upload, attachment=attachment, parts=parts), published
+
+    def _known_hash(self, file: PartialFile, sent: list[digests.Digest]) -> str | None:
+        if self._gzip_level is not None or any(one.algorithm != HASH for one in sent):
+            return None
+        known = file.sha256()
+        for digest in sent:
+            if known not in (None, digest.value.hex()):
+                raise digests.mismatch(digest)
+        return known
 
     def _read(
         self, upload: Upload, file: PartialFile, compressed: PartialFile | None, sent: Any

@@ -147,3 +147,17 @@ def test_nothing_is_left_of_a_failed_creation(client, bucket, monkeypatch):
     client.begin(len(CONTENT), body=CONTENT, status=500)
     cleared(client.app)
     assert (bucket.keys(), bucket.uploads(), states(client.app)) == ([], [], [])
+
+
+@pytest.mark.parametrize(("algorithm", "is_read"), [("sha-256", False), ("sha-512", True)])
+def test_a_file_is_read_again_for_another_digest_only(
+    client, bucket, monkeypatch, algorithm, is_read
+):
+    opened = []
+    open_ = S3PartialFile.open
+    monkeypatch.setattr(S3PartialFile, "open", lambda self: opened.append(self) or open_(self))
+    digest = hashlib.new(algorithm.replace("-", ""), CONTENT).digest()
+    headers = {"Repr-Digest": f"{algorithm}=:{base64.b64encode(digest).decode()}:"}
+    client.completed(CONTENT, headers=headers)
+    assert stored(client, bucket) == CONTENT
+    assert bool(opened) == is_read
