@@ -13,13 +13,13 @@ from typing import Any, Protocol
 from kinto.core.storage.exceptions import IntegrityError
 
 from kinto_attachment import errors, locks, reconcile, retention, unit_of_work, uris
-from kinto_attachment.deletions import Deletions
+from kinto_attachment.copies import Copies, Writer
+from kinto_attachment.deletions import Deletions, KeysByDue
 from kinto_attachment.form.gzip import GZIP_MIMETYPE
-from kinto_attachment.links import Links, origin_of
-from kinto_attachment.metadata import are_equal, attachment_of, is_among, possible_keys
+from kinto_attachment.links import Links
+from kinto_attachment.metadata import are_equal, attachment_of, is_among
 from kinto_attachment.paging import delete_children, records_by_id
 from kinto_attachment.resumable.uploads import Uploads
-from kinto_attachment.retention import KeysByDue
 from kinto_attachment.settings.values import CollectionSettings, Settings
 from kinto_attachment.storage.contract import LocalFiles, StagedFile, Storage
 from kinto_attachment.storage.names import upload_key
@@ -28,19 +28,6 @@ from kinto_attachment.unit_of_work import Link, LinkSnapshot
 
 SERVER_FIELDS = ("attachment", "last_modified", "schema")
 """Fields of a record that are the server's: a client that sends the whole record back has them."""
-
-
-class Writer(Protocol):
-    """Who changed a record.
-
-    :ivar is_trusted: whether it is code on the server, which may write any metadata.
-    """
-
-    is_trusted: bool
-
-    def may_read(self, record_uris: list[str]) -> bool:
-        """Return whether it may read any of these records."""
-        ...
 
 
 class Record(Protocol):
@@ -105,6 +92,7 @@ class Attachments:
         self.links = links
         self.deletions = deletions
         self.uploads = uploads
+        self._copies = Copies(settings, links, deletions)
         self._storage = links.storage
         self._on_attached = on_attached
         self._time_publish = time_publish
@@ -216,8 +204,8 @@ class Attachments:
         locks.lock_object(self._storage, locks.EVERYTHING)
         keys = self.deletions.queued()
         for page in self.links.pages():
-            for due, some in retention.by_due(self.settings, page).items():
-                keys[due] = keys.get(due, set()) | some
+            for due, links in retention.by_due(self.settings, page).items():
+                keys.setdefault(due, set()).update(link["location"] for link in links)
         return keys
 
     def flush(self, keys: KeysByDue) -> None:
@@ -300,7 +288,7 @@ class Attachments:
         if (
             not change.writer.is_trusted
             and reconcile.needs_source(change.old, change.new, state)
-            and not self._has_source(change.writer, record_uri, change.new)
+            and not self._copies.is_copy(change.writer, record_uri, change.new)
         ):
             raise errors.metadata_locked()
 
@@ -312,70 +300,12 @@ class Attachments:
         for link in settlement.rewrite:
             # If not permitted, an earlier change in this transaction is at fault and is refused.
             permitted = unit_of_work.current().links.permitted.get(record_uri, ())
-            if is_among(attachment, permitted) or self._has_source(writer, record_uri, attachment):
+            is_permitted = is_among(attachment, permitted)
+            if is_permitted or self._copies.is_copy(writer, record_uri, attachment):
                 self.links.add(record_uri, link["location"], attachment, link.get("origin"))
         if settlement.is_unlinked:
-            self._link_shared_file(writer, record_uri, attachment)
+            self._copies.link(writer, record_uri, attachment)
         return settlement.unlink
-
-    def _link_shared_file(self, writer: Writer, record_uri: str, attachment: Any) -> None:
-        """Link the record to another record's file if the metadata is identical.
-
-        If another transaction releases that file, this waits for its end.
-        """
-        snapshot = unit_of_work.current().links
-        for source in self._sources(writer, record_uri, attachment):
-            if source["id"] in snapshot.removed_ids or self.links.lock(source):
-                key = source["location"]
-                link = self.links.add(record_uri, key, attachment, origin_of(source))
-                snapshot.remember(record_uri, [link])
-                if retention.settings_of_file(self.settings, link).delete_after:
-                    self.deletions.withdraw(key)
-                return
-
-    def _has_source(self, writer: Writer, record_uri: str, attachment: Any) -> bool:
-        return any(True for _ in self._sources(writer, record_uri, attachment))
-
-    def _sources(self, writer: Writer, record_uri: str, attachment: Any) -> Iterator[Link]:
-        """Yield the links to the file of this metadata, of records that the writer may read.
-
-        A writer that only guesses the metadata gets no link, and does not learn if it was right.
-        """
-        keys = possible_keys(attachment)
-        if not keys:
-            return
-        by_key = unit_of_work.current().links.by_key
-        # Those that this transaction has come across are of records that it changes.
-        seen = [link for key in keys for link in by_key.get(key, ())]
-        yield from self._with_metadata(seen, record_uri, attachment)
-        for page in self.links.pages_to(keys):
-            links = self._with_metadata(page, record_uri, attachment)
-            # All at once first: most files have one link.
-            if links and self._may_read(writer, links):
-                yield from (link for link in links if self._may_read(writer, [link]))
-
-    def _may_read(self, writer: Writer, links: list[Link]) -> bool:
-        return writer.is_trusted or writer.may_read([link["record_uri"] for link in links])
-
-    def _with_metadata(self, links: list[Link], record_uri: str, attachment: Any) -> list[Link]:
-        keys = possible_keys(attachment)
-        return [
-            link
-            for link in links
-            if link["location"] in keys and self._describes(link, record_uri, attachment)
-        ]
-
-    def _describes(self, link: Link, record_uri: str, attachment: Any) -> bool:
-        if "attachment" in link:
-            return are_equal(link["attachment"], attachment)
-        # A link of an earlier plugin has no metadata; its record has, but for the one just written.
-        return link["record_uri"] != record_uri and are_equal(
-            attachment_of(self._record_at(link["record_uri"])), attachment
-        )
-
-    def _record_at(self, record_uri: str) -> dict[str, Any] | None:
-        id_ = uris.id_of(record_uri)
-        return records_by_id(self._storage, uris.parent_uri(record_uri), [id_]).get(id_)
 
     def _unlink(self, links: list[Link]) -> None:
         """Remove links, and enqueue their files."""
@@ -385,7 +315,8 @@ class Attachments:
     def _enqueue(self, links: list[Link], removed: set[str]) -> None:
         """Enqueue the files of links, those of the ids ``removed`` by this very transaction."""
         unit_of_work.current().links.removed_ids |= removed
-        self.flush(retention.by_due(self.settings, links))
+        for due, released in retention.by_due(self.settings, links).items():
+            self.deletions.enqueue_files_of(released, due)
 
 
 def _is_attached(snapshot: LinkSnapshot, record_uri: str, change: Change) -> bool:

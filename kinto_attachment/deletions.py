@@ -15,7 +15,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import transaction
@@ -28,8 +28,8 @@ from kinto_attachment.background import Task
 from kinto_attachment.kinto_internals import parents_beginning_with
 from kinto_attachment.legacy_links import LINKS_PARENT
 from kinto_attachment.links import Links
-from kinto_attachment.retention import KeysByDue
 from kinto_attachment.storage.contract import Storage, StorageError
+from kinto_attachment.unit_of_work import Link
 
 
 logger = logging.getLogger(__name__)
@@ -50,14 +50,19 @@ Far longer than a storage may hang: a late deletion would delete a new file of t
 
 Entry = dict[str, Any]
 
+KeysByDue = dict[int | None, set[str]]
+"""Keys of stored files by the time they are to be deleted, in milliseconds since 1970, or ``None``
+for at once."""
+
 
 class Deletions:
     """The deletion queue of a server, as one of its processes handles it.
 
-    An entry is ``{"id", "locations", "due", "claimed", "last_modified"}``: keys, when they are to
-    be deleted (in milliseconds since 1970, or missing: at once), and whether a worker is deleting
-    them. Its timestamp is not before that time, so that only entries that are due are read. A claim
-    is written, and not held as a lock: no transaction stays open while a storage is asked.
+    An entry is ``{"id", "locations", "due", "links", "claimed", "last_modified"}``: keys, when they
+    are to be deleted (in milliseconds since 1970, or missing: at once), the links that were removed
+    (if that is later), and whether a worker is deleting the files. Its timestamp is not before that
+    time, so that only entries that are due are read. A claim is written, and not held as a lock: no
+    transaction stays open while a storage is asked.
 
     :param storage: Kinto's.
     :param files: the storage of the attachments.
@@ -74,10 +79,11 @@ class Deletions:
         self._is_retry_due = False
         self._in_doubt: list[str] = []
 
-    def enqueue(self, keys: list[str], due: int | None = None) -> None:
+    def enqueue(self, keys: list[str], due: int | None = None, links: Sequence[Link] = ()) -> None:
         """Delete stored files after the commit, those that no link refers to then.
 
         :param due: in milliseconds since 1970, to do that later.
+        :param links: those to the files that were removed, for :meth:`removed_links`.
         """
         if not keys:
             return
@@ -88,7 +94,15 @@ class Deletions:
         if not enqueued:
             work.after_commit(self._process_later, enqueued)
         # As many as take a storage one request, since a claim lasts for so long only.
-        enqueued += [self.add(page, due) for page in paging.split(keys)]
+        for page in paging.split(keys):
+            own = [link for link in links if link["location"] in page]
+            enqueued.append(self.add(page, due, **({"links": own} if own else {})))
+
+    def enqueue_files_of(self, links: list[Link], due: int | None) -> None:
+        """Delete the files of links that were removed, as :meth:`enqueue` does."""
+        for page in paging.split(links):
+            keys = {link["location"] for link in page}
+            self.enqueue(sorted(keys), due, () if due is None else page)
 
     def reclaim(self, key: str) -> None:
         """Take a new file out of the queue that holds an earlier one of the same name.
@@ -106,10 +120,20 @@ class Deletions:
         if not self._files.exists(key):
             raise StorageError(f"{key} was deleted with an earlier file of that name")
 
-    def withdraw(self, key: str) -> None:
-        """Take a file to which a record refers again out of the queue."""
-        for entry in self._unclaimed(self.entries_of(key)):
-            self._take_out(key, entry)
+    def withdraw(self, key: str) -> bool:
+        """Take a file to which a record refers again out of the queue.
+
+        :returns: whether it was there, and no worker was deleting it.
+        """
+        taken = [self._take_out(key, one) for one in self._unclaimed(self.entries_of(key))]
+        return any(taken)
+
+    def removed_links(self, keys: list[str]) -> list[Link]:
+        """Return the removed links to files that are to be deleted later."""
+        filters = [Filter("locations", keys, COMPARISON.CONTAINS_ANY)]
+        entries = paging.list_all(self._storage, QUEUE, ALL_PARENTS, filters)
+        links = [link for entry in self._unclaimed(entries) for link in entry.get("links", ())]
+        return [link for link in links if link["location"] in keys]
 
     def keep_in_doubt(self, keys: list[str]) -> None:
         """Remember the new files of a transaction that is in doubt.
@@ -204,9 +228,12 @@ class Deletions:
             entry |= {"due": due, "last_modified": max(due, retention.now())}
         return self._storage.update(QUEUE, QUEUE_PARENT + id_, id_, entry)
 
-    def _take_out(self, key: str, entry: Entry) -> None:
-        others = [other for other in self.take(entry) if other != key]
-        self.enqueue(others, entry.get("due"))
+    def _take_out(self, key: str, entry: Entry) -> bool:
+        """Take a file out of an entry, and return whether this transaction did."""
+        taken = self.take(entry)
+        others = [other for other in taken if other != key]
+        self.enqueue(others, entry.get("due"), entry.get("links", ()))
+        return key in taken
 
     def _unclaimed(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         expired_before = _claims_expired_before()

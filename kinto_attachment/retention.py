@@ -12,24 +12,23 @@ from kinto_attachment.settings.values import CollectionSettings, Settings
 from kinto_attachment.unit_of_work import Link
 
 
-KeysByDue = dict[int | None, set[str]]
-"""Keys of stored files by the time they are to be deleted, in milliseconds since 1970, or ``None``
-for at once."""
-
-
 def settings_of_file(settings: Settings, link: Link) -> CollectionSettings:
     """Return the settings for the file of a link."""
     return settings.for_collection(*uris.ids_of_collection(origin_of(link)))
 
 
-def by_due(settings: Settings, links: Iterable[Link]) -> KeysByDue:
-    """Return the files to delete if these links are removed now, without those that are kept."""
-    keys: KeysByDue = {}
+def by_due(settings: Settings, links: Iterable[Link]) -> dict[int | None, list[Link]]:
+    """Return the links by the time at which their files are to be deleted if they are removed now.
+
+    :returns: the keys are in milliseconds since 1970, or ``None`` for at once. Links to files that
+        are kept are left out.
+    """
+    found: dict[int | None, list[Link]] = {}
     for link in links:
         own = settings_of_file(settings, link)
         if not own.keep_old_files:
-            keys.setdefault(_due_after(own.delete_after), set()).add(link["location"])
-    return keys
+            found.setdefault(_due_after(own.delete_after), []).append(link)
+    return found
 
 
 def now() -> int:

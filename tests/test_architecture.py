@@ -11,7 +11,7 @@ ROWS = [
     {"kinto_attachment"},
     {"http", "listeners", "migration"},
     {"attachments"},
-    {"resumable"},
+    {"copies", "resumable"},
     {"reconcile", "deletions"},
     {"retention"},
     {"links"},

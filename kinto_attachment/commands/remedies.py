@@ -123,8 +123,8 @@ class Remedies:
             if metadata.points_to(attachment, finding.key):
                 raise RepairRefused("the record refers to the file again")
             if not self._is_in_other_record(finding):
-                for due, keys in by_due(self.server.settings, links).items():
-                    self.server.deletions.enqueue(sorted(keys), due)
+                for due, released in by_due(self.server.settings, links).items():
+                    self.server.deletions.enqueue_files_of(released, due)
 
     def _is_in_other_record(self, finding: Finding) -> bool:
         """Return whether another record refers to the file, with a link or without."""

@@ -81,6 +81,11 @@ class Settings:
     defaults: CollectionSettings
     resources: dict[tuple[str, ...], CollectionSettings]
 
+    @property
+    def delay_deletions(self) -> bool:
+        """Whether files of any collection have a ``delete_after``."""
+        return any(own.delete_after for own in (self.defaults, *self.resources.values()))
+
     def for_collection(self, bucket_id: str, collection_id: str) -> CollectionSettings:
         """Return the settings for the files of a collection."""
         of_bucket = self.resources.get((bucket_id,), self.defaults)

@@ -7,10 +7,11 @@ from kinto_attachment import deletions, retention
 from tests.support.app import ATTACHMENT, RECORD, App
 from tests.support.forms import file_part
 from tests.support.postgresql import postgresql_backends
-from tests.support.users import ALICE
+from tests.support.users import ALICE, BOB
 
 
 PHOTOS = "/buckets/blog/collections/photos"
+OTHER = "/buckets/blog/collections/photos/records/other"
 COPY = "/buckets/blog/collections/copies/records/copy"
 KEPT = "/buckets/blog/collections/kept/records/first"
 AT_ONCE = "/buckets/blog/collections/at-once/records/first"
@@ -103,7 +104,7 @@ def test_files_that_are_kept_are_not_queued(app, on_day):
 
 def test_a_record_that_refers_to_the_file_again_takes_it_out(app, on_day):
     attachment = upload(app)
-    other = upload(app, f"{PHOTOS}/records/other")["location"]
+    other = upload(app, OTHER)["location"]
     write(app, COPY, attachment)
     app.delete(f"{PHOTOS}/records", headers=ALICE)
     assert app.released() == sorted([attachment["location"], other])
@@ -136,12 +137,77 @@ def test_the_time_counts_from_the_last_record(app, on_day):
     assert on_day(13.1) == []
 
 
-def test_nobody_gets_a_waiting_file_by_its_metadata(app, on_day):
-    attachment = upload(app)
-    app.delete(RECORD, headers=ALICE)
-    write(app, COPY, attachment)
-    assert app.links() == []
-    assert on_day(7.1) == []
+class TestRestored:
+    """A record is given metadata of a file to which no record refers, while the file waits."""
+
+    def test_an_earlier_state_of_a_record(self, app, on_day):
+        old, new = upload(app), upload(app)
+        write(app, RECORD, old)
+        assert [link["location"] for link in app.links()] == [old["location"]]
+        assert app.released() == [new["location"]]
+        assert on_day(7.1) == [old["location"]]
+        app.delete(RECORD, headers=ALICE)
+        assert on_day(14.3) == []
+
+    @pytest.mark.parametrize("restored", [RECORD, COPY])
+    @pytest.mark.parametrize("path", [ATTACHMENT, RECORD, f"{PHOTOS}/records"])
+    def test_a_deleted_attachment_also_in_another_record(self, app, on_day, path, restored):
+        attachment = upload(app)
+        app.delete(path, headers=ALICE)
+        write(app, restored, attachment)
+        assert [link["record_uri"] for link in app.links()] == [restored]
+        assert on_day(7.1) == [attachment["location"]]
+        app.delete(restored, headers=ALICE)
+        assert on_day(14.3) == []
+
+    def test_files_that_were_queued_with_it_can_be_restored_as_well(self, app, on_day):
+        first, other = upload(app), upload(app, OTHER)
+        app.delete(f"{PHOTOS}/records", headers=ALICE)
+        write(app, RECORD, first)
+        write(app, OTHER, other)
+        assert app.released() == []
+        assert on_day(7.1) == sorted([first["location"], other["location"]])
+
+    def test_other_metadata_is_refused_as_ever(self, app):
+        old = upload(app)
+        upload(app)
+        body = {"data": {"attachment": {**old, "size": 1}}}
+        app.put_json(RECORD, body, headers=ALICE, status=400)
+
+    def test_not_by_a_user_who_may_not_read_the_collection(self, app, on_day):
+        """Who creates the record again may read it, which shows nothing."""
+        attachment = upload(app)
+        app.delete(RECORD, headers=ALICE)
+        bob = app.get("/", headers=BOB).json["user"]["id"]
+        app.patch_json(PHOTOS, {"permissions": {"record:create": [bob]}}, headers=ALICE)
+        app.put_json(RECORD, {"data": {"attachment": attachment}}, headers=BOB, status=201)
+        assert app.links() == []
+        assert on_day(7.1) == []
+
+    def test_not_by_a_user_who_may_write_that_record_only(self, app):
+        old, new = upload(app), upload(app)
+        bob = app.get("/", headers=BOB).json["user"]["id"]
+        app.patch_json(RECORD, {"permissions": {"write": [bob]}}, headers=ALICE)
+        body = {"data": {"attachment": old}}
+        app.patch_json(RECORD, body, headers=BOB, status=400)
+        assert [link["location"] for link in app.links()] == [new["location"]]
+
+    def test_not_if_a_worker_is_deleting_it(self, app):
+        attachment = upload(app)
+        app.delete(RECORD, headers=ALICE)
+        deletions = app.registry.attachments.deletions
+        with transaction.manager:
+            deletions.claim(deletions.entries_of(attachment["location"]))
+        write(app, RECORD, attachment)
+        assert app.links() == []
+
+    def test_not_after_a_flush(self, app, on_day):
+        attachment = upload(app)
+        app.post("/__flush__", headers=ALICE)
+        app.create_collection(collection="photos")
+        write(app, RECORD, attachment)
+        assert app.links() == []
+        assert on_day(7.1) == []
 
 
 def test_a_flush_leaves_files_for_as_long_as_they_would_have_stayed(app, on_day):

@@ -1,0 +1,116 @@
+"""Copies: whether a record may refer to the file of another record, or to one that it had before.
+
+Its metadata has to be identical, and its writer has to be able to read what it is copied from. So a
+writer that only guesses the metadata gets no link, and does not learn whether it was right.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from kinto_attachment import retention, unit_of_work, uris
+from kinto_attachment.deletions import Deletions
+from kinto_attachment.links import Links, origin_of
+from kinto_attachment.metadata import are_equal, attachment_of, possible_keys
+from kinto_attachment.paging import records_by_id
+from kinto_attachment.settings.values import Settings
+from kinto_attachment.unit_of_work import Link
+
+
+class Writer(Protocol):
+    """Who changed a record.
+
+    :ivar is_trusted: whether it is code on the server, which may write any metadata.
+    """
+
+    is_trusted: bool
+
+    def may_read(self, record_uris: list[str]) -> bool:
+        """Return whether it may read any of these records."""
+        ...
+
+
+class Copies:
+    """The copies of attachments, from one record of a server to another."""
+
+    def __init__(self, settings: Settings, links: Links, deletions: Deletions):
+        self._links = links
+        self._deletions = deletions
+        self._settings = settings
+
+    def is_copy(self, writer: Writer, record_uri: str, attachment: Any) -> bool:
+        """Return whether a record may refer to the file that its attachment is about."""
+        sources = self._sources(writer, record_uri, attachment)
+        return any(True for _ in sources) or bool(self._waiting(writer, record_uri, attachment))
+
+    def link(self, writer: Writer, record_uri: str, attachment: Any) -> None:
+        """Link a record to the file that its attachment is about, if it may refer to it.
+
+        If another transaction releases that file, this waits for its end.
+        """
+        removed = unit_of_work.current().links.removed_ids
+        for source in self._sources(writer, record_uri, attachment):
+            if source["id"] in removed or self._links.lock(source):
+                if retention.settings_of_file(self._settings, source).delete_after:
+                    self._deletions.withdraw(source["location"])
+                self._add(record_uri, attachment, source)
+                return
+        for source in self._waiting(writer, record_uri, attachment):
+            if self._deletions.withdraw(source["location"]):
+                self._add(record_uri, attachment, source)
+                return
+
+    def _add(self, record_uri: str, attachment: Any, source: Link) -> None:
+        link = self._links.add(record_uri, source["location"], attachment, origin_of(source))
+        unit_of_work.current().links.remember(record_uri, [link])
+
+    def _sources(self, writer: Writer, record_uri: str, attachment: Any) -> Iterator[Link]:
+        """Yield the links to the file of this metadata, of records that the writer may read."""
+        keys = possible_keys(attachment)
+        if not keys:
+            return
+        by_key = unit_of_work.current().links.by_key
+        # Those that this transaction has come across are of records that it changes.
+        seen = [link for key in keys for link in by_key.get(key, ())]
+        yield from self._with_metadata(seen, record_uri, attachment)
+        for page in self._links.pages_to(keys):
+            links = self._with_metadata(page, record_uri, attachment)
+            # All at once first: most files have one link.
+            if links and self._may_read(writer, links):
+                yield from (link for link in links if self._may_read(writer, [link]))
+
+    def _waiting(self, writer: Writer, record_uri: str, attachment: Any) -> list[Link]:
+        """Return the removed links to the file of this metadata, if it waits for its deletion.
+
+        The writer may read all records of the collection: that it may read this one shows nothing,
+        since it may have created the record again.
+        """
+        keys = possible_keys(attachment) if self._settings.delay_deletions else []
+        removed = self._deletions.removed_links(keys) if keys else []
+        return [
+            link
+            for link in self._with_metadata(removed, record_uri, attachment)
+            if writer.is_trusted or writer.may_read([uris.record_uri(link["collection_uri"], "")])
+        ]
+
+    def _may_read(self, writer: Writer, links: list[Link]) -> bool:
+        return writer.is_trusted or writer.may_read([link["record_uri"] for link in links])
+
+    def _with_metadata(self, links: list[Link], record_uri: str, attachment: Any) -> list[Link]:
+        keys = possible_keys(attachment)
+        return [
+            link
+            for link in links
+            if link["location"] in keys and self._describes(link, record_uri, attachment)
+        ]
+
+    def _describes(self, link: Link, record_uri: str, attachment: Any) -> bool:
+        if "attachment" in link:
+            return are_equal(link["attachment"], attachment)
+        # A link of an earlier plugin has no metadata; its record has, but for the one just written.
+        return link["record_uri"] != record_uri and are_equal(
+            attachment_of(self._record_at(link["record_uri"])), attachment
+        )
+
+    def _record_at(self, record_uri: str) -> dict[str, Any] | None:
+        id_ = uris.id_of(record_uri)
+        return records_by_id(self._links.storage, uris.parent_uri(record_uri), [id_]).get(id_)
