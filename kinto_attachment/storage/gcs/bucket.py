@@ -14,13 +14,10 @@ from google.cloud.storage import Blob, Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2.service_account import Credentials
 from pyramid.exceptions import ConfigurationError
-from requests.adapters import HTTPAdapter
 
 from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.storage.gcs.transport import BlockAdapter
 
-
-MAX_CONNECTIONS = 256
-"""More than a worker has threads. Unused connections cost nothing."""
 
 SILENT_SHARE = 2 / 3
 """The share of the timeout for each request. After the rest of it, none is retried."""
@@ -152,7 +149,7 @@ class Bucket:
         project = self._options["project"] or project or getattr(credentials, "project_id", None)
         session = AuthorizedSession(credentials)
         for scheme in ("https://", "http://"):
-            session.mount(scheme, HTTPAdapter(pool_maxsize=MAX_CONNECTIONS))
+            session.mount(scheme, BlockAdapter())
         options = {"api_endpoint": self._options["endpoint_url"]}
         client = Client(project, credentials, _http=session, client_options=options)
         if self._options["auto_create_bucket"]:

@@ -65,7 +65,7 @@ class UploadSession:
         try:
             self._request("DELETE", *CANCELLED)
         except Exception as error:
-            logger.warning("%s: the session of an upload stays: %s", self._bucket, error)
+            logger.warning("%s: a session stays: %s", self._bucket, type(error).__name__)
         RUNNING.untrack(self)
 
     def _send(self, part: bytes | bytearray, start: int, total: int | None) -> bool:

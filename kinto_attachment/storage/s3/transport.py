@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import socket
 import threading
 import time
 from typing import Any
@@ -19,6 +18,8 @@ from botocore.awsrequest import (
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
+from kinto_attachment.storage.sockets import BLOCK_BYTES, SOCKET_OPTIONS
+
 
 SLOW_OPERATIONS = frozenset(
     {
@@ -34,18 +35,6 @@ SLOW_OPERATIONS = frozenset(
 
 SLOWNESS = 12
 """How many times the timeout a store may be silent during one of those."""
-
-BLOCK_BYTES = 32 * 1024
-"""What is written to the socket at once: the timeout applies to each of these blocks."""
-
-SOCKET_OPTIONS = [
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-]
-if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-    # Otherwise the kernel buffers megabytes at once, and then accepts nothing until a slow line has
-    # sent a third of them. Bytes in flight, and thus the speed, are not limited by it.
-    SOCKET_OPTIONS.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, BLOCK_BYTES))
 
 
 class TransferAbandoned(Exception):

@@ -9,9 +9,9 @@ import pytest
 from kinto_attachment.storage.contract import StorageError
 from tests.support.app import RECORD
 from tests.support.forms import file_part
-from tests.support.gcs import PART_BYTES, TokenServer, gcs_storage, through
+from tests.support.gcs import MIB, PART_BYTES, TokenServer, gcs_storage, through
 from tests.support.misbehaviour import answering_nonsense, breaking_off, refusing, swallowing
-from tests.support.s3 import eventually, logged_exceptions
+from tests.support.s3 import SlowLine, eventually, logged_exceptions
 from tests.support.storage_contract import read, store
 from tests.support.users import ALICE
 
@@ -85,6 +85,19 @@ def test_a_file_is_refused_in_time_while_google_never_answers(
     assert_unavailable(app, gcs_bucket.name, caplog, file_part(b"x" * size))
     # An upload and a heartbeat, where the library itself would retry for two minutes.
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("size", [2 * MIB, len(LARGE)], ids=["small", "large"])
+def test_a_line_that_makes_progress_may_be_slow(emulated_bucket, size):
+    line = SlowLine(emulated_bucket.url, size / 3)
+    storage = gcs_storage(through(emulated_bucket, line), timeout=1)
+    try:
+        began = time.monotonic()
+        store(storage, b"x" * size, unique=True)
+        assert time.monotonic() - began > 2
+    finally:
+        line.stop()
+    assert emulated_bucket.content("story.txt") == b"x" * size
 
 
 def test_a_file_is_refused_without_credentials(make_app, caplog, monkeypatch):
