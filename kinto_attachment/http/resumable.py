@@ -1,5 +1,6 @@
 """Resumable uploads: the views of the protocol tus 1.0.0."""
 
+import contextlib
 import dataclasses
 import re
 from typing import Any
@@ -105,10 +106,8 @@ def append_to_upload(request: Any) -> Any:
         found, file, known = transactions.run(lambda: _take_over(request, record, chunk))
         if file is None:
             return _answer(request, 204, found, found.length)
-        try:
+        with contextlib.closing(file):
             return _receive(request, record, found, file, chunk, known, transactions)
-        finally:
-            file.close()
 
 
 @upload.delete(permission=DYNAMIC, operation_id="terminate_upload", **TERMINATE)
@@ -180,20 +179,18 @@ def _begin_with_body(
 ) -> Any:
     chunk = Chunk(request, 0)
     chunk.check(begun, _settings(request).max_size_bytes)
-
-    def begin() -> tuple[Upload, PartialFile]:
-        added = _uploads(request).add(begun)
-        return _uploads(request).take_over(added, 0, verified=chunk.verified)
-
-    begun, file = transactions.run(begin)
+    # On its own, so that whatever there is of its file belongs to an upload that is known.
+    added = transactions.run(lambda: _uploads(request).add(begun))
     try:
-        return _receive(request, record, begun, file, chunk, 0, transactions)
+        taken, file = transactions.run(
+            lambda: _uploads(request).take_over(added, 0, verified=chunk.verified)
+        )
+        with contextlib.closing(file):
+            return _receive(request, record, taken, file, chunk, 0, transactions)
     except BaseException:
         # The client has not learned its URL.
-        _completion(request, transactions).give_up(begun)
+        _completion(request, transactions).give_up(added)
         raise
-    finally:
-        file.close()
 
 
 def _inspect(request: Any, record: Record) -> tuple[Upload, int]:

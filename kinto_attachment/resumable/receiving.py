@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from pyramid.httpexceptions import HTTPClientError
+
 from kinto_attachment import errors
 from kinto_attachment.form.digests import Hashes
 from kinto_attachment.resumable.upload import Upload
@@ -54,17 +56,24 @@ class Reception:
                 known = max(0, known - len(piece))
             if different := self._hashes.different():
                 raise errors.checksum_mismatch(different.field)
-        except Superseded as error:
-            raise errors.superseded() from error
-        except BaseException:
+            self._keep(start)
+        except BaseException as error:
             # The first error counts.
             with contextlib.suppress(Exception):
-                if self._hashes.is_compared:
-                    self._file.rewind(start)
-                else:
-                    self._keep(start)
+                self._keep_or_drop(start)
+            if isinstance(error, Superseded):
+                raise errors.superseded() from error
             raise
-        self._keep(start)
+
+    def _keep_or_drop(self, start: int) -> None:
+        """Keep what was received, unless it is to be verified, or is another request's by now."""
+        try:
+            if not self._hashes.is_compared:
+                self._keep(start)
+                return
+        except HTTPClientError:
+            pass
+        self._file.rewind(start, self.upload.parts[self.upload.file_name])
 
     def _append(self, piece: bytes) -> None:
         if not piece:

@@ -112,7 +112,7 @@ class Uploads:
         file = self.files.resume(name, upload.parts[name], generation, expected)
         try:
             if upload.verified is not None and file.size > upload.verified:
-                file.rewind(upload.verified)
+                file.rewind(upload.verified, upload.parts[name])
             return self.save(upload, generation=generation, **changes), file
         except BaseException:
             file.close()

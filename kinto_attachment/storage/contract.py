@@ -142,8 +142,11 @@ class PartialFile(Protocol):
     def flush(self) -> None:
         """Make all bytes survive this process. The state changes with it."""
 
-    def rewind(self, size: int, /) -> None:
-        """Drop all bytes after these, none of which belong to a state that was saved."""
+    def rewind(self, size: int, state: Any, /) -> None:
+        """Drop all bytes after these.
+
+        :param state: the one that was saved last, which knows none of them.
+        """
 
     def open(self) -> BinaryIO:
         """Return the whole file, opened for reading, to which nothing is appended any more."""

@@ -70,7 +70,7 @@ class LocalPartialFile(PartialFile):
             self._file_system.sync(self._made())
             self._file_system.sync_folder(os.path.dirname(self._path))
 
-    def rewind(self, size: int) -> None:
+    def rewind(self, size: int, state: None) -> None:
         with self._owned():
             # There is no file if it is published, and none is to be made.
             if self._file is not None:

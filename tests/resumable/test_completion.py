@@ -11,7 +11,7 @@ from kinto_attachment.resumable import completion
 from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.partial import LocalPartialFile
 from tests.support.app import RECORD
-from tests.support.resumable import CONTENT, Client, cleared, states
+from tests.support.resumable import CONTENT, Client, states
 from tests.support.users import ALICE
 
 
@@ -100,7 +100,7 @@ def test_a_name_that_is_taken_at_the_last_moment_is_left(share_app, monkeypatch)
 
 
 def is_gone(app, path, client):
-    cleared(app)
+    app.wait_for_deletions()
     client.head(path, status=404)
     assert states(app) == []
     return app.files()
@@ -209,7 +209,7 @@ def test_the_last_byte_is_asked_for_again(share_app, monkeypatch, step, gzipped)
 def test_a_request_with_all_bytes_that_fails_leaves_nothing(app, client, monkeypatch):
     failing_once(monkeypatch, LocalPartialFile, "publish")
     client.begin(body=CONTENT, status=503)
-    cleared(app)
+    app.wait_for_deletions()
     assert (app.files(), states(app)) == ({}, [])
 
 

@@ -6,7 +6,7 @@ from kinto_attachment.resumable import completion, uploads
 from kinto_attachment.resumable import upload as upload_module
 from kinto_attachment.storage.contract import StorageError
 from tests.support.app import RECORD
-from tests.support.resumable import CONTENT, Client, cleared, states
+from tests.support.resumable import CONTENT, Client, states
 from tests.support.users import ALICE
 
 
@@ -29,7 +29,7 @@ def clear_by_request(app):
     """Have a request be the first of a minute."""
     app.registry.attachments.uploads.clearing_is_due_at = 0
     app.get("/__lbheartbeat__")
-    cleared(app)
+    app.wait_for_deletions()
 
 
 def stored_without_record(app, client, monkeypatch):
@@ -144,7 +144,7 @@ def test_uploads_go_with_their_record(share_app, what, phase, monkeypatch):
     else:
         path = client.completed()
     GOING[what](app)
-    cleared(app)
+    app.wait_for_deletions()
     left = {} if what == "flush" else {CONTENT[:3]}
     contents = {c for name, c in app.files().items() if not name.endswith(".generation")}
     assert contents == set(left)
@@ -159,7 +159,7 @@ def test_uploads_of_other_records_stay(app, client):
     other.patch(path, 0, CONTENT[:5])
     app.put_json(RECORD, headers=ALICE)
     app.delete(RECORD, headers=ALICE)
-    cleared(app)
+    app.wait_for_deletions()
     assert other.offset(path) == 5
 
 

@@ -18,7 +18,7 @@ from kinto_attachment.storage import filesystem
 from kinto_attachment.storage.partial import LocalPartialFile
 from tests.support.app import RECORD, App
 from tests.support.postgresql import postgresql_backends
-from tests.support.resumable import CONTENT, Client, cleared, states
+from tests.support.resumable import CONTENT, Client, states
 from tests.support.users import ALICE
 
 
@@ -121,7 +121,7 @@ def only_file_is_left(app, *names):
         )
     transaction.commit()
     app.registry.attachments.uploads.clear_expired()
-    cleared(app)
+    app.wait_for_deletions()
     assert (sorted(app.files()), states(app)) == (sorted(names), [])
 
 
@@ -149,8 +149,9 @@ def test_an_upload_goes_on_where_it_was(app, client, step):
     assert content(app, app.record()["attachment"]) == CONTENT
 
 
-def test_a_request_with_all_bytes_that_is_killed_leaves_nothing(app, client):
-    killed(app, AT_THE_END["published"], lambda: client.begin(body=CONTENT))
+@pytest.mark.parametrize("step", ["begun", "taken over", "published"])
+def test_a_request_with_all_bytes_that_is_killed_leaves_nothing(app, client, step):
+    killed(app, (BEFORE_THE_END | AT_THE_END)[step], lambda: client.begin(body=CONTENT))
     only_file_is_left(app)
 
 

@@ -9,7 +9,7 @@ from kinto_attachment.resumable import completion
 from kinto_attachment.resumable.completion import Completion
 from tests.support.app import RECORD, App
 from tests.support.postgresql import postgresql_backends
-from tests.support.resumable import CONTENT, Client, cleared, states
+from tests.support.resumable import CONTENT, Client, states
 from tests.support.users import ALICE
 
 
@@ -46,7 +46,7 @@ def test_of_two_that_append_at_once_one_wins(app, client):
         assert set(statuses) <= {204, 409, 423}
         assert app.stored(app.record()["attachment"]) == CONTENT
         assert client.offset(path) == 16
-    cleared(app)
+    app.wait_for_deletions()
     assert list(app.files().values()) == [CONTENT]
 
 
@@ -73,7 +73,7 @@ def test_an_upload_and_the_deletion_of_its_record_take_turns(app, client):
             lambda path=path: client.patch(path, 5, CONTENT[5:], status="*"),
             lambda: app.delete("/buckets/blog/collections/photos", headers=ALICE),
         )
-        cleared(app)
+        app.wait_for_deletions()
         app.registry.attachments.uploads.clear_expired()
         assert (app.files(), app.links()) == ({}, [])
         assert [state for state in states(app) if state["expires"]] == []
@@ -116,7 +116,7 @@ def test_a_listener_that_fails_leaves_the_file_for_the_next_try(app, client):
     (stored,) = [name for name, content in app.files().items() if content == CONTENT]
     assert client.offset(path) == 15
     client.patch(path, 15, CONTENT[15:])
-    cleared(app)
+    app.wait_for_deletions()
     assert app.files() == {stored: CONTENT}
     assert app.record()["attachment"]["location"] == stored
 

@@ -10,7 +10,7 @@ from kinto_attachment.form.body import CHUNK_BYTES
 from kinto_attachment.http.bodies import MAX_AHEAD_BYTES
 from kinto_attachment.resumable import receiving
 from kinto_attachment.storage.partial import LocalPartialFile
-from tests.support.resumable import CONTENT, cleared, states
+from tests.support.resumable import CONTENT, states
 
 
 BIG = CONTENT * (MAX_AHEAD_BYTES // 8)
@@ -145,7 +145,7 @@ def test_a_stalled_request_writes_nothing_after_the_end(app, client):
 
     def terminate():
         client.terminate(path)
-        cleared(app)
+        app.wait_for_deletions()
 
     stalled = Meanwhile(BIG, terminate)
     assert client.stream(path, 0, stalled, len(BIG)).status_code == 409

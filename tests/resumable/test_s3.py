@@ -12,7 +12,7 @@ from kinto_attachment.resumable.completion import Completion
 from kinto_attachment.storage import resumable_hash
 from kinto_attachment.storage.s3.partial import S3PartialFile
 from tests.support.app import RECORD
-from tests.support.resumable import Client, cleared, states
+from tests.support.resumable import Client, states
 from tests.support.s3 import MIB, PART_BYTES
 from tests.support.users import ALICE
 
@@ -56,7 +56,7 @@ def test_a_file_comes_in_pieces_of_any_size(make_client, bucket, monkeypatch, ha
         offset = min(offset + size, len(CONTENT))
         assert client.offset(path) == offset
         assert len(bucket.client.list_objects_v2(Bucket=bucket.name).get("Contents", ())) <= 3
-    cleared(client.app)
+    client.app.wait_for_deletions()
     assert stored(client, bucket) == CONTENT
     attachment = client.app.record()["attachment"]
     assert attachment["hash"] == hashlib.sha256(CONTENT).hexdigest()
@@ -67,7 +67,7 @@ def test_a_small_and_an_empty_file_take_no_multipart_upload(client, bucket):
     client.completed(b"small")
     assert stored(client, bucket) == b"small"
     client.begin(0)
-    cleared(client.app)
+    client.app.wait_for_deletions()
     assert stored(client, bucket) == b""
 
 
@@ -101,7 +101,7 @@ def test_a_file_with_another_digest_goes(client, bucket):
     digest = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
     path = client.begun(len(CONTENT), headers={"Repr-Digest": f"sha-256=:{digest}:"})
     client.patch(path, 0, CONTENT, status=400)
-    cleared(client.app)
+    client.app.wait_for_deletions()
     assert (bucket.keys(), bucket.uploads(), states(client.app)) == ([], [], [])
 
 
@@ -126,7 +126,7 @@ def test_the_last_byte_is_asked_for_again(make_client, bucket, monkeypatch, step
     assert client.offset(path) == len(CONTENT) - 1
     client.app.get(RECORD, headers=ALICE, status=404)
     client.patch(path, len(CONTENT) - 1, CONTENT[-1:])
-    cleared(client.app)
+    client.app.wait_for_deletions()
     content = stored(client, bucket)
     assert (gzip.decompress(content) if "gzipped" in options else content) == CONTENT
 
@@ -138,14 +138,14 @@ def test_nothing_is_left_of_what_is_given_up(client, bucket, size):
     client.patch(path, size, b"more")
     assert bucket.keys() + bucket.uploads() != []
     client.terminate(path)
-    cleared(client.app)
+    client.app.wait_for_deletions()
     assert (bucket.keys(), bucket.uploads(), states(client.app)) == ([], [], [])
 
 
 def test_nothing_is_left_of_a_failed_creation(client, bucket, monkeypatch):
     monkeypatch.setattr(S3PartialFile, "publish", lambda *args: 1 / 0)
     client.begin(len(CONTENT), body=CONTENT, status=500)
-    cleared(client.app)
+    client.app.wait_for_deletions()
     assert (bucket.keys(), bucket.uploads(), states(client.app)) == ([], [], [])
 
 
@@ -161,3 +161,20 @@ def test_a_file_is_read_again_for_another_digest_only(
     client.completed(CONTENT, headers=headers)
     assert stored(client, bucket) == CONTENT
     assert bool(opened) == is_read
+
+
+def test_nothing_is_left_of_a_request_that_was_superseded(client, bucket):
+    path = client.begun(len(CONTENT))
+    offsets = []
+
+    class Stalled(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > MIB and not offsets:
+                # It begins a multipart upload after that, which no state knows.
+                offsets.append(client.offset(path))
+            return super().read(size)
+
+    assert client.stream(path, 0, Stalled(CONTENT), len(CONTENT)).status_code == 409
+    client.patch(path, offsets[0], CONTENT[offsets[0] :])
+    client.app.wait_for_deletions()
+    assert stored(client, bucket) == CONTENT

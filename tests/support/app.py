@@ -122,6 +122,7 @@ class App(webtest.TestApp):
         (A Kinto without the plugin deletes none.)
         """
         if hasattr(self.registry, "attachments"):
+            assert self.registry.attachments.uploads.wait_until_idle(60)
             assert self.registry.attachments.deletions.wait_until_idle(60)
 
     def retry_deletions(self):

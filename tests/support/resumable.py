@@ -78,9 +78,3 @@ def path_of(response):
 def states(app):
     """Return the uploads in Kinto's storage."""
     return app.registry.storage.list_all("attachment-uploads", "__attachments__/uploads/*")
-
-
-def cleared(app):
-    """Wait until what was given up is deleted."""
-    assert app.registry.attachments.uploads.wait_until_idle(60)
-    app.wait_for_deletions()

@@ -350,6 +350,8 @@ class ResumableContract:
         with contextlib.suppress(Superseded):
             old.write(b"oldest")
             old.flush()
+        with contextlib.suppress(Superseded):
+            old.rewind(size, partial.state)
         old.close()
         assert partial.size() == size + 3
         file = partial.resume()
@@ -365,7 +367,7 @@ class ResumableContract:
         partial.append(b"x" * 5)
         file = partial.resume()
         file.write(b"y" * size)
-        file.rewind(5)
+        file.rewind(5, partial.state)
         file.close()
         assert partial.size() == 5
         partial.append(b"z")

@@ -52,7 +52,6 @@ class S3PartialFile(PartialFile):
         self._upload_key = state["target"] or STAGING_FOLDER + name
         self._parameters = {**parameters, "ContentType": state["mimetype"]}
         self._hash = ResumableHash(state["hash"], self.size)
-        self._saved_upload_id = state["upload_id"]
         self._buffer: bytearray | None = None
         self._sending: Future[tuple[str, str | None]] | None = None
         self._is_whole = False
@@ -83,9 +82,9 @@ class S3PartialFile(PartialFile):
             "hash": self._hash.state,
         }
 
-    def rewind(self, size: int) -> None:
-        """Drop what the state that is saved knows nothing of."""
-        if self.state["upload_id"] != self._saved_upload_id:
+    def rewind(self, size: int, state: State) -> None:
+        """Abort an upload that the state knows nothing of: all else is overwritten, or deleted."""
+        if self.state["upload_id"] != state["upload_id"]:
             abort(self._bucket, self._upload_key, self.state)
 
     def open(self) -> BinaryIO:
