@@ -1,6 +1,7 @@
 """What every action leaves behind, however it ends: of files, of links, of records."""
 
 import contextlib
+import dataclasses
 import itertools
 import uuid
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tests.support.app import App
 from tests.support.forms import file_part
 from tests.support.gcs import GCSBucket
 from tests.support.postgresql import postgresql_backends
+from tests.support.resumable import CHUNK, TUS, encode
 from tests.support.s3 import Bucket
 from tests.support.users import ALICE
 
@@ -48,6 +50,8 @@ class Action:
 ACTIONS = {
     "create": Action("POST", f"{NEW}/attachment", b"n", {NEW: b"n"}),
     "replace": Action("POST", f"{FIRST}/attachment", b"n", {FIRST: b"n"}),
+    "create resumed": Action("TUS", f"{NEW}/attachment/uploads", b"n", {NEW: b"n"}),
+    "replace resumed": Action("TUS", f"{FIRST}/attachment/uploads", b"n", {FIRST: b"n"}),
     "detach": Action("DELETE", f"{FIRST}/attachment", None, {FIRST: None}),
     "record deleted": Action("DELETE", FIRST, None, {FIRST: None}),
     "list deleted": Action("DELETE", f"{PHOTOS}/records", None, {FIRST: None, SECOND: None}),
@@ -114,6 +118,9 @@ class World:
         if action.method == "BATCH":
             return self._batch(headers)
         url = action.path if action.path == "/__flush__" else self.bucket + action.path
+        if action.method == "TUS":
+            headers |= {**TUS, **CHUNK, "Upload-Length": "1", "Upload-Metadata": encode()}
+            return self.app.post(url, action.body, headers=headers, status="*")
         if isinstance(action.body, bytes):
             return self.app.upload(file_part(action.body), url=url, headers=headers, status="*")
         request = getattr(self.app, f"{action.method.lower()}_json")
@@ -234,7 +241,7 @@ def world(request, postgresql, tmp_path_factory):
         "kinto.includes": "kinto.plugins.default_bucket kinto.plugins.flush kinto_attachment",
     }
     world = World(App(folder, **settings), files)
-    world.keep = keep
+    world.keep, world.kind = keep, kind
     return world
 
 
@@ -243,9 +250,9 @@ def test_what_is_left(world, name, ending, monkeypatch):
     action = ACTIONS[name]
     world.fill(through_default=ending.endswith("default bucket"))
     conditions = STALE if ending.startswith("412") else {}
-    if name == "create" and conditions:
+    if name.startswith("create") and conditions:
         conditions = {"If-None-Match": "*"}
-        action = Action("POST", f"{FIRST}/attachment", b"n")
+        action = dataclasses.replace(action, path=action.path.replace(NEW, FIRST))
     if ending == "storage delete fails":
         monkeypatch.setattr(
             world.app.registry.attachments.files,
@@ -257,6 +264,8 @@ def test_what_is_left(world, name, ending, monkeypatch):
     with refusal or contextlib.nullcontext():
         response = world.do(action, conditions)
     succeeds = ending in ("commit", "storage delete fails")
+    # Which takes no files in pieces.
+    succeeds = succeeds and not (action.method == "TUS" and world.kind == "GCS")
     assert (response.status_code < 300) == (succeeds or (name == "batch" and bool(conditions)))
     holders = action.holders() if succeeds else BEFORE
     files = set(holders.values())

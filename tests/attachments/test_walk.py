@@ -21,6 +21,7 @@ from kinto.core.events import ResourceChanged
 from tests.support.app import App
 from tests.support.forms import file_part
 from tests.support.postgresql import postgresql_backends
+from tests.support.resumable import Client, path_of
 from tests.support.users import ALICE
 
 
@@ -39,6 +40,7 @@ records = st.tuples(
 titles = st.sampled_from(("x", "y"))
 AT_ONCE = {
     "upload": lambda record: (record, "x"),
+    "upload_in_pieces": lambda record: (record, "y"),
     "detach": lambda record: (record,),
     "put_without": lambda record: (record, "x"),
     "patch_title": lambda record: (record, "y"),
@@ -51,6 +53,15 @@ AT_ONCE = {
     "flush": lambda record: (),
 }
 """What two sessions do at once: all but to write metadata that was read before."""
+
+FAILING = {
+    "upload": lambda record: (record, "x"),
+    "upload_in_pieces": lambda record: (record, "x"),
+    "detach": lambda record: (record,),
+    "delete_record": lambda record: (record,),
+    "copy": lambda record: (("one", "photos", "a"), record),
+}
+"""What a listener makes fail."""
 
 steps = st.tuples(st.sampled_from(tuple(AT_ONCE)), records)
 
@@ -109,6 +120,20 @@ class Walk(RuleBasedStateMachine):
         assert response.status_code < 500 or self.failing or self.racing, response
         if response.status_code in (200, 201):
             self.earlier.setdefault(record, []).append(response.json)
+
+    @rule(record=records, title=titles)
+    def upload_in_pieces(self, record, title):
+        client = Client(self.app, record=record_url(record))
+        response = client.begin(2, status="*")
+        path = path_of(response) if response.status_code == 201 else None
+        if path:
+            client.patch(path, 0, title.encode(), status="*")
+            response = client.patch(path, 1, title.encode(), status="*")
+        assert response.status_code < 500 or self.failing or self.racing, response
+        if response.status_code == 204:
+            self.earlier.setdefault(record, []).extend(filter(None, [self.attachment_of(record)]))
+        elif path:
+            client.terminate(path, status="*")
 
     @rule(record=records)
     def detach(self, record):
@@ -215,12 +240,11 @@ class Walk(RuleBasedStateMachine):
         self.racing = False
         self.make_anew()
 
-    @rule(record=records, action=st.sampled_from(("upload", "detach", "delete_record", "copy")))
+    @rule(record=records, action=st.sampled_from(tuple(FAILING)))
     def fail(self, record, action):
         self.failing = True
-        arguments = {"upload": (record, "x"), "copy": (("one", "photos", "a"), record)}
         with contextlib.suppress(AssertionError):
-            getattr(self, action)(*arguments.get(action, (record,)))
+            getattr(self, action)(*FAILING[action](record))
         self.failing = False
 
     def make_anew(self):
