@@ -324,13 +324,20 @@ def test_an_upload_that_the_server_loses_in_the_middle_begins_anew(resume_to, ki
     assert (uploads.content, uploads.patched) == (STORY, [0, 0])
 
 
-def test_an_offset_that_no_server_can_have_is_a_failure(resume_to, kinto, story):
+def test_an_offset_that_no_server_can_have_is_a_failure(upload_to, kinto, story):
     def lie(handler, body):
         handler.answer(204, Upload_Offset=len(STORY) + 1)
         return True
 
+    kinto.uploads = FakeUploads()
     kinto.uploads.patch = lie
-    resume_to(story, code=1)
+    lines = upload_to("--resume-above", 0, story, code=1)
+    assert "is not one of Kinto" in failures(lines)["story.txt"]
+
+
+def test_an_upload_whose_last_answer_is_lost_is_not_sent_again(resume_to, kinto, story):
+    kinto.uploads.patch = refuse(503, times=1, accepted=len(STORY))
+    assert resume_to(story).patched == [0]
 
 
 def test_a_folder_that_cannot_be_written_prevents_no_upload(resume_to, story, monkeypatch, caplog):
