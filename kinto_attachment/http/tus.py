@@ -39,6 +39,9 @@ def add_headers(event: Any) -> None:
     if UPLOADS_PATH.search(event.request.environ["PATH_INFO"]):
         headers = event.response.headers
         headers["Tus-Resumable"] = VERSION
+        if event.request.method == "HEAD" and event.response.status_code in (409, 503):
+            # The only failure after which tus-js-client does not begin anew.
+            event.response.status_code = 423
         if "Access-Control-Allow-Origin" in headers:
             headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
 

@@ -5,10 +5,13 @@ import hashlib
 import io
 
 import pytest
+from kinto.core.storage.exceptions import BackendError
 
+from kinto_attachment import errors
 from kinto_attachment.form.body import CHUNK_BYTES
 from kinto_attachment.http.bodies import MAX_AHEAD_BYTES
 from kinto_attachment.resumable import receiving
+from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.partial import LocalPartialFile
 from tests.support.resumable import CONTENT, states
 
@@ -187,3 +190,25 @@ def test_a_disk_that_is_full_keeps_what_was_written(app, client, monkeypatch):
     assert client.offset(path) == 5
     client.patch(path, 5, CONTENT[5:])
     assert app.stored(app.record()["attachment"]) == CONTENT
+
+
+FAILURES = {
+    "storage": (lambda uploads: uploads.files, "resume", StorageError("down")),
+    "database": (lambda uploads: uploads._storage, "get", BackendError("down")),
+    "conflict": (lambda uploads: uploads, "save", errors.superseded()),
+}
+
+
+@pytest.mark.parametrize(("owner", "name", "error"), FAILURES.values(), ids=FAILURES)
+def test_a_client_that_asks_for_the_offset_retries_after_any_failure(
+    app, client, monkeypatch, owner, name, error
+):
+    def fail(*args, **kwargs):
+        raise error
+
+    path = client.begun()
+    client.patch(path, 0, CONTENT[:5])
+    with monkeypatch.context() as patched:
+        patched.setattr(owner(app.registry.attachments.uploads), name, fail)
+        client.head(path, status=423)
+    assert client.offset(path) == 5
