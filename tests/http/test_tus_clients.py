@@ -115,7 +115,7 @@ def test_parallel_uploads_of_tus_js_client_are_refused(server, record, node):
 
 
 def test_tus_js_client_resumes_on_a_line_that_breaks(server, record, node, film):
-    with BreakingLine(server.url, breaks=3) as line:
+    with BreakingLine(server.url, breaks=2) as line:
         printed = node("chunked", line.url)
         assert printed.get("error") is None
         assert line.left == 0
