@@ -210,8 +210,10 @@ class Attachments:
 
     def flush(self, keys: KeysByDue) -> None:
         """Release files of which the records are gone."""
-        for due, some in keys.items():
-            self.deletions.enqueue(sorted(some), due)
+        queued: set[str] = set()
+        for due in sorted(keys, key=lambda due: due or 0, reverse=True):
+            self.deletions.enqueue(sorted(keys[due] - queued), due)
+            queued |= keys[due]
 
     def _settings_of(self, record: Record) -> CollectionSettings:
         return self.settings.for_collection(record.bucket_id, record.collection_id)

@@ -58,11 +58,11 @@ for at once."""
 class Deletions:
     """The deletion queue of a server, as one of its processes handles it.
 
-    An entry is ``{"id", "locations", "due", "links", "claimed", "last_modified"}``: keys, when they
-    are to be deleted (in milliseconds since 1970, or missing: at once), the links that were removed
-    (if that is later), and whether a worker is deleting the files. Its timestamp is not before that
-    time, so that only entries that are due are read. A claim is written, and not held as a lock: no
-    transaction stays open while a storage is asked.
+    An entry is ``{"id", "locations", "due", "links", "shared", "claimed", "last_modified"}``: keys,
+    when they are to be deleted (in milliseconds since 1970, or missing: at once), the links that
+    were removed and whether there were others (if that is later), and whether a worker is deleting
+    the files. Its timestamp is not before that time, so that only entries that are due are read. A
+    claim is written, and not held as a lock: no transaction stays open while a storage is asked.
 
     :param storage: Kinto's.
     :param files: the storage of the attachments.
@@ -94,9 +94,13 @@ class Deletions:
         if not enqueued:
             work.after_commit(self._process_later, enqueued)
         # As many as take a storage one request, since a claim lasts for so long only.
-        for page in paging.split(keys):
-            own = [link for link in links if link["location"] in page]
-            enqueued.append(self.add(page, due, **({"links": own} if own else {})))
+        unshared = keys if due is None else self._links.unreferenced(keys)
+        shared = sorted(set(keys).difference(unshared))
+        for some, is_shared in ((unshared, False), (shared, True)):
+            for page in paging.split(some):
+                own = [link for link in links if link["location"] in page]
+                more = {"links": own, "shared": is_shared} if due else {}
+                enqueued.append(self.add(page, due, **more))
 
     def enqueue_files_of(self, links: list[Link], due: int | None) -> None:
         """Delete the files of links that were removed, as :meth:`enqueue` does."""
@@ -217,8 +221,9 @@ class Deletions:
         # In one order, so that workers that claim the same ones do not wait for one another.
         entries = sorted(entries, key=lambda entry: entry["id"])
         keys = {key for entry in entries for key in self.take(entry)}
-        due = min(time_due(entry) for entry in entries)
-        return self.add(sorted(keys), min(due, retention.now()), claimed=True) if keys else None
+        due = min(retention.now(), *(time_due(entry) for entry in entries))
+        shared = any(entry.get("shared") for entry in entries)
+        return self.add(sorted(keys), due, claimed=True, shared=shared) if keys else None
 
     def add(self, keys: list[str], due: int | None = None, **fields: Any) -> Entry:
         """Write an entry, and return it."""
@@ -307,8 +312,10 @@ class Deletions:
             if claimed is None:
                 return {}
             unreferenced = self._links.unreferenced(claimed["locations"])
-            if any("due" in entry for entry in entries):
-                unreferenced = self._without_later(unreferenced)
+            for entry in entries:
+                if entry.get("shared"):
+                    later = self._due_later(entry["locations"])
+                    unreferenced = [key for key in unreferenced if key not in later]
         failed: Mapping[str, Any] = dict.fromkeys(unreferenced)
         try:
             failed = self.discard(unreferenced) if unreferenced else {}
@@ -319,15 +326,14 @@ class Deletions:
                     self.add(left, claimed["due"])
         return failed
 
-    def _without_later(self, keys: list[str]) -> list[str]:
-        """Return the files of which no entry is due later: that of the last record decides."""
+    def _due_later(self, keys: list[str]) -> set[str]:
+        """Return the files of which an entry is due later: that of the last record decides."""
         filters = [
             Filter("last_modified", retention.now(), COMPARISON.GT),
             Filter("locations", keys, COMPARISON.CONTAINS_ANY),
         ]
-        later = paging.list_all(self._storage, QUEUE, ALL_PARENTS, filters) if keys else []
-        left = set(keys).difference(*(entry["locations"] for entry in later))
-        return sorted(left)
+        later = paging.list_all(self._storage, QUEUE, ALL_PARENTS, filters)
+        return {key for entry in later for key in entry["locations"]}
 
     def _delete(self, keys: list[str]) -> dict[str, Exception]:
         try:

@@ -128,8 +128,9 @@ def test_a_file_to_which_a_record_refers_at_that_time_stays(app, on_day):
 
 def test_the_time_counts_from_the_last_record(app, on_day):
     attachment = upload(app)
+    upload(app, f"{PHOTOS}/records/other")
     write(app, COPY, attachment)
-    app.delete(RECORD, headers=ALICE)
+    app.delete(f"{PHOTOS}/records", headers=ALICE)
     on_day(6)
     app.delete(COPY, headers=ALICE)
     assert on_day(8) == [attachment["location"]]
@@ -223,6 +224,16 @@ def test_a_flush_leaves_files_for_as_long_as_they_would_have_stayed(app, on_day)
     assert on_day(7.1) == sorted([second, kept])
     assert on_day(9.1) == [kept]
     assert app.released() == []
+
+
+def test_a_flush_counts_from_the_last_record(app, on_day):
+    attachment = upload(app)
+    write(app, COPY, attachment)
+    app.delete(RECORD, headers=ALICE)
+    on_day(6)
+    app.post("/__flush__", headers=ALICE)
+    assert on_day(12.9) == [attachment["location"]]
+    assert on_day(13.1) == []
 
 
 def test_a_waiting_file_keeps_its_name(app, on_day):

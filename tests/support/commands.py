@@ -91,6 +91,7 @@ class Deployment:
 
     def state(self):
         """Return all records, links, queued deletions and files."""
+        self.app.wait_for_deletions()
         with self._engine.connect() as connection:
             rows = connection.execute(
                 sqlalchemy.text(
