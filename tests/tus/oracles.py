@@ -6,6 +6,8 @@
 """
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -45,13 +47,19 @@ def running(folder, command, url):
     """Run a server until the block ends."""
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
-            list(map(str, command)), cwd=folder, env=ENVIRONMENT, stdout=log, stderr=log
+            list(map(str, command)),
+            cwd=folder,
+            env=ENVIRONMENT,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         eventually_answers(url)
         yield
     finally:
-        process.terminate()
+        # The command may have started the server, as that of Node.js does.
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
 
 
