@@ -169,9 +169,6 @@ APPEND = _operation(
     {**CHUNK_RESPONSES, "200": AttachmentSchema(description="The file is attached (`Prefer`).")},
     _204="The bytes are kept, or the file is attached.",
 )
-INSPECT = _operation(
-    TusRequestSchema(), UPLOAD_RESPONSES, _200="`Upload-Offset` is where to continue."
-)
 TERMINATE = _operation(TusRequestSchema(), UPLOAD_RESPONSES, _204="The upload is deleted.")
 
 FILE_RESPONSES = {

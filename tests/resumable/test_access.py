@@ -243,3 +243,18 @@ def test_a_url_behind_a_proxy_is_that_of_the_settings(share_app):
 def test_a_post_at_an_upload_is_no_method(app, client):
     app.post(client.begun(), b"x", headers={**ALICE, **TUS, **CHUNK}, status=405)
     app.get(client.begun(), headers={**ALICE, **TUS}, status=405)
+
+
+def test_all_requests_are_in_the_description_of_the_server(app):
+    paths = app.get("/__api__").json["paths"]
+    (plural,) = [path for path in paths if path.endswith("/attachment/uploads")]
+    operations = {**paths[plural], **paths[f"{plural}/{{upload_id}}"]}
+    always = {"400", "401", "403", "404", "409", "410", "412", "423", "503"}
+    chunk = always | {"411", "413", "415", "460"}
+    expected = {
+        "post": chunk | {"201", "429"},
+        "patch": chunk | {"200", "204"},
+        "delete": always | {"204"},
+    }
+    for method, statuses in expected.items():
+        assert set(operations[method]["responses"]) - {"default"} == statuses, method

@@ -52,6 +52,18 @@ class Meanwhile(io.RawIOBase):
         return self.read(size)
 
 
+class Watched(io.BytesIO):
+    """A body that looks at something each time it is read."""
+
+    def __init__(self, content, look):
+        super().__init__(content)
+        self._look = look
+
+    def read(self, size=-1):
+        self._look()
+        return super().read(size)
+
+
 def sha1(content):
     return {"Upload-Checksum": "sha1 " + base64.b64encode(hashlib.sha1(content).digest()).decode()}
 
@@ -212,3 +224,21 @@ def test_a_client_that_asks_for_the_offset_retries_after_any_failure(
         patched.setattr(owner(app.registry.attachments.uploads), name, fail)
         client.head(path, status=423)
     assert client.offset(path) == 5
+
+
+def test_a_small_body_is_read_before_the_upload_is_looked_at(app, client):
+    path = client.begun(len(BIG))
+    seen = []
+    look = lambda: seen.append(states(app)[0]["generation"])  # noqa: E731
+    client.stream(path, 0, Watched(BIG[:HALF], look), HALF)
+    assert set(seen) == {0}
+    del seen[:]
+    client.stream(path, HALF, Watched(BIG[HALF:-1] + BIG, look), HALF + 1)
+    assert set(seen) == {1}
+
+
+def test_the_body_of_a_refused_request_is_read(client):
+    path = client.begun(len(BIG))
+    body = io.BytesIO(BIG)
+    assert client.stream(path, 5, body, len(BIG)).status_code == 409
+    assert body.tell() == len(BIG)

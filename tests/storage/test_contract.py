@@ -50,7 +50,7 @@ class TestRealS3(BucketContract, AtomicNames, ListsIncompleteUploads, ResumableC
     pass
 
 
-class TestFakeS3(BucketContract, ResumableContract):
+class TestFakeS3(BucketContract):
     @pytest.fixture
     def bucket(self, fake_bucket):
         return fake_bucket
