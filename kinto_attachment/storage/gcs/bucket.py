@@ -9,7 +9,7 @@ from typing import Any
 import google.auth
 from google.api_core.exceptions import Conflict
 from google.auth.credentials import AnonymousCredentials
-from google.auth.transport.requests import AuthorizedSession
+from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud.storage import Blob, Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2.service_account import Credentials
@@ -147,7 +147,8 @@ class Bucket:
         if credentials is None:
             credentials, project = google.auth.default(scopes=Client.SCOPE)
         project = self._options["project"] or project or getattr(credentials, "project_id", None)
-        session = AuthorizedSession(credentials)
+        # With a request of its own for tokens: that of the session retries connections three times.
+        session = AuthorizedSession(credentials, auth_request=Request())
         for scheme in ("https://", "http://"):
             session.mount(scheme, BlockAdapter())
         options = {"api_endpoint": self._options["endpoint_url"]}

@@ -1,6 +1,7 @@
 """Faults of Google Cloud Storage, and of the line to it."""
 
 import itertools
+import json
 import os
 import time
 
@@ -333,6 +334,20 @@ def test_the_heartbeat_is_true_while_google_works(make_app, gcs_bucket):
     app = make_app(**gcs_bucket.settings())
     assert app.get("/__heartbeat__").json["attachments"] is True
     assert gcs_bucket.keys() == []
+
+
+def test_a_token_is_waited_for_no_longer_than_google(gcs_bucket, silence, tmp_path):
+    path = tmp_path / "key.json"
+    tokens = TokenServer()
+    tokens.write_key(path)
+    tokens.stop()
+    account = json.loads(path.read_text()) | {"token_uri": f"{silence.url}/token"}
+    path.write_text(json.dumps(account))
+    storage = gcs_storage(gcs_bucket.options, credentials=str(path), timeout=1)
+    began = time.monotonic()
+    with pytest.raises(StorageError, match="timed out"):
+        store(storage, unique=True)
+    assert time.monotonic() - began < 10
 
 
 def test_requests_are_made_with_the_token_of_the_service_account(gcs_bucket, gcs_proxy, tmp_path):
