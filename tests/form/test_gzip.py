@@ -31,7 +31,7 @@ DESCRIPTION = {
 def app(share_app):
     yield share_app(attachment__gzipped="true")
     # Also those that delete the files of a request, after its response.
-    eventually(lambda: busy_threads() == 0)
+    assert eventually(lambda: busy_threads() == 0), "a thread works on"
 
 
 def test_the_stored_file_is_compressed_and_the_original_described(app):
