@@ -25,9 +25,6 @@ ATTACHMENT = re.compile(
 METHODS = ("POST", "DELETE")
 UPLOAD_METHODS = ("POST", "HEAD", "PATCH", "DELETE")
 
-ANY_BUCKET = "any"
-"""What describes a server describes it for all, and asks without credentials."""
-
 
 def rewrite_path(event: Any) -> None:
     """Make a request on an attachment in the default bucket one on the user's own bucket.
@@ -41,9 +38,7 @@ def rewrite_path(event: Any) -> None:
     is_served = "default_bucket" in request.registry.api_capabilities
     if not (is_served and path):
         return
-    if path["uploads"] and request.method == "OPTIONS":
-        request.environ["PATH_INFO"] = f"{path['version']}/buckets/{ANY_BUCKET}{path['rest']}"
-        return
+    # That of OPTIONS, which has no credentials, is the plugin's.
     if request.method not in (UPLOAD_METHODS if path["uploads"] else METHODS):
         return
     if request.authenticated_userid is None:

@@ -1,6 +1,7 @@
 """What becomes of uploads that nobody continues, and of those whose record goes."""
 
 import pytest
+import transaction
 
 from kinto_attachment.resumable import completion, uploads
 from kinto_attachment.resumable import upload as upload_module
@@ -151,6 +152,18 @@ def test_uploads_go_with_their_record(share_app, what, phase, monkeypatch):
     assert len(states(app)) == len(left)
     app.create_collection()
     client.head(path, status=404)
+
+
+def test_what_is_given_up_goes_as_it_is_by_then(app, client, monkeypatch):
+    path = client.begun()
+    (listed,) = app.registry.attachments.uploads.all()
+    with monkeypatch.context() as context:
+        context.setattr(completion.Completion, "_attach", lambda *args: 1 / 0)
+        client.patch(path, 0, CONTENT, status=500)
+    with transaction.manager:
+        app.registry.attachments.uploads.discard([listed])
+    app.wait_for_deletions()
+    assert (app.files(), states(app)) == ({}, [])
 
 
 def test_uploads_of_other_records_stay(app, client):
