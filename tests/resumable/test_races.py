@@ -123,7 +123,9 @@ def test_a_listener_that_fails_leaves_the_file_for_the_next_try(app, client):
 
 def test_users_have_no_more_than_they_may_at_once(app, client, monkeypatch):
     monkeypatch.setattr(app.registry.attachments.uploads, "_max_open", 2)
-    begin = [lambda: client.begin(status="*")] * 5
+    # Of records of their own, whose locks do not keep them apart.
+    clients = [Client(app, record=f"{RECORD}-{number}") for number in range(5)]
+    begin = [lambda one=one: one.begin(status="*") for one in clients]
     assert at_once(*begin) == [201, 201, 429, 429, 429]
 
 
