@@ -72,7 +72,14 @@ class BenchServer(Server):
 
     def _uwsgi(self):
         # Kinto is loaded in the workers: threads and connections do not survive a fork.
-        options = ["--master", "--lazy-apps", "--need-app", "--die-on-term"]
+        options = [
+            "--master",
+            "--lazy-apps",
+            "--need-app",
+            "--die-on-term",
+            "--buffer-size",
+            "65535",
+        ]
         address = ["--http11-socket", f"127.0.0.1:{self.port}", "--processes", self._processes]
         threads = ["--enable-threads", "--threads", str(THREADS)]
         return [SCRIPTS / "uwsgi", *options, *address, *threads, "--module", "bench.wsgi"]

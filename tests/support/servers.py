@@ -27,7 +27,7 @@ def eventually_answers(url, seconds=30):
     while True:
         try:
             return requests.get(url, timeout=5, allow_redirects=False)
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
