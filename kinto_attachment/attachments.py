@@ -16,7 +16,7 @@ from kinto_attachment import errors, locks, reconcile, retention, unit_of_work, 
 from kinto_attachment.copies import Copies, Writer
 from kinto_attachment.deletions import Deletions, KeysByDue
 from kinto_attachment.form.gzip import GZIP_MIMETYPE
-from kinto_attachment.links import Links
+from kinto_attachment.links import Links, new_link
 from kinto_attachment.metadata import are_equal, attachment_of, is_among
 from kinto_attachment.paging import delete_children, records_by_id
 from kinto_attachment.resumable.uploads import Uploads
@@ -182,7 +182,7 @@ class Attachments:
                 writer, uri_of(id_), attachment_of(current.get(id_)), links[uri_of(id_)]
             )
         ]
-        self._unlink(unlinked)
+        self._change_links([], unlinked)
 
     def release(self, field: str, object_uri: str) -> None:
         """Release the files of all records of a bucket or a collection, and delete these records.
@@ -264,9 +264,9 @@ class Attachments:
         # A file that was lost may be uploaded again under its name.
         previous = [link for link in found if link["location"] != key]
         snapshot.remember(record.uri, found)
-        if key is not None:
-            snapshot.remember(record.uri, [self.links.add(record.uri, key, attachment)])
-        self._unlink(previous)
+        added = [] if key is None else [new_link(record.uri, key, attachment)]
+        snapshot.remember(record.uri, added)
+        self._change_links(added, previous)
         snapshot.attached[record.uri] = attachment
 
     def _remember(
@@ -309,10 +309,14 @@ class Attachments:
             self._copies.link(writer, record_uri, attachment)
         return settlement.unlink
 
-    def _unlink(self, links: list[Link]) -> None:
-        """Remove links, and enqueue their files."""
-        if links:
-            self._enqueue(links, self.links.remove(links))
+    def _change_links(self, added: list[Link], removed: list[Link]) -> None:
+        """Add links, remove others, and enqueue the files of these."""
+        by_due = retention.by_due(self.settings, removed)
+        at_once = {link["location"] for link in by_due.pop(None, ())}
+        queued = self.deletions.prepared(sorted(at_once))
+        unit_of_work.current().links.removed_ids |= self.links.change(added, removed, queued)
+        for due, released in by_due.items():
+            self.deletions.enqueue_files_of(released, due)
 
     def _enqueue(self, links: list[Link], removed: set[str]) -> None:
         """Enqueue the files of links, those of the ids ``removed`` by this very transaction."""

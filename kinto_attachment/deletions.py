@@ -20,7 +20,7 @@ from typing import Any
 
 import transaction
 from kinto.core.storage import Filter, Sort
-from kinto.core.storage.exceptions import IntegrityError, ObjectNotFoundError
+from kinto.core.storage.exceptions import IntegrityError
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment import locks, paging, retention, unit_of_work
@@ -30,6 +30,7 @@ from kinto_attachment.legacy_links import LINKS_PARENT
 from kinto_attachment.links import Links
 from kinto_attachment.storage.contract import Storage, StorageError
 from kinto_attachment.unit_of_work import Link
+from kinto_attachment.writes import Row, write
 
 
 logger = logging.getLogger(__name__)
@@ -85,8 +86,14 @@ class Deletions:
         :param due: in milliseconds since 1970, to do that later.
         :param links: those to the files that were removed, for :meth:`removed_links`.
         """
+        write(self._storage, self.prepared(keys, due, links))
+
+    def prepared(
+        self, keys: list[str], due: int | None = None, links: Sequence[Link] = ()
+    ) -> list[Row]:
+        """Return what is to be written now to enqueue stored files."""
         if not keys:
-            return
+            return []
         # A flush deletes what is queued while it looks at what there is.
         locks.block_flush(self._storage)
         work = unit_of_work.current()
@@ -96,11 +103,14 @@ class Deletions:
         # As many as take a storage one request, since a claim lasts for so long only.
         unshared = keys if due is None else self._links.unreferenced(keys)
         shared = sorted(set(keys).difference(unshared))
+        entries = []
         for some, is_shared in ((unshared, False), (shared, True)):
             for page in paging.split(some):
                 own = [link for link in links if link["location"] in page]
                 more = {"links": own, "shared": is_shared} if due else {}
-                enqueued.append(self.add(page, due, **more))
+                entries.append(_new_entry(page, due, **more))
+        enqueued += entries
+        return [_row(entry) for entry in entries]
 
     def enqueue_files_of(self, links: list[Link], due: int | None) -> None:
         """Delete the files of links that were removed, as :meth:`enqueue` does."""
@@ -223,19 +233,18 @@ class Deletions:
         ``None`` if they are gone, since other workers have claimed them.
         """
         # In one order, so that workers that claim the same ones do not wait for one another.
-        entries = sorted(entries, key=lambda entry: entry["id"])
-        keys = {key for entry in entries for key in self.take(entry)}
+        rows = [_row(entry) for entry in sorted(entries, key=lambda entry: entry["id"])]
+        taken = write(self._storage, [], rows)
+        keys = {key for entry in entries if entry["id"] in taken for key in entry["locations"]}
         due = min(retention.now(), *(time_due(entry) for entry in entries))
         shared = any(entry.get("shared") for entry in entries)
         return self.add(sorted(keys), due, claimed=True, shared=shared) if keys else None
 
     def add(self, keys: list[str], due: int | None = None, **fields: Any) -> Entry:
         """Write an entry, and return it."""
-        id_ = str(uuid.uuid4())
-        entry = {"locations": keys, **fields}
-        if due is not None:
-            entry |= {"due": due, "last_modified": max(due, retention.now())}
-        return self._storage.update(QUEUE, QUEUE_PARENT + id_, id_, entry)
+        entry = _new_entry(keys, due, **fields)
+        write(self._storage, [_row(entry)])
+        return entry
 
     def _take_out(self, key: str, entry: Entry) -> bool:
         """Take a file out of an entry, and return whether this transaction did."""
@@ -249,12 +258,7 @@ class Deletions:
         return (entry for entry in entries if not is_claimed(entry, expired_before))
 
     def _remove(self, entry: Entry) -> bool:
-        try:
-            parent = QUEUE_PARENT + entry["id"]
-            self._storage.delete(QUEUE, parent, entry["id"], with_deleted=False)
-        except ObjectNotFoundError:
-            return False
-        return True
+        return bool(write(self._storage, [], [_row(entry)]))
 
     def _process_later(self, entries: list[Entry]) -> None:
         if due := [entry for entry in entries if time_due(entry) <= retention.now()]:
@@ -361,6 +365,17 @@ def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         batch.append(entry)
     if batch:
         yield batch
+
+
+def _new_entry(keys: list[str], due: int | None, **fields: Any) -> Entry:
+    entry = {"id": str(uuid.uuid4()), "locations": keys, "last_modified": retention.now(), **fields}
+    if due is not None:
+        entry |= {"due": due, "last_modified": max(due, retention.now())}
+    return entry
+
+
+def _row(entry: Entry) -> Row:
+    return QUEUE, QUEUE_PARENT + entry["id"], entry
 
 
 def is_claimed(entry: Entry, expired_before: int) -> bool:

@@ -82,13 +82,13 @@ def parents_beginning_with(text: str) -> str:
 def execute(storage: Any, statements: str, parameters: Mapping[str, Any]) -> Any:
     """Return the result of SQL in the running transaction, ``None`` if it is not PostgreSQL.
 
-    (``client.connect`` of the PostgreSQL backend; read-only: it does not itself mark the session as
-    changed. Its driver is psycopg2, which sends several statements at once, and returns the result
-    of the last; SQLAlchemy would take longer to build a query than PostgreSQL to answer it.)
+    (``client.connect`` of the PostgreSQL backend. Its driver is psycopg2, which sends several
+    statements at once, and returns the result of the last; SQLAlchemy would take longer to build a
+    query than PostgreSQL to answer it.)
     """
     if not isinstance(storage, postgresql.Storage):
         return None
-    with storage.client.connect(readonly=True) as session:
+    with storage.client.connect() as session:
         return session.connection().exec_driver_sql(statements, parameters)
 
 

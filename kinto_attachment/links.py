@@ -1,12 +1,10 @@
 """Links: which record refers to which stored file. They decide what is deleted."""
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from kinto.core.storage import Filter
-from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import COMPARISON
 
 from kinto_attachment import locks, unit_of_work, uris
@@ -14,12 +12,12 @@ from kinto_attachment.kinto_internals import execute, parents_beginning_with
 from kinto_attachment.legacy_links import LINKS, LINKS_PARENT, LegacyLinks, is_legacy
 from kinto_attachment.paging import among, delete_all, list_all, pages, rewrite, split
 from kinto_attachment.unit_of_work import Link
+from kinto_attachment.writes import Row, write
 
 
 LINKS_PAGE_SIZE = 10_000
 """As many as Kinto itself deletes at once (``storage_max_fetch_size``). Links are small."""
 
-MAX_SINGLE_QUERIES = 25
 SOURCES_PAGE_SIZE = 100
 """How many links to one file are looked at together: most files have one."""
 
@@ -27,15 +25,6 @@ UPLOADS_PARENT = f"{LINKS_PARENT}/uploads"
 """The beginning of the parent of a record's resumable uploads, before the URI of the record."""
 
 ALL_PARENTS = parents_beginning_with(f"{LINKS_PARENT}/buckets/")
-
-ADD_ALL = """
-INSERT INTO objects (id, parent_id, resource_name, data, deleted)
-SELECT link->>'id', %(parent)s || (link->>'record_uri'), %(name)s, link - 'id', FALSE
-  FROM jsonb_array_elements(CAST(%(links)s AS JSONB)) AS link
-    ON CONFLICT (id, parent_id, resource_name) DO UPDATE
-   SET data = EXCLUDED.data, deleted = FALSE, last_modified = EXCLUDED.last_modified
-"""
-"""Adds links as Kinto's storage does (``update`` of the PostgreSQL backend), with one query."""
 
 OF_PARENTS = """
 SELECT id, as_epoch(last_modified) AS last_modified, data
@@ -90,9 +79,24 @@ class Links:
 
         :param origin: the URI of the collection that the file was uploaded to, if it is another.
         """
-        link = _new(record_uri, key, attachment, origin)
-        unit_of_work.current().links.locked.pop(record_uri, None)
-        return self.storage.update(LINKS, LINKS_PARENT + record_uri, link["id"], link)
+        link = new_link(record_uri, key, attachment, origin)
+        self.change([link])
+        return link
+
+    def change(
+        self, added: Collection[Link], removed: Collection[Link] = (), others: Sequence[Row] = ()
+    ) -> set[str]:
+        """Add links, and remove others.
+
+        :param others: what to write with them.
+        :returns: the ids of the removed links that were still there.
+        """
+        locked = unit_of_work.current().links.locked
+        for link in (*added, *removed):
+            locked.pop(link["record_uri"], None)
+        ours = [_row(link) for link in removed if not is_legacy(link)]
+        gone = write(self.storage, [*map(_row, added), *others], ours)
+        return gone | self.legacy.remove([link for link in removed if is_legacy(link)])
 
     def lock_record(self, collection_uri: str, record_id: str | None = None) -> None:
         """Lock a record as :func:`kinto_attachment.locks.lock_record` does, and read its links.
@@ -151,23 +155,6 @@ class Links:
             left = {key for key in left if _id_of(key) not in ids}
         return sorted(left)
 
-    def remove(self, links: list[Link]) -> set[str]:
-        """Remove links, and return the ids of those that were still there."""
-        ours = [link for link in links if not is_legacy(link)]
-        removed: set[str] = set()
-        for link in ours:
-            unit_of_work.current().links.locked.pop(link["record_uri"], None)
-        if len(ours) > MAX_SINGLE_QUERIES:
-            for page in split(ours):
-                rules = _exactly(page)
-                removed |= delete_all(
-                    self.storage, LINKS, ALL_PARENTS, len(page), pagination_rules=rules
-                )
-        else:
-            for link in ours:
-                removed |= self._remove_one(link)
-        return removed | self.legacy.remove([link for link in links if is_legacy(link)])
-
     def remove_of(self, field: str, object_uri: str) -> Iterator[tuple[list[Link], set[str]]]:
         """Remove the links of a bucket or a collection, and yield them in pages.
 
@@ -184,21 +171,18 @@ class Links:
     def upgrade(self, described: list[tuple[Link, Any]]) -> int:
         """Turn links of earlier plugins into ours, and return how many were still there.
 
-        (In PostgreSQL, the only storage with such links. Kinto would take a query for each.)
-
         :param described: the links, each with the metadata that its record has of the file.
         """
         removed = self.legacy.remove([link for link, _ in described])
         # Of several links of a record to a file, one: PostgreSQL writes no row twice at once.
         new = {
-            (link["record_uri"], link["location"]): _new(
+            (link["record_uri"], link["location"]): new_link(
                 link["record_uri"], link["location"], attachment
             )
             for link, attachment in described
             if link["id"] in removed
         }
-        parameters = {"links": json.dumps(list(new.values())), "parent": LINKS_PARENT}
-        execute(self.storage, ADD_ALL, parameters | {"name": LINKS})
+        self.change(new.values())
         return len(removed)
 
     def lock(self, link: Link) -> bool:
@@ -242,21 +226,14 @@ class Links:
         filters.append(among(link["id"] for link in page))
         return page, delete_all(self.storage, name, parent, len(page), filters=filters)
 
-    def _remove_one(self, link: Link) -> set[str]:
-        try:
-            parent = LINKS_PARENT + link["record_uri"]
-            self.storage.delete(LINKS, parent, link["id"], with_deleted=False)
-        except ObjectNotFoundError:
-            return set()
-        return {link["id"]}
-
 
 def origin_of(link: Link) -> str:
     """Return the URI of the collection that the file of a link was uploaded to."""
     return link.get("origin") or link["collection_uri"]
 
 
-def _new(record_uri: str, key: str, attachment: Any, origin: str | None = None) -> Link:
+def new_link(record_uri: str, key: str, attachment: Any, origin: str | None = None) -> Link:
+    """Return a link to be added (:meth:`Links.add`)."""
     collection_uri = uris.parent_uri(record_uri)
     return {
         "id": _id_of(key),
@@ -277,12 +254,5 @@ def _link(row: Any) -> Link:
     return {**row.data, "id": row.id, "last_modified": row.last_modified}
 
 
-def _exactly(links: list[Link]) -> list[list[Filter]]:
-    """Return the rules for these links and no others: an id is that of all links to the file."""
-    return [
-        [
-            Filter("id", link["id"], COMPARISON.EQ),
-            Filter("record_uri", link["record_uri"], COMPARISON.EQ),
-        ]
-        for link in links
-    ]
+def _row(link: Link) -> Row:
+    return LINKS, LINKS_PARENT + link["record_uri"], link

@@ -16,7 +16,7 @@ ROWS = [
     {"retention"},
     {"links"},
     {"legacy_links"},
-    {"locks", "paging"},
+    {"locks", "paging", "writes"},
     {"unit_of_work", "metadata"},
     {"form", "storage"},
     {"kinto_internals"},

@@ -16,7 +16,7 @@ from kinto.core.storage import Filter
 from kinto.core.storage.exceptions import BackendError
 from kinto.core.utils import COMPARISON
 
-from kinto_attachment import links, metadata
+from kinto_attachment import metadata
 from kinto_attachment.commands import options, scan
 from kinto_attachment.commands.server import Server, first_line, open_server
 from kinto_attachment.console import Console
@@ -26,8 +26,8 @@ BATCH = 20
 """How many records are written in one transaction. Other writers to the collection may wait for
 it."""
 
-FEW = links.MAX_SINGLE_QUERIES
-"""For so many records, the database finds links by its index."""
+FEW = 25
+"""For so many records, links are read at once."""
 
 ATTEMPTS = 5
 

@@ -118,7 +118,7 @@ class Remedies:
         with self._locked(finding.record_uri):
             links = links_between(self.server, finding.record_uri, finding.key)
             # First, so that no other transaction can make the record refer to the file.
-            self.server.links.remove(links)
+            self.server.links.change([], links)
             attachment = attachment_of(self.server, finding.record_uri)
             if metadata.points_to(attachment, finding.key):
                 raise RepairRefused("the record refers to the file again")
@@ -200,7 +200,7 @@ class Remedies:
         with self._locked(finding.record_uri):
             links = links_between(self.server, finding.record_uri, finding.key)
             # First, so that a transaction that is removing them has ended.
-            if not self.server.links.remove(links):
+            if not self.server.links.change([], links):
                 raise RepairRefused("the record has changed")
             self._add_link(finding, attachment)
 

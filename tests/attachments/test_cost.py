@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import threading
 
 import pytest
 import sqlalchemy
@@ -38,12 +39,14 @@ def fill(app, number):
 
 @contextlib.contextmanager
 def queries(app):
-    """Collect the statements that Kinto sends to the database, with their parameters."""
+    """Collect the statements that this thread sends to the database, with their parameters."""
     engine = app.registry.storage.client.session_factory().get_bind()
     statements = []
+    thread = threading.get_ident()
 
     def collect(connection, cursor, statement, parameters, *args):
-        statements.append((statement, parameters))
+        if threading.get_ident() == thread:
+            statements.append((statement, parameters))
 
     sqlalchemy.event.listen(engine, "before_cursor_execute", collect)
     yield statements
@@ -135,13 +138,38 @@ def test_changes_of_plain_records_take_one_more_query_than_without_the_plugin(
 ):
     counted = []
     for one in (app, without_plugin):
-        one.reset()
+        app.reset()
         one.create_collection("many", "photos")
         one.post_json("/batch", {"requests": ALL[:-1]}, headers=ALICE)
         with queries(app) as statements:
             one.request(path, method=method, body=json.dumps(body).encode(), headers=JSON)
         counted.append(len(statements))
     assert counted[0] == counted[1] + more, counted
+
+
+def test_changes_of_files_take_hardly_more_queries_than_those_of_plain_records(app):
+    app.create_collection("many", "photos")
+    attachment = f"{RECORD}/attachment"
+    counted = {}
+    app.put_json(RECORD, CHANGE, headers=ALICE)
+    for name, change in {
+        "patch plain": lambda: app.patch_json(RECORD, CHANGE, headers=ALICE),
+        "delete plain": lambda: app.delete(RECORD, headers=ALICE),
+        "attach": lambda: app.upload(url=attachment, status=201),
+        "patch": lambda: app.patch_json(RECORD, CHANGE, headers=ALICE),
+        "replace": lambda: app.upload(url=attachment, status=200),
+        "detach": lambda: app.delete(attachment, headers=ALICE),
+        "attach again": lambda: app.upload(url=attachment, status=200),
+        "delete": lambda: app.delete(RECORD, headers=ALICE),
+    }.items():
+        with queries(app) as statements:
+            change()
+        counted[name] = len(statements)
+    assert counted["patch"] <= counted["patch plain"] + 1, counted
+    assert counted["replace"] <= counted["patch"], counted
+    assert counted["detach"] <= counted["patch"], counted
+    # What the record is by now; links and queue.
+    assert counted["delete"] <= counted["delete plain"] + 2, counted
 
 
 def test_a_small_upload_takes_no_more_queries_than_a_record(app):

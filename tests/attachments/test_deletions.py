@@ -415,7 +415,7 @@ def as_earlier_plugins_linked(app):
     for link in app.links():
         names = ("location", "record_uri", "collection_uri", "bucket_uri")
         storage.create("attachments", "__attachments__", {name: link[name] for name in names})
-        app.registry.attachments.links.remove([link])
+        app.registry.attachments.links.change([], [link])
     transaction.commit()
 
 
@@ -437,10 +437,6 @@ class TestCopyAtTheLastRelease:
         files, links, released = left(app)
         assert (files, released) == ([attachment["location"]], [])
         assert [link["record_uri"] for link in links] == [COPY]
-
-    def test_many_links_that_are_released_at_once_wait_as_well(self, app, make_links, monkeypatch):
-        monkeypatch.setattr("kinto_attachment.links.MAX_SINGLE_QUERIES", 0)
-        self.test_who_copies_first_has_the_file(app, lambda app: make_links(app))
 
     def test_who_copies_later_has_no_file_and_holds_none(self, app, make_links):
         attachment = app.upload().json
@@ -509,21 +505,6 @@ class TestManyHolders:
         limited.post_json("/batch", {"requests": requests}, headers=ALICE)
         files, links, released = left(limited)
         assert (len(files), released) == (2, [])
-
-    def test_links_go_however_few_kinto_deletes_at_once(self, tmp_path, postgresql, monkeypatch):
-        limited = RacingApp(tmp_path, postgresql(), **{"kinto.storage_max_fetch_size": "2"})
-        monkeypatch.setattr("kinto_attachment.links.MAX_SINGLE_QUERIES", 0)
-        limited.create_collection()
-        for number in range(7):
-            url = f"/buckets/blog/collections/photos/records/{number}/attachment"
-            limited.upload(url=url)
-        transaction.begin()
-        all_links = limited.registry.attachments.links
-        links = [link for page in all_links.pages() for link in page]
-        assert len(links) == 7
-        assert all_links.remove(links) == {link["id"] for link in links}
-        transaction.commit()
-        assert limited.links() == []
 
     @pytest.mark.parametrize("deleted", ["/buckets/blog/collections/photos", "/buckets/blog"])
     def test_all_go_with_their_parent_however_few_kinto_deletes_at_once(

@@ -224,9 +224,7 @@ class TestCopies:
         assert attached.stored(attached.record()["attachment"]) == b"once upon a time"
         assert len(attached.links()) == 1
 
-    @pytest.mark.parametrize("single_queries", [0, 25])
-    def test_two_records_may_swap_their_files(self, attached, monkeypatch, single_queries):
-        monkeypatch.setattr("kinto_attachment.links.MAX_SINGLE_QUERIES", single_queries)
+    def test_two_records_may_swap_their_files(self, attached):
         attached.upload(file_part(b"other"), url=f"{SECOND}/attachment")
         first, second = (attached.record(url)["attachment"] for url in (RECORD, SECOND))
         response = batch(
@@ -319,7 +317,6 @@ class TestManyFiles:
     def test_links_are_read_in_pages(self, attached, url, monkeypatch):
         monkeypatch.setattr("kinto_attachment.paging.PAGE_SIZE", 2)
         monkeypatch.setattr("kinto_attachment.links.LINKS_PAGE_SIZE", 2)
-        monkeypatch.setattr("kinto_attachment.links.MAX_SINGLE_QUERIES", 3)
         for number in range(6):
             record = f"/buckets/blog/collections/photos/records/{number}"
             attached.upload(url=f"{record}/attachment")
