@@ -51,7 +51,7 @@ def includeme(config):
     Deletions._process_later = before("committed and not deleted", Deletions._process_later)
     UnitOfWork.add_new_file = before("published", UnitOfWork.add_new_file)
     Record.write = after("record written", Record.write)
-    Links.add = after("link written", Links.add)
+    Links.change = after("link written", Links.change)
     storage = config.registry.attachments.files
     delete_many = storage.delete_many
 
