@@ -147,11 +147,14 @@ class S3PartialFile(PartialFile):
         self._sending = in_background(lambda: (self._upload_part(number, part), hash_))
 
     def _wait(self) -> None:
-        """Wait for the part that is sent, and have it in the state."""
+        """Wait for the part that is sent, and have it in the state.
+
+        If it could not be sent, this fails again: nothing that follows may be saved.
+        """
         if self._sending is None:
             return
-        sending, self._sending = self._sending, None
-        etag, hash_ = sending.result()
+        etag, hash_ = self._sending.result()
+        self._sending = None
         tail = self.state["tail"]
         self.state = {
             **self.state,

@@ -11,7 +11,7 @@ from tests.support.app import RECORD
 from tests.support.forms import file_part
 from tests.support.misbehaviour import answering_nonsense, breaking_off, refusing, swallowing
 from tests.support.s3 import PART_BYTES, eventually, logged_exceptions, through
-from tests.support.storage_contract import store
+from tests.support.storage_contract import SavedPartial, read, store
 from tests.support.users import ALICE
 
 
@@ -236,3 +236,22 @@ class TestFaults:
 def refusal(status):
     answer = {"Error": {"Code": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(answer, "operation")
+
+
+def test_nothing_counts_that_follows_a_part_that_could_not_be_sent(watched, proxy):
+    partial = SavedPartial(watched)
+    partial.append(b"once")
+    file = partial.resume()
+    proxy.misbehave = lambda handler, seen: (
+        seen.operation == "UploadPart" and proxy.refuse(handler, 403, "AccessDenied")
+    )
+    with pytest.raises(StorageError):
+        file.write(b"x" * 3 * PART_BYTES)
+    with pytest.raises(StorageError):
+        file.flush()
+    assert file.state["tail"] == partial.state["tail"]
+    file.rewind(4, partial.state)
+    partial.append(b" upon a time")
+    assert partial.publish("story.txt")
+    partial.discard()
+    assert read(watched, "story.txt") == b"once upon a time"
