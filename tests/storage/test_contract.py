@@ -66,7 +66,7 @@ class GCSContract:
         return bucket.keys
 
 
-class TestFakeGCSServer(GCSContract, StorageContract, AtomicNames):
+class TestFakeGCSServer(GCSContract, StorageContract, AtomicNames, ResumableContract):
     @pytest.fixture
     def bucket(self, gcs_bucket):
         return gcs_bucket

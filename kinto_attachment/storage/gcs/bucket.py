@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import google.auth
 from google.api_core.exceptions import Conflict
@@ -88,6 +88,25 @@ class Bucket:
         """
         blob = self.blob(key)
         return blob if self.call_if_found(blob.reload) else None
+
+    def open(self, key: str, chunk_size: int) -> BinaryIO:
+        """Return an object, opened for reading.
+
+        :param chunk_size: how many bytes are in memory.
+        :raises FileNotFoundError: there is none.
+        """
+        blob = self.find(key)
+        if blob is None:
+            raise FileNotFoundError(key)
+        # As it is stored, also if earlier plugins gave it a Content-Encoding.
+        parameters = {"raw_download": True, "if_generation_match": blob.generation}
+        return self.call(blob.open, "rb", chunk_size=chunk_size, **parameters)
+
+    def save_acl(self, blob: Blob) -> None:
+        """Give an object the ACL, if there is one, that no request to compose or copy it can."""
+        if self.acl:
+            blob.acl.loaded = True  # Otherwise it is loaded, without our timeout.
+            self.call(blob.acl.save_predefined, self.acl)
 
     def call_if_found(self, method: Callable[..., Any]) -> bool:
         """Call a method of an object, and return whether the object exists.

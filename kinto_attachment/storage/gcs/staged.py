@@ -155,9 +155,7 @@ class GCSStagedFile(StagedFile):
                 copy.rewrite, staged, token=token, if_generation_match=reserved.generation
             )
             is_done = token is None
-        if self._bucket.acl:
-            copy.acl.loaded = True  # Otherwise it is loaded, without our timeout.
-            self._bucket.call(copy.acl.save_predefined, self._bucket.acl)
+        self._bucket.save_acl(copy)
         # If it cannot be deleted, it is an incomplete upload.
         with contextlib.suppress(StorageError):
             self._bucket.call(staged.delete)

@@ -1,12 +1,14 @@
 """Files in a bucket of Google Cloud Storage."""
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from google.cloud.storage import Client
 from google.cloud.storage.batch import Batch
 
-from kinto_attachment.storage.contract import Storage, StorageError, StoredFile
+from kinto_attachment.storage.contract import ResumableFiles, Storage, StorageError, StoredFile
+from kinto_attachment.storage.gcs import partial
 from kinto_attachment.storage.gcs.bucket import Bucket, GCSError
 from kinto_attachment.storage.gcs.staged import STAGING_FOLDER, GCSStagedFile
 
@@ -15,7 +17,7 @@ MAX_DELETED_AT_ONCE = 100
 """A limit of GCS ("Batch requests")."""
 
 
-class GCSStorage(Storage):
+class GCSStorage(Storage, ResumableFiles):
     """A bucket.
 
     :param options: the settings ``gcloud.…`` and ``base_url``.
@@ -38,14 +40,24 @@ class GCSStorage(Storage):
     def replace(self, key: str, mimetype: str) -> GCSStagedFile:
         return GCSStagedFile(self.bucket, key, mimetype, self._part_size, True, replaces=True)
 
+    def begin_partial(self, key: str, mimetype: str, unique: bool) -> partial.State:
+        return partial.new_state(mimetype)
+
+    def partial_size(self, name: str, state: partial.State) -> int:
+        return partial.size_of(state)
+
+    def resume(
+        self, name: str, state: partial.State, generation: int, size: int | None = None
+    ) -> partial.GCSPartialFile:
+        delete = functools.partial(self._delete_staged, name)
+        return partial.GCSPartialFile(self.bucket, name, state, size, self._part_size, delete)
+
+    def discard_partial(self, name: str, state: partial.State | None, generation: int) -> None:
+        self._delete_staged(name, [])
+
     def open(self, key: str) -> BinaryIO:
         """Return a stored file, of which up to a part is in memory."""
-        blob = self.bucket.find(key)
-        if blob is None:
-            raise FileNotFoundError(key)
-        # As it is stored, also if earlier plugins gave it a Content-Encoding.
-        parameters = {"raw_download": True, "if_generation_match": blob.generation}
-        return self.bucket.call(blob.open, "rb", chunk_size=self._part_size, **parameters)
+        return self.bucket.open(key, self._part_size)
 
     def exists(self, key: str) -> bool:
         return self.bucket.find(key) is not None
@@ -75,6 +87,13 @@ class GCSStorage(Storage):
                 client.list_blobs, self.bucket.name, fields=fields, **parameters
             ):
                 yield StoredFile(blob.name, blob.size, blob.time_created.timestamp())
+
+    def _delete_staged(self, name: str, kept: list[str]) -> None:
+        """Delete the objects of a partial file, also those that no state refers to."""
+        found = self._objects(prefix=partial.staged_prefix(name))
+        keys = [file.key for file in found if file.key not in kept]
+        for failure in self.delete_many(keys).values():
+            raise failure
 
     def _delete_batch(self, keys: list[str]) -> dict[str, StorageError]:
         if len(keys) == 1:

@@ -1,0 +1,191 @@
+"""Files of a Google Cloud Storage bucket that come in pieces."""
+
+import base64
+import io
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, BinaryIO
+
+import google_crc32c
+from google.cloud.storage import Blob
+
+from kinto_attachment.background import in_background
+from kinto_attachment.storage.contract import PartialFile, StorageError, Superseded
+from kinto_attachment.storage.gcs.bucket import Bucket, GCSError
+from kinto_attachment.storage.gcs.staged import PRECONDITION_FAILED, STAGING_FOLDER, UPLOAD_ID
+from kinto_attachment.storage.names import REMOTE_NUMBERED_IN_ORDER, candidate_keys
+from kinto_attachment.storage.resumable_hash import ResumableHash
+
+
+MAX_COMPOSED = 32
+"""A limit of GCS ("Composite objects")."""
+
+State = dict[str, Any]
+
+
+class GCSPartialFile(PartialFile):
+    """Objects in ``.staging/``, of which GCS composes one at the end.
+
+    (A resumable session could not drop bytes whose checksum is wrong, and would take those of a
+    request that was superseded.) Each object is written once. What a request writes after another
+    one has taken over is in no state that is saved: it does not count, and the next one deletes it.
+
+    :param state: ``target`` (``None``: no key is taken before the end), ``mimetype``, ``pieces``
+        (key, size and, if it is composed, how many times), ``crc32c`` and ``hash`` of their bytes.
+    :param part_size: how many bytes a piece has at most when it is sent.
+    :param delete_others: deletes all objects of the file but for these.
+    :raises Superseded: it has another size.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        name: str,
+        state: State,
+        size: int | None,
+        part_size: int,
+        delete_others: Callable[[list[str]], None],
+    ):
+        self.state = state
+        self.size = size_of(state)
+        if size not in (None, self.size):
+            raise Superseded(name)
+        self._bucket = bucket
+        self._name = name
+        self._part_size = part_size
+        self._crc32c: int = state["crc32c"]
+        self._hash = ResumableHash(state["hash"], self.size)
+        self._buffer = bytearray()
+        self._sending: Future[State] | None = None
+        self._delete_others: Callable[[list[str]], None] | None = delete_others
+        self._sources: list[str] = []
+
+    def write(self, chunk: bytes) -> None:
+        left = memoryview(chunk)
+        while left:
+            if len(self._buffer) == self._part_size:
+                self._send()
+            piece = bytes(left[: self._part_size - len(self._buffer)])
+            self._buffer += piece
+            self._crc32c = google_crc32c.extend(self._crc32c, piece)
+            self._hash.update(piece)
+            self.size += len(piece)
+            left = left[len(piece) :]
+
+    def flush(self) -> None:
+        self._wait()
+        # A file without bytes is one piece without bytes.
+        if self._buffer or not self.state["pieces"]:
+            self._send()
+            self._wait()
+
+    def rewind(self, size: int, state: State) -> None:
+        """Do nothing. (A commit whose answer was lost may have saved another state.)"""
+
+    def open(self) -> BinaryIO:
+        if len(self._composable()) > 1:
+            self._sources = [self._compose_staged(self._sources)]
+        return self._bucket.open(self._sources[0], self._part_size)
+
+    def sha256(self) -> str | None:
+        return self._hash.hexdigest()
+
+    def free_key(self, key: str) -> str:
+        keys = candidate_keys(key, REMOTE_NUMBERED_IN_ORDER)
+        return next(one for one in keys if self._bucket.find(one) is None)
+
+    def publish(self, key: str) -> bool:
+        # An earlier try may have made it.
+        blob = self._bucket.find(key) or self._compose_new(key)
+        if (blob.metadata or {}).get(UPLOAD_ID) != self._name:
+            return False
+        expected = base64.b64encode(self._crc32c.to_bytes(4, "big")).decode()
+        if blob.crc32c != expected:
+            raise StorageError(f"{self._bucket} has composed a file with another CRC32C")
+        self._bucket.save_acl(blob)
+        return True
+
+    def close(self) -> None:
+        self._buffer = bytearray()
+
+    def _send(self) -> None:
+        """Send a piece in the background, while the next one is filled."""
+        self._wait()
+        content, self._buffer = self._buffer, bytearray()
+        sums = {"crc32c": self._crc32c, "hash": self._hash.state}
+        self._sending = in_background(partial(self._put, bytes(content), sums))
+
+    def _put(self, content: bytes, sums: State) -> State:
+        """Return what changes in the state with a piece that was sent."""
+        if self._delete_others is not None:
+            # Not before: now the state is that of no other request any more.
+            self._delete_others([piece[0] for piece in self.state["pieces"]])
+            self._delete_others = None
+        key = self._staged_key()
+        upload = self._bucket.blob(key).upload_from_file
+        self._bucket.call(upload, io.BytesIO(content), size=len(content), rewind=True)
+        pieces = [*self.state["pieces"], [key, len(content), 0]]
+        # So the state stays short, however small the pieces are.
+        while len(last := pieces[-MAX_COMPOSED:]) == MAX_COMPOSED and last[0][2] == last[-1][2]:
+            composed = self._compose_staged([piece[0] for piece in last])
+            size = sum(piece[1] for piece in last)
+            pieces[-MAX_COMPOSED:] = [[composed, size, last[0][2] + 1]]
+        return {**sums, "pieces": pieces}
+
+    def _wait(self) -> None:
+        """Wait for the piece that is sent, and have it in the state.
+
+        If it could not be sent, this fails again: nothing that follows may be saved.
+        """
+        if self._sending is not None:
+            self.state = {**self.state, **self._sending.result()}
+            self._sending = None
+
+    def _composable(self) -> list[str]:
+        """Return the keys of the objects that make the file, no more than can be composed."""
+        self._sources = self._sources or [piece[0] for piece in self.state["pieces"]]
+        while len(self._sources) > MAX_COMPOSED:
+            first = self._compose_staged(self._sources[:MAX_COMPOSED])
+            self._sources = [first, *self._sources[MAX_COMPOSED:]]
+        return self._sources
+
+    def _compose_new(self, key: str) -> Blob:
+        """Return the object of a key: the file, or what has taken the key meanwhile."""
+        blob = self._bucket.blob(key, self.state["mimetype"])
+        blob.metadata = {UPLOAD_ID: self._name}
+        try:
+            self._compose(blob, self._composable(), if_generation_match=0)
+        except GCSError as error:
+            found = self._bucket.find(key) if error.status == PRECONDITION_FAILED else None
+            if found is None:
+                raise
+            return found
+        return blob
+
+    def _compose_staged(self, keys: list[str]) -> str:
+        key = self._staged_key()
+        self._compose(self._bucket.blob(key), keys)
+        return key
+
+    def _compose(self, blob: Blob, keys: list[str], **condition: int) -> None:
+        self._bucket.call(blob.compose, [self._bucket.blob(key) for key in keys], **condition)
+
+    def _staged_key(self) -> str:
+        return f"{staged_prefix(self._name)}{uuid.uuid4().hex}"
+
+
+def new_state(mimetype: str) -> State:
+    """Return the state of a file without bytes."""
+    return {"target": None, "mimetype": mimetype, "pieces": [], "crc32c": 0, "hash": None}
+
+
+def size_of(state: State) -> int:
+    """Return how many bytes there are."""
+    return sum(size for _, size, _ in state["pieces"])
+
+
+def staged_prefix(name: str) -> str:
+    """Return what the keys of all objects of a partial file begin with."""
+    return f"{STAGING_FOLDER}{name}-"
