@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from tests.support.paths import ROOT
+from tests.support.s3 import eventually
 from tests.support.servers import Server, free_port
 
 
@@ -49,7 +50,14 @@ class Serve(Server):
     def downloaded(self):
         """Return the content of the file that is attached."""
         record = requests.get(self._record, auth=AUTH, timeout=30).json()
-        return requests.get(record["data"]["attachment"]["location"], timeout=30).content
+        location = record["data"]["attachment"]["location"]
+
+        def content():
+            response = requests.get(location, timeout=30)
+            return response.ok and response.content
+
+        # SeaweedFS asks for another try (500) until it has found its volumes after a kill.
+        return eventually(content)
 
     @property
     def _record(self):

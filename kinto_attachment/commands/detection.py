@@ -146,7 +146,8 @@ def _unreferenced_files(server: Server, inventory: Inventory, ages: Ages) -> Ite
 
 
 def _deletions(server: Server, inventory: Inventory, ages: Ages) -> Iterator[Finding]:
-    now = inventory.began
+    # Later than when reading began: what was queued meanwhile to be deleted at once is due.
+    now = time.time()
     number, size = next(inventory.rows(SCHEDULED_DELETIONS, now=now))
     if number:
         totals = {"files": number, "size": size}

@@ -1,6 +1,6 @@
 """The rows of an inventory, links and records: read in pages, or from PostgreSQL as a stream.
 
-A stream is one transaction, of some seconds for a million rows. In pages, they take minutes.
+A stream is one transaction, of some seconds for a million rows. In pages, they take longer.
 """
 
 from collections.abc import Callable, Iterator

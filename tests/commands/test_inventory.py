@@ -239,6 +239,9 @@ def test_a_check_during_changes_finds_nothing(serve, database, tmp_path, capsys)
         # Kinto answers 409 if two changes of a collection get the same timestamp.
         assert set(deleted) <= {200, 409}
         assert compared > 30
+        # The server deletes after it has answered.
+        queued = "SELECT FROM objects WHERE resource_name = 'attachment-releases' AND NOT deleted"
+        assert eventually(lambda: deployment.sql(queued) == 0)
         assert deployment.check("--hash") == (0, {})
     finally:
         stop.set()
