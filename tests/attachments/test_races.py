@@ -18,7 +18,7 @@ from tests.support.settings import base_settings
 
 SERVERS = 3
 ROUNDS = 4
-MATRIX_ROUNDS = int(os.environ.get("RACE_ROUNDS", "3"))
+MATRIX_ROUNDS = int(os.environ.get("RACE_ROUNDS", "2"))
 """How often two changes of one pair are sent at once: ``make races`` does it more often."""
 UPLOADS = 5
 REQUESTS = 120
