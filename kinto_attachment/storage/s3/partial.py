@@ -55,6 +55,8 @@ class S3PartialFile(PartialFile):
         self._buffer: bytearray | None = None
         self._sending: Future[tuple[str, str | None]] | None = None
         self._is_whole = False
+        # No state that is saved refers to these, unlike to those that this request replaces.
+        self._unreferenced = state["old_tails"]
 
     def write(self, chunk: bytes) -> None:
         left = memoryview(chunk)
@@ -71,14 +73,13 @@ class S3PartialFile(PartialFile):
         self._wait()
         if self.size == size_of(self.state):
             return
-        # No state that is saved refers to these.
-        self._bucket.delete_many(self.state["old_tails"])
+        self._bucket.delete_many(self._unreferenced)
         self._bucket.call("put_object", Key=self._tail_key, **self._body(self._loaded()))
-        tail = self.state["tail"]
+        old = {*self.state["old_tails"], *(self.state["tail"] or ())[:1]}
         self.state = {
             **self.state,
             "tail": [self._tail_key, len(self._loaded())],
-            "old_tails": [tail[0]] if tail and tail[0] != self._tail_key else [],
+            "old_tails": sorted(old.difference(self._unreferenced, [self._tail_key])),
             "hash": self._hash.state,
         }
 

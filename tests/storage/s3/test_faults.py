@@ -255,3 +255,16 @@ def test_nothing_counts_that_follows_a_part_that_could_not_be_sent(watched, prox
     assert partial.publish("story.txt")
     partial.discard()
     assert read(watched, "story.txt") == b"once upon a time"
+
+
+def test_a_worker_that_is_killed_before_it_saves_the_state_loses_no_earlier_byte(watched):
+    partial = SavedPartial(watched)
+    for content in (b"once", b" upon"):
+        partial.append(content)
+    file = partial.resume()
+    file.write(b"x" * 2 * PART_BYTES)
+    file.flush()
+    partial.append(b" a time")
+    assert partial.publish("story.txt")
+    partial.discard()
+    assert read(watched, "story.txt") == b"once upon a time"
