@@ -7,6 +7,8 @@ writer that only guesses the metadata gets no link, and does not learn whether i
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from kinto.core.storage.exceptions import IntegrityError
+
 from kinto_attachment import retention, unit_of_work, uris
 from kinto_attachment.deletions import Deletions
 from kinto_attachment.links import Links, origin_of
@@ -46,6 +48,8 @@ class Copies:
         """Link a record to the file that its attachment is about, if it may refer to it.
 
         If another transaction releases that file, this waits for its end.
+
+        :raises IntegrityError: the time of a file that waited for its deletion is over by now.
         """
         removed = unit_of_work.current().links.removed_ids
         for source in self._sources(writer, record_uri, attachment):
@@ -54,10 +58,13 @@ class Copies:
                     self._deletions.withdraw(source["location"])
                 self._add(record_uri, attachment, source)
                 return
-        for source in self._waiting(writer, record_uri, attachment):
+        waiting = self._waiting(writer, record_uri, attachment)
+        for source in waiting:
             if self._deletions.withdraw(source["location"]):
                 self._add(record_uri, attachment, source)
                 return
+        if waiting:
+            raise IntegrityError(message=f"the file of {record_uri} is being deleted")
 
     def _add(self, record_uri: str, attachment: Any, source: Link) -> None:
         link = self._links.add(record_uri, source["location"], attachment, origin_of(source))

@@ -1,5 +1,7 @@
 """Files that stay for a while when no record refers to them any more (``delete_after``)."""
 
+import threading
+
 import pytest
 import transaction
 
@@ -200,6 +202,30 @@ class TestRestored:
         with transaction.manager:
             deletions.claim(deletions.entries_of(attachment["location"]))
         write(app, RECORD, attachment)
+        assert app.links() == []
+
+    def test_not_if_a_worker_begins_to_delete_it_meanwhile(self, app, monkeypatch):
+        """The record does not refer to what is deleted a moment later."""
+        attachment = upload(app)
+        app.delete(RECORD, headers=ALICE)
+        deletions = app.registry.attachments.deletions
+        withdraw = deletions.withdraw
+
+        def claim(entries):
+            with transaction.manager:
+                deletions.claim(entries)
+
+        def too_late(key):
+            entries = deletions.entries_of(key)
+            thread = threading.Thread(target=claim, args=[entries])
+            thread.start()
+            thread.join()
+            return withdraw(key)
+
+        monkeypatch.setattr(deletions, "withdraw", too_late)
+        body = {"data": {"attachment": attachment}}
+        app.put_json(RECORD, body, headers=ALICE, status=409)
+        app.get(RECORD, headers=ALICE, status=404)
         assert app.links() == []
 
     def test_not_after_a_flush(self, app, on_day):
