@@ -222,7 +222,7 @@ def test_a_check_during_changes_finds_nothing(serve, database, tmp_path, capsys)
     for thread in threads:
         thread.start()
     try:
-        eventually(lambda: len(done) > 100)
+        assert eventually(lambda: len(done) > 100)
         compared = 0
         for _ in range(3):
             seen = len(done)
@@ -231,7 +231,7 @@ def test_a_check_during_changes_finds_nothing(serve, database, tmp_path, capsys)
             # A pending deletion is reported, and no fault.
             assert {one["what"] for one in output} <= {problems.PENDING_DELETION.name, "summary"}
             compared += output[-1]["files"]
-            eventually(lambda: len(done) > seen + 10)  # noqa: B023
+            assert eventually(lambda seen=seen: len(done) > seen + 10)
         stop.set()
         for thread in threads:
             thread.join()
