@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import uuid
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -15,6 +16,8 @@ from kinto_attachment.storage.gcs.bucket import Bucket, GCSError
 from kinto_attachment.storage.gcs.session import UploadSession
 from kinto_attachment.storage.names import REMOTE_NUMBERED_IN_ORDER, candidate_keys
 
+
+logger = logging.getLogger(__name__)
 
 STAGING_FOLDER = ".staging/"
 """Where a large file is complete before it is copied to a free key."""
@@ -169,5 +172,8 @@ class GCSStagedFile(StagedFile):
     def _delete_leftovers(self) -> None:
         """Delete what GCS may have stored although the answer is lost."""
         for key in self._made:
-            if (blob := self._find_own(key)) is not None:
-                self._bucket.call(blob.delete, if_generation_match=blob.generation)
+            try:
+                if (blob := self._find_own(key)) is not None:
+                    self._bucket.call(blob.delete, if_generation_match=blob.generation)
+            except StorageError as error:
+                logger.warning("%s: %s of a failed upload may stay: %s", self._bucket, key, error)

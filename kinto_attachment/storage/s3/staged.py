@@ -1,7 +1,9 @@
 """Staged files of a bucket."""
 
+import logging
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from kinto_attachment.background import in_background
@@ -12,6 +14,8 @@ from kinto_attachment.storage.s3.client import S3Error, UnexpectedAnswer
 from kinto_attachment.storage.s3.multipart import MultipartUpload
 from kinto_attachment.storage.s3.transport import Body
 
+
+logger = logging.getLogger(__name__)
 
 STAGING_FOLDER = ".staging/"
 """Where a large file is complete before it is copied to a free key."""
@@ -145,7 +149,11 @@ class S3StagedFile(StagedFile):
     def _delete_possible_leftover(self) -> None:
         """Delete what S3 may have stored although the answer is lost."""
         if not self._replaces:
-            in_background(lambda: self._bucket.delete_many([self._upload_key]))
+            in_background(partial(self._delete_leftovers, [self._upload_key]))
+
+    def _delete_leftovers(self, keys: list[str]) -> None:
+        for key, error in self._bucket.delete_many(keys).items():
+            logger.warning("%s: %s of a failed upload may stay: %s", self._bucket, key, error)
 
     def _copy_to_free_key(self) -> str:
         made = [self._upload_key]
@@ -157,7 +165,7 @@ class S3StagedFile(StagedFile):
             parameters = (self._size, self._parameters, self._part_size)
             copy_object(self._bucket, self._upload_key, key, *parameters)
         except BaseException:
-            in_background(lambda: self._bucket.delete_many(made))
+            in_background(partial(self._delete_leftovers, made))
             raise
         self._bucket.delete_many([self._upload_key])
         return key

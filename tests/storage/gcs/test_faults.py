@@ -269,6 +269,24 @@ def test_nothing_is_left_if_a_large_file_cannot_be_copied_to_its_name(gcs_bucket
     assert eventually(lambda: gcs_bucket.keys() == [])
 
 
+def test_what_can_be_deleted_of_a_failed_upload_is_deleted(gcs_bucket, gcs_proxy, caplog):
+    failures = [True]
+
+    def forbid(handler, seen):
+        if seen.operation == "Rewrite" or (seen.operation == "Delete" and failures):
+            failures[:] = [] if seen.operation == "Delete" else failures
+            return gcs_proxy.refuse(handler, 403, "forbidden")
+        return False
+
+    gcs_proxy.misbehave = forbid
+    with pytest.raises(StorageError):
+        store(gcs_storage(through(gcs_bucket, gcs_proxy)), LARGE)
+    assert eventually(lambda: len(gcs_bucket.keys()) == 1)
+    (left,) = gcs_bucket.keys()
+    assert left.startswith(".staging/")
+    assert f"{left} of a failed upload may stay" in caplog.text
+
+
 @pytest.mark.parametrize("size", [40, len(LARGE)], ids=["small", "large"])
 def test_a_file_that_is_damaged_on_its_way_is_refused(
     emulated, emulated_bucket, emulator_proxy, size

@@ -154,6 +154,16 @@ class TestFaults:
         app.upload(file_part(b"x" * size), status=503)
         assert eventually(lambda: "DeleteObject" in proxy.operations() and bucket.keys() == [])
 
+    def test_a_file_that_cannot_be_deleted_either_is_logged(self, app, bucket, proxy, caplog):
+        swallow = swallowing(proxy, "PutObject")
+        proxy.misbehave = lambda handler, seen: (
+            swallow(handler, seen)
+            or (seen.operation == "DeleteObject" and proxy.refuse(handler, 403, "AccessDenied"))
+        )
+        app.upload(status=503)
+        (key,) = bucket.keys()
+        assert eventually(lambda: f"{key} of a failed upload may stay" in caplog.text)
+
     @pytest.mark.parametrize(
         ("operation", "size"), [("PutObject", 11), ("Complete", 3 * PART_BYTES)]
     )
