@@ -12,14 +12,18 @@ from kinto_attachment.settings.values import GZIP_EXTENSION
 HASH = "sha-256"
 
 
-class StagedFile(Protocol):
-    """Where the bytes of a file go (see :mod:`kinto_attachment.storage.contract`)."""
+class Sink(Protocol):
+    """Where the bytes of a file go."""
 
     def write(self, chunk: bytes) -> object: ...
 
-    def publish(self) -> str: ...
-
     def discard(self) -> None: ...
+
+
+class StagedFile(Sink, Protocol):
+    """A sink that can be published (see :mod:`kinto_attachment.storage.contract`)."""
+
+    def publish(self) -> str: ...
 
 
 @dataclass
@@ -46,7 +50,7 @@ class Upload:
 
     description: Description
     original: Description | None
-    staged: StagedFile
+    staged: Sink
 
     def attachment(self, location: str) -> dict[str, Any]:
         """Return what its record says about it.
@@ -68,7 +72,7 @@ class FilePart:
 
     filename: str
     mimetype: str
-    staged: StagedFile
+    staged: Sink
     max_bytes: int
     gzip_level: int | None
     sent: Hashes

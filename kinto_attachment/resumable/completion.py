@@ -214,9 +214,6 @@ class _Sink:
         if self._file is not None:
             self._file.write(chunk)
 
-    def publish(self) -> str:
-        raise NotImplementedError
-
     def discard(self) -> None:
         """It is discarded with the upload."""
 
