@@ -106,12 +106,16 @@ class Task:
     """Work that one thread of this process does, once more after each time it is woken.
 
     :param work: does all that there is to do. It ends soon if the process ends.
+    :param pause_seconds: how long the thread waits before it works once more, so that what comes in
+        quick succession is done together. It does not wait before the first time.
     """
 
-    def __init__(self, work: Callable[[], Any]):
+    def __init__(self, work: Callable[[], Any], pause_seconds: float = 0):
         self._work = work
+        self._pause_seconds = pause_seconds
         self._changed = threading.Condition()
         self._is_woken = False
+        self._waiting = 0
         self._process_id: int | None = None
 
     @property
@@ -129,9 +133,17 @@ class Task:
                 self._process_id = os.getpid()
 
     def wait_until_idle(self, timeout: float | None = None) -> bool:
-        """Return whether all is done for which it was woken, within so many seconds."""
+        """Return whether all is done for which it was woken, within so many seconds.
+
+        There are no pauses meanwhile.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: self._process_id != os.getpid(), timeout)
+            self._waiting += 1
+            self._changed.notify_all()
+            try:
+                return self._changed.wait_for(lambda: self._process_id != os.getpid(), timeout)
+            finally:
+                self._waiting -= 1
 
     def _run(self) -> None:
         while self._goes_on():
@@ -139,6 +151,8 @@ class Task:
                 self._work()
             except Exception:
                 logger.exception("A background thread failed")
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting, self._pause_seconds)
 
     def _goes_on(self) -> bool:
         with self._changed:

@@ -40,6 +40,9 @@ QUEUE_PARENT = f"{LINKS_PARENT}/releases/"
 """Before the id of an entry: each has a parent of its own, as links have."""
 ALL_PARENTS = parents_beginning_with(QUEUE_PARENT)
 
+SECONDS_BETWEEN_BATCHES = 0.1
+"""What is deleted in quick succession is deleted together: a batch takes two transactions."""
+
 SECONDS_BETWEEN_RETRIES = 60
 """How often a process looks for the entries of others, and how old these are at least."""
 MAX_RETRIED_AT_ONCE = 100
@@ -74,7 +77,7 @@ class Deletions:
         self._files = files
         self._links = links
         self._lock = threading.Lock()
-        self._task = Task(self._process_all)
+        self._task = Task(self._process_all, SECONDS_BETWEEN_BATCHES)
         self._committed: list[Entry] = []
         self._retried_at = -math.inf
         self._is_retry_due = False

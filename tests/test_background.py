@@ -81,6 +81,18 @@ def test_a_task_works_once_more_for_all_that_wakes_it_meanwhile(threads):
     assert work.times == 2
 
 
+def test_a_task_pauses_after_its_work_unless_it_is_waited_for(threads):
+    worked = threading.Semaphore(0)
+    task = Task(worked.release, pause_seconds=SECONDS)
+    task.wake()
+    assert worked.acquire(timeout=SECONDS), "it does not pause before its work"
+    task.wake()
+    assert not worked.acquire(timeout=0.2)
+    assert task.wait_until_idle(SECONDS / 2)
+    assert worked.acquire(blocking=False)
+    assert not worked.acquire(blocking=False)
+
+
 def test_a_task_that_fails_is_logged_and_works_when_it_is_woken_again(threads, caplog):
     results = iter([ZeroDivisionError("not today"), None])
 
