@@ -74,6 +74,17 @@ class Storage(Protocol):
         """
         ...
 
+    def open_range(self, key: str, first: int, length: int, /) -> BinaryIO:
+        """Return some bytes of a stored file, without reading what is before them.
+
+        They end where the file does. A read that the storage fails raises a :class:`StorageError`.
+
+        :param first: the position of the first of them.
+        :raises FileNotFoundError: there is no such file.
+        :raises io.UnsupportedOperation: the storage cannot read files.
+        """
+        ...
+
     def exists(self, key: str, /) -> bool:
         """Return whether a stored file has this key."""
         ...

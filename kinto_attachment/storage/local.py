@@ -32,6 +32,7 @@ from kinto_attachment.storage.partial import (
     fenced_off,
     partial_files,
 )
+from kinto_attachment.storage.ranges import part_of
 from kinto_attachment.storage.staging import StagingFolder
 
 
@@ -99,6 +100,11 @@ class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
             raise
         except OSError as error:
             raise StorageError(str(error)) from error
+
+    def open_range(self, key: str, first: int, length: int) -> BinaryIO:
+        file = self.open(key)
+        file.seek(first)
+        return part_of(file, length, storage_errors)
 
     def exists(self, key: str) -> bool:
         try:

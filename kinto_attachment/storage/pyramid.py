@@ -11,6 +11,7 @@ from kinto_attachment.storage.contract import StagedFile, Storage, StorageError,
 from kinto_attachment.storage.folders import Folders
 from kinto_attachment.storage.local import files_in
 from kinto_attachment.storage.names import REMOTE_NUMBERED_IN_ORDER, candidate_keys
+from kinto_attachment.storage.ranges import part_of, skip
 
 
 IN_MEMORY_BYTES = 1024**2
@@ -54,6 +55,18 @@ class PyramidStorage(Storage):
         if hasattr(self.backend, "open"):
             return self.backend.open(key)
         return open(self._path(key), "rb")
+
+    def open_range(self, key: str, first: int, length: int) -> BinaryIO:
+        """Return some bytes of a stored file. What is before them is read if it cannot be skipped.
+
+        (A backend may have a method ``open_range`` of its own.)
+        """
+        if hasattr(self.backend, "open_range"):
+            return self.backend.open_range(key, first, length)
+        stream = self.open(key)
+        with _storage_errors():
+            skip(stream, first)
+        return part_of(stream, length, _storage_errors)
 
     def exists(self, key: str) -> bool:
         with _storage_errors():

@@ -1,5 +1,7 @@
 """Files in any backend of pyramid_storage."""
 
+import io
+
 import pytest
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.interfaces import IFileStorage
@@ -160,3 +162,31 @@ def test_a_partial_replacement_is_deleted():
 def test_a_module_without_a_backend_stops_the_server(make_app, tmp_path, backend):
     with pytest.raises(ConfigurationError, match=r"kinto\.attachment\.backend"):
         make_with(make_app, tmp_path, backend)
+
+
+class OnlyForwards:
+    """A stream that cannot skip anything."""
+
+    def __init__(self, content):
+        self._content = content
+
+    def read(self, size):
+        block, self._content = self._content[:size], self._content[size:]
+        return block
+
+    def close(self):
+        pass
+
+
+def test_a_part_of_a_file_that_the_backend_cannot_skip_to_is_read_up_to(tmp_path):
+    backend = LocalFileStorage(str(tmp_path), "")
+    backend.open = lambda key: OnlyForwards(b"once upon a time")
+    with PyramidStorage(backend).open_range("story.txt", 5, 4) as part_of_file:
+        assert part_of_file.read() == b"upon"
+
+
+def test_a_backend_may_have_parts_of_files_itself(tmp_path):
+    backend = LocalFileStorage(str(tmp_path), "")
+    backend.open_range = lambda key, first, length: io.BytesIO(f"{key} {first} {length}".encode())
+    with PyramidStorage(backend).open_range("story.txt", 5, 4) as part_of_file:
+        assert part_of_file.read() == b"story.txt 5 4"

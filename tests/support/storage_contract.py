@@ -152,6 +152,36 @@ class StoredFiles:
         with pytest.raises(FileNotFoundError):
             storage.open("gone.txt")
 
+    @pytest.mark.parametrize(
+        ("first", "length"),
+        [(0, 16), (0, 1), (5, 4), (15, 1), (10, 100), (16, 5), (0, 0), (7, 0)],
+    )
+    def test_some_bytes_of_a_file_can_be_read(self, storage, first, length):
+        content = b"once upon a time"
+        store(storage, content)
+        with storage.open_range("story.txt", first, length) as part:
+            assert part.read() == content[first : first + length]
+
+    def test_an_empty_file_has_no_bytes_to_read(self, storage):
+        store(storage, b"")
+        with storage.open_range("story.txt", 0, 0) as part:
+            assert part.read() == b""
+
+    def test_some_bytes_of_a_large_file_are_read_in_blocks(self, storage):
+        content = os.urandom(2 * PART_BYTES + MIB)
+        store(storage, content)
+        first, length = PART_BYTES - 3, PART_BYTES + 7
+        with storage.open_range("story.txt", first, length) as part:
+            assert part.read(5) == content[first : first + 5]
+            rest = b"".join(iter(lambda: part.read(100_000), b""))
+            assert rest == content[first + 5 : first + length]
+            assert part.read(1) == b""
+
+    @pytest.mark.parametrize(("first", "length"), [(0, 10), (5, 5), (0, 0)])
+    def test_a_missing_file_has_no_bytes(self, storage, first, length):
+        with pytest.raises(FileNotFoundError):
+            storage.open_range("gone.txt", first, length)
+
     def test_a_location_is_the_base_url_and_the_name(self, storage):
         assert storage.url("f/story.txt") == storage.base_url + "f/story.txt"
 

@@ -11,6 +11,7 @@ from kinto_attachment.storage.contract import ResumableFiles, Storage, StorageEr
 from kinto_attachment.storage.gcs import partial
 from kinto_attachment.storage.gcs.bucket import Bucket, GCSError
 from kinto_attachment.storage.gcs.staged import STAGING_FOLDER, GCSStagedFile
+from kinto_attachment.storage.ranges import part_of
 
 
 MAX_DELETED_AT_ONCE = 100
@@ -58,6 +59,12 @@ class GCSStorage(Storage, ResumableFiles):
     def open(self, key: str) -> BinaryIO:
         """Return a stored file, of which up to a part is in memory."""
         return self.bucket.open(key, self._part_size)
+
+    def open_range(self, key: str, first: int, length: int) -> BinaryIO:
+        """Return some bytes of a stored file, of which up to a part is in memory."""
+        stream = self.bucket.open(key, max(1, min(length, self._part_size)))
+        stream.seek(first)
+        return part_of(stream, length, self.bucket.errors)
 
     def exists(self, key: str) -> bool:
         return self.bucket.find(key) is not None

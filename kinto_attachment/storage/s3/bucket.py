@@ -1,6 +1,7 @@
 """The operations of S3 on one bucket."""
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -50,6 +51,14 @@ class Bucket:
             following = {name: self.field(page, field) for name, field in markers.items()}
             if following == previous:
                 raise UnexpectedAnswer(f"{self}: {operation} repeats the same page")
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise an error of reading a body in the context as an :class:`S3Error`."""
+        try:
+            yield
+        except Exception as error:
+            raise S3Error(self.name, error) from error
 
     def exists(self, key: str) -> bool:
         """Return whether there is an object of this key.

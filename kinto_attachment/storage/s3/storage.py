@@ -1,11 +1,13 @@
 """Files in a bucket of Amazon S3, or of another store that speaks its protocol."""
 
+import io
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from kinto_attachment.settings.s3 import aws_values
 from kinto_attachment.storage.contract import ResumableFiles, Storage, StorageError, StoredFile
+from kinto_attachment.storage.ranges import part_of
 from kinto_attachment.storage.s3 import partial
 from kinto_attachment.storage.s3.bucket import Bucket
 from kinto_attachment.storage.s3.client import S3Client, S3Error
@@ -90,12 +92,21 @@ class S3Storage(Storage, ResumableFiles):
         partial.discard(self.bucket, name, state, generation)
 
     def open(self, key: str) -> BinaryIO:
+        return self._open(key)
+
+    def open_range(self, key: str, first: int, length: int) -> BinaryIO:
+        if not length:
+            # S3 knows no empty range.
+            if not self.exists(key):
+                raise FileNotFoundError(key)
+            return io.BytesIO()
         try:
-            return self.bucket.field(self.bucket.call("get_object", Key=key), "Body")
+            stream = self._open(key, Range=f"bytes={first}-{first + length - 1}")
         except S3Error as error:
-            if error.code == "NoSuchKey":
-                raise FileNotFoundError(key) from error
+            if error.status == 416:
+                return io.BytesIO()
             raise
+        return part_of(stream, length, self.bucket.errors)
 
     def exists(self, key: str) -> bool:
         return self.bucket.exists(key)
@@ -125,6 +136,14 @@ class S3Storage(Storage, ResumableFiles):
                 raise
             self._lists_uploads = False
             logger.warning("Multipart uploads are left out, since they cannot be listed: %s", error)
+
+    def _open(self, key: str, **parameters: str) -> BinaryIO:
+        try:
+            return self.bucket.field(self.bucket.call("get_object", Key=key, **parameters), "Body")
+        except S3Error as error:
+            if error.code == "NoSuchKey":
+                raise FileNotFoundError(key) from error
+            raise
 
     def _objects(self, **parameters: str) -> Iterator[StoredFile]:
         field = self.bucket.field

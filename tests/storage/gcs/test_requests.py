@@ -254,3 +254,21 @@ def test_a_created_bucket_has_uniform_access_if_that_is_set(gcs_bucket, gcs_prox
     assert body["iamConfiguration"]["uniformBucketLevelAccess"]["enabled"] is True
     assert query["project"] == "ours"
     assert "predefinedAcl" not in query
+
+
+def test_only_the_bytes_that_are_wanted_are_asked_for(emulated, emulator_proxy):
+    store(emulated, b"once upon a time")
+    emulator_proxy.seen.clear()
+    with emulated.open_range("story.txt", 5, 4) as part_of_file:
+        assert part_of_file.read() == b"upon"
+    assert emulator_proxy.operations() == ["Get", "Read"]
+    assert emulator_proxy.seen[1].headers["Range"] == "bytes=5-8"
+
+
+def test_a_read_that_fails_on_the_way_is_an_error_of_the_storage(emulated, emulator_proxy):
+    store(emulated, b"once upon a time")
+    emulator_proxy.misbehave = lambda handler, seen: (
+        seen.operation == "Read" and emulator_proxy.refuse(handler, 403, "forbidden")
+    )
+    with emulated.open_range("story.txt", 0, 16) as part_of_file, pytest.raises(StorageError):
+        part_of_file.read()

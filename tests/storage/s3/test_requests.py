@@ -192,3 +192,29 @@ class TestEndpointWithPath:
         store(storage)
         response = requests.get(storage.url("story.txt"), timeout=10)
         assert response.content == b"once upon a time"
+
+
+def test_only_the_bytes_that_are_wanted_are_asked_for(watched, proxy):
+    store(watched, b"once upon a time")
+    proxy.seen.clear()
+    with watched.open_range("story.txt", 5, 4) as part_of_file:
+        assert part_of_file.read() == b"upon"
+    assert [(seen.operation, seen.headers["Range"]) for seen in proxy.seen] == [
+        ("GetObject", "bytes=5-8")
+    ]
+
+
+def test_a_read_that_fails_on_the_way_is_an_error_of_the_storage(watched, proxy):
+    store(watched, b"once upon a time")
+
+    def cut_off(handler, seen):
+        handler.send_response_only(206)
+        handler.send_header("Content-Length", "16")
+        handler.end_headers()
+        handler.wfile.write(b"once")
+        handler.close_connection = True
+        return True
+
+    proxy.misbehave = cut_off
+    with watched.open_range("story.txt", 0, 16) as part_of_file, pytest.raises(StorageError):
+        part_of_file.read()
