@@ -25,8 +25,7 @@ from kinto.views.buckets import Bucket
 from kinto.views.collections import Collection
 from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPNoContent
-from pyramid.interfaces import IRoutesMapper
-from pyramid.request import Request, apply_request_extensions
+from pyramid.interfaces import IRequestExtensions, IRoutesMapper
 from pyramid.response import Response
 
 
@@ -148,18 +147,19 @@ def record_request(request: Any, method: str) -> Any:
     """Return a request on the record of a request on its attachment.
 
     It has all that Kinto's resource layer looks at, as a request of a batch (``build_request``,
-    which takes three times as long). Its route is set on the new request only: the routes
-    themselves are shared by all threads. ``Response-Behavior`` is left out: the events need all of
-    the record.
+    which takes much longer). Its route is set on it only: all threads share the routes themselves.
+    ``Response-Behavior`` is left out: the events need all of the record.
     """
     # The variables of CGI have upper-case names (PEP 3333).
     environ = {name: value for name, value in request.environ.items() if name.isupper()}
     environ |= {"REQUEST_METHOD": method, "QUERY_STRING": "", "CONTENT_LENGTH": "0"}
     environ |= {"PATH_INFO": environ["PATH_INFO"].rpartition("/attachment")[0]}
     environ |= {"CONTENT_TYPE": "application/json", "wsgi.url_scheme": request.scheme}
-    made = Request.blank("/", environ)
+    # Its class has the properties that extensions add: adding them again would make another class.
+    made = type(request)(environ)
     made.registry, made.parent = request.registry, request
-    apply_request_extensions(made)
+    for name, function in request.registry.getUtility(IRequestExtensions).methods.items():
+        setattr(made, name, function.__get__(made))
     routes = request.registry.getUtility(IRoutesMapper)
     made.matched_route = routes.get_route("record-object")
     made.matchdict = {k: v for k, v in request.matchdict.items() if k != "upload_id"}
