@@ -47,6 +47,18 @@ class Collection:
         response = self.http.request(method, self.server + path, auth=self._auth, **options)
         return check_status(response, *expected)
 
+    def file(self, url: str, is_private: bool, headers: dict[str, str]) -> requests.Response:
+        """Return the response to a request for the file at a URL, of any status.
+
+        :param is_private: whether the URL is one of Kinto. Only then the credentials are sent, and
+            not to where it redirects: a storage that has signed that URL takes no others.
+        :raises Failure: there is none.
+        """
+        if not url.lower().startswith(("http://", "https://")):
+            raise Failure(f"its location is not a web URL: {url}")
+        auth = self._auth if is_private else None
+        return self.http.request("GET", url, auth=auth, auth_ends_here=True, headers=headers)
+
     def attempt(self, method: str, path: str, **options: Any) -> requests.Response:
         """Return Kinto's response to a request that is not retried.
 

@@ -36,7 +36,7 @@ class Downloader:
         self._report = report
         self._deletes = deletes
         self._planner = Planner(state, report, collection.server, collection.base_url())
-        self._transfer = Transfer(collection.http, folder, report)
+        self._transfer = Transfer(collection, folder, report)
         self._timestamp: str | None = None
         self._failed: dict[str, int] = {}
         self._obstructed: dict[str, Record] = {}

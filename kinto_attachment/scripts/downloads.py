@@ -14,6 +14,12 @@ from kinto_attachment.scripts.state import State
 
 
 RECORD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+DEFAULT_PORTS = {"http": 80, "https": 443}
+PRIVATE_PATH = re.compile(
+    r"(/v[0-9]+)?/buckets/[\w-]+/collections/[\w-]+/records/[\w-]+/attachment", re.ASCII
+)
+"""The path of a private file, which Kinto gives to those who may read its record."""
+
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -23,6 +29,8 @@ class Download:
 
     :ivar name: of the file in the folder.
     :ivar url: of the file on the server.
+    :ivar is_private: whether Kinto itself has the file at this URL, for those who may read its
+        record.
     :ivar stored: its content there.
     :ivar original: its decompressed content, or ``None`` if it is not compressed.
     """
@@ -31,6 +39,7 @@ class Download:
     last_modified: Any
     name: str
     url: str
+    is_private: bool
     stored: Content
     original: Content | None
 
@@ -79,10 +88,11 @@ class Planner:
             self._report.warn(wanted, message)
         try:
             url = absolute_location(location, self._base_url, self._server)
+            is_private = is_private_location(url, self._server)
         except ValueError as error:
             raise Failure(f"its location is not a web URL: {location}") from error
         last_modified = record.get("last_modified")
-        return Download(record["id"], last_modified, name, url, stored, original)
+        return Download(record["id"], last_modified, name, url, is_private, stored, original)
 
 
 def absolute_location(location: str, base_url: str, server: str) -> str:
@@ -94,7 +104,28 @@ def absolute_location(location: str, base_url: str, server: str) -> str:
     """
     if SCHEME.match(location):
         return location
+    if PRIVATE_PATH.search(location) and location.startswith("/"):
+        # Kinto's own path, which is not below the base URL of public files.
+        return urllib.parse.urljoin(server, location)
     if location.startswith("//") or (location.startswith("/") and not SCHEME.match(base_url)):
         return urllib.parse.urljoin(server, location)
     base = urllib.parse.urljoin(f"{server}/", base_url).rstrip("/")
     return f"{base}/{location.lstrip('/')}"
+
+
+def is_private_location(url: str, server: str) -> bool:
+    """Return whether the URL of a file is one of Kinto itself: only that gets the credentials.
+
+    :raises ValueError: it is none.
+    """
+    file, kinto = urllib.parse.urlsplit(url), urllib.parse.urlsplit(server)
+    path = file.path.removeprefix(kinto.path.rstrip("/"))
+    return _origin(file) == _origin(kinto) and bool(PRIVATE_PATH.fullmatch(path))
+
+
+def _origin(url: urllib.parse.SplitResult) -> tuple[str, str | None, int | None]:
+    """Return scheme, host and port.
+
+    :raises ValueError: the port is no number.
+    """
+    return url.scheme, url.hostname, url.port or DEFAULT_PORTS.get(url.scheme)

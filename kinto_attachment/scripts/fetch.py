@@ -58,8 +58,12 @@ class Partial:
         self._progress(len(chunk))
 
 
+Get = Callable[[dict[str, str]], requests.Response]
+"""Returns the response to a request for a file, with these headers."""
+
+
 def fetch(
-    http: HttpClient, url: str, stored: Content, path: Path, progress: Callable[[int], None]
+    http: HttpClient, get: Get, stored: Content, path: Path, progress: Callable[[int], None]
 ) -> None:
     """Complete a partial file, which may exist already, with the server's.
 
@@ -69,22 +73,22 @@ def fetch(
     """
     with Partial(path, progress) as partial:
         is_resumed = partial.size > 0
-        _complete(http, url, stored.size, partial)
+        _complete(http, get, stored.size, partial)
         if partial.hash != stored.hash and is_resumed:
             partial.restart()
-            _complete(http, url, stored.size, partial)
+            _complete(http, get, stored.size, partial)
         if partial.hash != stored.hash:
             path.unlink()
             raise Failure(f"its hash is {partial.hash} instead of {stored.hash}")
 
 
-def _complete(http: HttpClient, url: str, size: int, partial: Partial) -> None:
+def _complete(http: HttpClient, get: Get, size: int, partial: Partial) -> None:
     if partial.size > size:
         partial.restart()
     attempt = 0
     farthest = partial.size
     while partial.size != size:
-        with _request(http, url, partial.size) as response:
+        with _request(get, partial.size) as response:
             reason = _receive(http, response, size, partial)
         if partial.size > farthest:
             # The attempts count from the last progress, so that a large file over a line that
@@ -96,16 +100,13 @@ def _complete(http: HttpClient, url: str, size: int, partial: Partial) -> None:
             attempt += 1
 
 
-def _request(http: HttpClient, url: str, start: int) -> requests.Response:
-    if not url.lower().startswith(("http://", "https://")):
-        raise Failure(f"its location is not a web URL: {url}")
+def _request(get: Get, start: int) -> requests.Response:
     # Encoded for the transfer, it would be other bytes, with another hash and other ranges.
     headers = {"Accept-Encoding": "identity"}
     if start:
         # Without If-Range: the hash shows whether it is still the same file.
         headers["Range"] = f"bytes={start}-"
-    response = http.request("GET", url, headers=headers)
-    return check_status(response, 200, *((206, 416) if start else ()))
+    return check_status(get(headers), 200, *((206, 416) if start else ()))
 
 
 def _receive(

@@ -100,7 +100,8 @@ class HttpClient:
     def request(self, method: str, url: str, **options: Any) -> requests.Response:
         """Return the response to a request, of any status, with its body unread.
 
-        Credentials (``auth``) are for the server of this URL only, also after redirects.
+        Credentials (``auth``) are for the server of this URL only, also after redirects; with
+        ``auth_ends_here``, they are for this URL only.
 
         :raises Failure: there is none.
         """
@@ -157,7 +158,14 @@ class HttpClient:
             return min(max(_seconds_from_now(retry_after), 0), MAX_RETRY_AFTER_SECONDS)
         return min(FIRST_DELAY_SECONDS * 2**attempt, MAX_DELAY_SECONDS)
 
-    def _follow(self, method: str, url: str, auth: Any = None, **options: Any) -> requests.Response:
+    def _follow(
+        self,
+        method: str,
+        url: str,
+        auth: Any = None,
+        auth_ends_here: bool = False,
+        **options: Any,
+    ) -> requests.Response:
         """Return the response to one request, or to the last one of its redirects."""
         for _ in range(MAX_REDIRECTS):
             response = self._session.request(
@@ -173,7 +181,7 @@ class HttpClient:
                 return response
             response.close()
             options.pop("params", None)  # The redirect has been made for them.
-            if self._session.should_strip_auth(response.url, target):
+            if auth_ends_here or self._session.should_strip_auth(response.url, target):
                 auth = None
             url = target
         raise Failure(f"more than {MAX_REDIRECTS} redirects, the last one to {url}")

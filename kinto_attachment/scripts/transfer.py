@@ -1,14 +1,15 @@
 """The transfer of one file, from the server to its name in the folder."""
 
 import threading
+from functools import partial
 from pathlib import Path
 
+from kinto_attachment.scripts.collection import Collection
 from kinto_attachment.scripts.compression import decompress
 from kinto_attachment.scripts.content import has_content
 from kinto_attachment.scripts.downloads import Download
 from kinto_attachment.scripts.fetch import fetch
 from kinto_attachment.scripts.folder import Folder
-from kinto_attachment.scripts.http_client import HttpClient
 from kinto_attachment.scripts.journal import Entry
 from kinto_attachment.scripts.report import Report
 
@@ -23,8 +24,9 @@ class Transfer:
     :raises OSError: (each method) likewise.
     """
 
-    def __init__(self, http: HttpClient, folder: Folder, report: Report):
-        self._http = http
+    def __init__(self, collection: Collection, folder: Folder, report: Report):
+        self._collection = collection
+        self._http = collection.http
         self._folder = folder
         self._report = report
         self._locks = [threading.Lock() for _ in range(LOCKS)]
@@ -42,13 +44,14 @@ class Transfer:
 
     def fetch(self, download: Download) -> Path:
         """Return the path of the complete file, which does not have its name yet."""
-        partial = self._folder.partial(*download.key)
-        fetch(self._http, download.url, download.stored, partial, self._report.advance)
+        path = self._folder.partial(*download.key)
+        get = partial(self._collection.file, download.url, download.is_private)
+        fetch(self._http, get, download.stored, path, self._report.advance)
         if download.original is None:
-            return partial
+            return path
         decompressed = self._folder.partial(*download.key, "decompressed")
         try:
-            decompress(partial, decompressed, download.original, self._http.check)
+            decompress(path, decompressed, download.original, self._http.check)
         except BaseException:
             decompressed.unlink(missing_ok=True)
             raise

@@ -1,0 +1,161 @@
+"""Downloads of private files: Kinto has them at ``{record}/attachment``, for the readers of a record.
+
+The credentials are sent there, and nowhere else.
+"""
+
+import base64
+
+import pytest
+
+from kinto_attachment.scripts.downloads import absolute_location, is_private_location
+from tests.support.fake_kinto import FakeKinto, cut_off
+from tests.support.scripts import STORY, actions, failures, tree
+
+
+PATH = "/v1/buckets/blog/collections/photos/records/record-1/attachment"
+BASIC = "Basic " + base64.b64encode(b"alice:secret").decode()
+
+
+@pytest.fixture
+def other():
+    """A server on another port, which is another host for credentials."""
+    with FakeKinto() as server:
+        yield server
+
+
+def authorizations(server):
+    """Return the ``Authorization`` of all requests for files, by their paths."""
+    requests = zip(server.seen, server.headers, strict=True)
+    return {
+        path: headers["Authorization"]
+        for (_, path), headers in requests
+        if path.endswith("/attachment") or "stored-" in path
+    }
+
+
+def add_private(kinto, location, served=STORY):
+    kinto.add("story.txt", STORY, location=location)
+    kinto.files["attachment"] = served
+
+
+@pytest.mark.parametrize("is_absolute", [True, False], ids=["absolute", "relative"])
+@pytest.mark.parametrize("auth", ["alice:secret", "Bearer token"])
+def test_private_file_is_requested_with_the_credentials(kinto, get, folder, is_absolute, auth):
+    add_private(kinto, kinto.origin + PATH if is_absolute else PATH)
+    assert actions(get(auth=auth)) == {"downloaded": {"story.txt"}}
+    assert (folder / "story.txt").read_bytes() == STORY
+    assert authorizations(kinto) == {PATH: BASIC if auth == "alice:secret" else auth}
+
+
+def test_public_file_beside_it_is_requested_without(kinto, get, folder):
+    add_private(kinto, kinto.origin + PATH)
+    kinto.add("public.txt", STORY)
+    assert actions(get()) == {"downloaded": {"story.txt", "public.txt"}}
+    assert authorizations(kinto) == {PATH: BASIC, "/files/stored-2": None}
+
+
+def test_relative_location_is_not_one_below_the_base_url_of_public_files(kinto, get):
+    kinto.base_url = "https://cdn.example.org/files/"
+    add_private(kinto, PATH)
+    assert actions(get()) == {"downloaded": {"story.txt"}}
+    assert authorizations(kinto) == {PATH: BASIC}
+
+
+def test_download_that_broke_off_is_resumed_with_the_credentials(kinto, get, folder):
+    add_private(kinto, kinto.origin + PATH, cut_off(STORY, after=1000))
+    assert actions(get()) == {"downloaded": {"story.txt"}}
+    assert (folder / "story.txt").read_bytes() == STORY
+    private = [headers for (_, path), headers in _requests(kinto) if path == PATH]
+    assert [one["Authorization"] for one in private] == [BASIC, BASIC]
+    assert [one["Range"] for one in private] == [None, "bytes=1000-"]
+
+
+def _requests(kinto):
+    return zip(kinto.seen, kinto.headers, strict=True)
+
+
+@pytest.mark.parametrize("same_host", [True, False])
+def test_redirect_is_followed_without_the_credentials(kinto, other, get, folder, same_host):
+    # A storage takes one kind of credentials: what is signed into the URL.
+    storage = kinto if same_host else other
+    storage.files["stored-9"] = STORY
+    target = f"{storage.origin}/files/stored-9?signature=1"
+    add_private(kinto, kinto.origin + PATH, lambda h: h.answer(307, Location=target))
+    assert actions(get()) == {"downloaded": {"story.txt"}}
+    assert (folder / "story.txt").read_bytes() == STORY
+    assert authorizations(kinto)[PATH] == BASIC
+    assert authorizations(storage)["/files/stored-9"] is None
+
+
+def test_resumed_download_asks_kinto_for_another_redirect(kinto, other, get, folder):
+    signed = iter(["stored-8", "stored-9"])
+    other.files |= {"stored-8": cut_off(STORY, after=1000), "stored-9": STORY}
+    target = f"{other.origin}/files/"
+    add_private(kinto, PATH, lambda h: h.answer(307, Location=target + next(signed)))
+    assert actions(get()) == {"downloaded": {"story.txt"}}
+    assert (folder / "story.txt").read_bytes() == STORY
+    assert authorizations(other) == {"/files/stored-8": None, "/files/stored-9": None}
+
+
+def test_location_on_another_host_gets_no_credentials(kinto, other, get):
+    other.files["attachment"] = STORY
+    add_private(kinto, other.origin + PATH)
+    assert actions(get()) == {"downloaded": {"story.txt"}}
+    assert authorizations(other) == {PATH: None}
+    assert authorizations(kinto) == {}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/files/buckets/blog/collections/photos/records/r/attachment",
+        "/v1/buckets/blog/collections/photos/records/r/attachment/more",
+        "/v1/buckets/../../other/collections/photos/records/r/attachment",
+        "/v1/buckets/%2e%2e/collections/photos/records/r/attachment",
+        "/v1/buckets/blog/collections/photos/records/attachment",
+        "/v1/buckets/blog/collections/photos/records/r/attachment/../../stored-1",
+    ],
+)
+def test_other_paths_of_the_host_get_no_credentials(kinto, get, path):
+    assert not is_private_location(kinto.origin + path, kinto.url)
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("https://example.org" + PATH, "https://example.org:443/v1"),
+        ("https://example.org:443" + PATH, "https://EXAMPLE.org/v1/"),
+        ("https://example.org" + PATH, "https://example.org"),
+        ("https://example.org/kinto" + PATH, "https://example.org/kinto/v1"),
+        ("https://example.org" + PATH, "https://al:ice@example.org/v1"),
+    ],
+)
+def test_server_is_recognised(url, server):
+    assert is_private_location(url, server)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org" + PATH,
+        "https://example.org:8443" + PATH,
+        "https://example.org.evil.test" + PATH,
+        "https://example.org@evil.test" + PATH,
+        "https://evil.test/https://example.org" + PATH,
+        "//evil.test" + PATH,
+    ],
+)
+def test_other_servers_are_recognised(url):
+    server = "https://example.org/v1"
+    assert not is_private_location(absolute_location(url, "", server), server)
+
+
+def test_refusal_of_kinto_is_reported_as_one(kinto, get):
+    add_private(kinto, PATH, lambda h: h.answer(403, {"message": "Forbidden."}))
+    assert failures(get(code=3)) == {"story.txt": "403 Forbidden: Forbidden."}
+
+
+def test_hash_decides_as_for_public_files(kinto, get, folder):
+    add_private(kinto, PATH, STORY[::-1])
+    assert "its hash is" in failures(get(code=1))["story.txt"]
+    assert tree(folder).keys() <= {".partial/lock", ".partial/journal"}
