@@ -4,7 +4,7 @@ import base64
 import io
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -82,7 +82,8 @@ class GCSPartialFile(PartialFile):
             self._wait()
 
     def rewind(self, size: int, state: State) -> None:
-        """Do nothing. (A commit whose answer was lost may have saved another state.)"""
+        """Let what was sent to the next piece, which deletes it. Nothing is sent after this."""
+        self._settle()
 
     def open(self) -> BinaryIO:
         if len(self._composable()) > 1:
@@ -109,6 +110,7 @@ class GCSPartialFile(PartialFile):
 
     def close(self) -> None:
         self._buffer = bytearray()
+        self._settle()
 
     def _send(self) -> None:
         """Send a piece in the background, while the next one is filled."""
@@ -142,6 +144,14 @@ class GCSPartialFile(PartialFile):
         if self._sending is not None:
             self.state = {**self.state, **self._sending.result()}
             self._sending = None
+
+    def _settle(self) -> None:
+        """Wait for the piece that is sent, if any, whether that fails or not.
+
+        One that arrived later would be there after the next request has deleted all others.
+        """
+        if self._sending is not None:
+            wait([self._sending])
 
     def _composable(self) -> list[str]:
         """Return the keys of the objects that make the file, no more than can be composed."""

@@ -1,7 +1,7 @@
 """Files of a bucket that come in pieces."""
 
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, BinaryIO
 
 from kinto_attachment.background import in_background
@@ -85,6 +85,7 @@ class S3PartialFile(PartialFile):
 
     def rewind(self, size: int, state: State) -> None:
         """Abort an upload that the state knows nothing of: all else is overwritten, or deleted."""
+        self._settle()
         if self.state["upload_id"] != state["upload_id"]:
             abort(self._bucket, self._upload_key, self.state)
 
@@ -120,6 +121,7 @@ class S3PartialFile(PartialFile):
 
     def close(self) -> None:
         self._buffer = None
+        self._settle()
 
     def _loaded(self) -> bytearray:
         """Return the bytes after the last part."""
@@ -164,6 +166,14 @@ class S3PartialFile(PartialFile):
             "old_tails": [*self.state["old_tails"], *([tail[0]] if tail else [])],
             "hash": hash_,
         }
+
+    def _settle(self) -> None:
+        """Wait for the part that is sent, if any, whether that fails or not.
+
+        One that arrives after an abort stays, and after that of another request, replaces it.
+        """
+        if self._sending is not None:
+            wait([self._sending])
 
     def _upload_part(self, number: int, part: bytearray) -> str:
         parameters = {**self._upload(), **self._body(part)}
