@@ -184,19 +184,24 @@ class Attachments:
         ]
         self._change_links([], unlinked)
 
-    def release(self, field: str, object_uri: str) -> None:
+    def release(self, field: str, object_uri: str, is_batch: bool) -> None:
         """Release the files of all records of a bucket or a collection, and delete these records.
 
         :param field: ``bucket_uri`` or ``collection_uri``.
+        :param is_batch: whether other requests of the transaction may copy their attachments. If
+            not, the links, of which there may be a million, are not kept in memory.
         """
         # In the order of lock_record. Nor may links be migrated while they are read.
         locks.block_flush(self._storage)
         locks.lock_object(self._storage, object_uri)
         snapshot = unit_of_work.current().links
         for links, removed in self.links.remove_of(field, object_uri):
-            for link in links:
-                snapshot.remember(link["record_uri"], [link])
-            self._enqueue(links, removed)
+            if is_batch:
+                snapshot.removed_ids |= removed
+                for link in links:
+                    snapshot.remember(link["record_uri"], [link])
+            for due, released in retention.by_due(self.settings, links).items():
+                self.deletions.enqueue_files_of(released, due)
         delete_children(self._storage, object_uri)
 
     def collect_before_flush(self) -> KeysByDue:
@@ -316,12 +321,6 @@ class Attachments:
         queued = self.deletions.prepared(sorted(at_once))
         unit_of_work.current().links.removed_ids |= self.links.change(added, removed, queued)
         for due, released in by_due.items():
-            self.deletions.enqueue_files_of(released, due)
-
-    def _enqueue(self, links: list[Link], removed: set[str]) -> None:
-        """Enqueue the files of links, those of the ids ``removed`` by this very transaction."""
-        unit_of_work.current().links.removed_ids |= removed
-        for due, released in retention.by_due(self.settings, links).items():
             self.deletions.enqueue_files_of(released, due)
 
 

@@ -98,16 +98,14 @@ def on_collections_deleted(event: Any) -> None:
     bucket_id = event.payload["bucket_id"]
     for change in event.impacted_objects:
         uri = instance_uri(event.request, "collection", bucket_id=bucket_id, id=change["old"]["id"])
-        event.request.registry.attachments.release("collection_uri", uri)
-        event.request.registry.attachments.uploads.release_below(uri)
+        _release(event.request, "collection_uri", uri)
 
 
 def on_buckets_deleted(event: Any) -> None:
     """Release the files of buckets, whose records Kinto deletes without events."""
     for change in event.impacted_objects:
         uri = instance_uri(event.request, "bucket", id=change["old"]["id"])
-        event.request.registry.attachments.release("bucket_uri", uri)
-        event.request.registry.attachments.uploads.release_below(uri)
+        _release(event.request, "bucket_uri", uri)
 
 
 def on_flushed(event: Any) -> None:
@@ -116,6 +114,12 @@ def on_flushed(event: Any) -> None:
     attachments = event.request.registry.attachments
     attachments.flush(keys)
     attachments.uploads.discard(getattr(event.request, "open_uploads", []))
+
+
+def _release(request: Any, field: str, uri: str) -> None:
+    attachments = request.registry.attachments
+    attachments.release(field, uri, kinto_internals.is_in_batch(request))
+    attachments.uploads.release_below(uri)
 
 
 def _snapshot_attachment(record_uri: str, record: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import sqlalchemy
 import transaction
 from kinto.core.scripts import migrate
 
+from kinto_attachment.unit_of_work import LinkSnapshot
 from tests.support.app import App
 from tests.support.forms import file_part
 from tests.support.legacy import make_legacy
@@ -77,6 +78,29 @@ def test_queries_grow_with_the_pages_of_links_and_not_with_the_records(
         counted[number] = len(statements)
     more_pages = 2
     assert 0 < counted[many] - counted[many // 5] <= 12 * more_pages, counted
+
+
+@pytest.mark.parametrize("path", ["/buckets/many", PHOTOS, "/buckets/many/collections"])
+def test_the_links_of_what_is_deleted_are_in_memory_for_a_batch_only(app, path, monkeypatch):
+    remembered = []
+
+    def remember(snapshot, record_uri, links):
+        remembered.append(record_uri)
+
+    monkeypatch.setattr(LinkSnapshot, "remember", remember)
+    counted = []
+    for is_batch in (False, True):
+        remembered.clear()
+        fill(app, 3)
+        if is_batch:
+            request = {"method": "DELETE", "path": path}
+            app.post_json("/batch", {"requests": [request]}, headers=ALICE)
+        else:
+            app.delete(path, headers=ALICE)
+        assert (app.files(), app.links()) == ({}, [])
+        counted.append(len(remembered))
+        app.delete("/buckets/many", headers=ALICE, status="*")
+    assert counted == [0, 3]
 
 
 def plan(app, statement, parameters):
