@@ -1,4 +1,4 @@
-"""Downloads of private files: Kinto has them at ``{record}/attachment``, for the readers of a record.
+"""Downloads of private files: Kinto has them at ``{record}/attachment``, for who may read a record.
 
 The credentials are sent there, and nowhere else.
 """
