@@ -269,7 +269,7 @@ def _receive(
 ) -> Any:
     """Return the response on a request with bytes."""
     status = 204 if "upload_id" in request.matchdict else 201
-    reception = Reception(_uploads(request), found, file, chunk.hashes, transactions.run)
+    reception = Reception(_uploads(request), found, file, chunk.hashes, transactions)
     reception.receive(chunk.pieces(found, _settings(request).max_size_bytes), known)
     found, offset = reception.upload, chunk.offset + chunk.hashes.size
     if offset != found.length:

@@ -13,7 +13,6 @@ from kinto_attachment import errors
 from kinto_attachment.background import in_background
 from kinto_attachment.form import digests
 from kinto_attachment.form.body import CHUNK_BYTES
-from kinto_attachment.form.gzip import GZIP_MIMETYPE
 from kinto_attachment.form.upload import HASH, Description, FilePart
 from kinto_attachment.form.upload import Upload as ReceivedFile
 from kinto_attachment.resumable.upload import DONE, RECEIVING, STORED, Upload, now
@@ -164,8 +163,8 @@ class Completion:
     def _begin_compressed(self, upload: Upload) -> PartialFile:
         name, files = upload.compressed_name, self._uploads.files
         # An earlier try may have left a part of it.
-        files.discard_partial(name, None, upload.generation)
-        begun = files.begin_partial(upload.wanted_key, GZIP_MIMETYPE, upload.is_unique)
+        begun = self._uploads.begin_compressed(upload)
+        files.discard_partial(name, begun, upload.generation)
         file = files.resume(name, begun, upload.generation)
         self._opened.callback(file.close)
         return file

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from pyramid.httpexceptions import HTTPClientError
@@ -17,9 +17,6 @@ from kinto_attachment.storage.contract import PartialFile, Superseded
 MAX_SECONDS_BETWEEN_SAVES = 60
 """How old the expiry in Kinto's storage becomes while bytes arrive."""
 
-Run = Callable[[Callable[[], Upload]], Upload]
-"""Commits a change of the state, and returns its result."""
-
 
 class Reception:
     """The bytes that one request appends to an upload that it has taken over.
@@ -30,13 +27,18 @@ class Reception:
     """
 
     def __init__(
-        self, uploads: Uploads, upload: Upload, file: PartialFile, hashes: Hashes, run: Run
+        self,
+        uploads: Uploads,
+        upload: Upload,
+        file: PartialFile,
+        hashes: Hashes,
+        transactions: Any,
     ):
         self.upload = upload
         self._uploads = uploads
         self._file = file
         self._hashes = hashes
-        self._run = run
+        self._transactions = transactions
         self._saved_at = time.monotonic()
 
     def receive(self, pieces: Iterable[bytes], known: int) -> None:
@@ -67,13 +69,16 @@ class Reception:
 
     def _keep_or_drop(self, start: int) -> None:
         """Keep what was received, unless it is to be verified, or is another request's by now."""
+        self._transactions.restart()
         try:
             if not self._hashes.is_compared:
                 self._keep(start)
                 return
         except HTTPClientError:
-            pass
-        self._file.rewind(start, self.upload.parts[self.upload.file_name])
+            self._transactions.restart()
+        # A commit that was not answered may have saved more than this request knows of.
+        state = self._transactions.run(lambda: self._uploads.state_to_continue(self.upload))
+        self._file.rewind(start, state)
 
     def _append(self, piece: bytes) -> None:
         if not piece:
@@ -95,5 +100,5 @@ class Reception:
         return {**self.upload.parts, self.upload.file_name: self._file.state}
 
     def _save(self, **changes: Any) -> None:
-        self.upload = self._run(lambda: self._uploads.save(self.upload, **changes))
+        self.upload = self._transactions.run(lambda: self._uploads.save(self.upload, **changes))
         self._saved_at = time.monotonic()

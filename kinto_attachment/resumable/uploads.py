@@ -15,6 +15,7 @@ from kinto.core.utils import COMPARISON
 from kinto_attachment import errors, locks, paging, unit_of_work
 from kinto_attachment.background import Task
 from kinto_attachment.deletions import Deletions
+from kinto_attachment.form.gzip import GZIP_MIMETYPE
 from kinto_attachment.kinto_internals import parents_beginning_with
 from kinto_attachment.links import UPLOADS_PARENT
 from kinto_attachment.resumable.upload import DISCARDED, DONE, Upload, now
@@ -94,6 +95,16 @@ class Uploads:
             raise errors.superseded()
         return self._write(current, **{"expires": self._expiry(), **changes})
 
+    def state_to_continue(self, upload: Upload) -> Any:
+        """Return what the storage needs to continue the file, ``None`` if no request may.
+
+        (Whatever was answered to a commit: what is saved is known by now.)
+        """
+        current = self._locked(upload.record_uri, upload.id)
+        if current is None or current.expires <= now():
+            return None
+        return current.parts[upload.file_name]
+
     def take_over(
         self, upload: Upload, size: int | None = None, **changes: Any
     ) -> tuple[Upload, PartialFile]:
@@ -123,6 +134,10 @@ class Uploads:
         name = upload.file_name
         size = self.files.partial_size(name, upload.parts[name])
         return size if upload.verified is None else min(size, upload.verified)
+
+    def begin_compressed(self, upload: Upload) -> Any:
+        """Return the storage's state of the file that is compressed at the end, without bytes."""
+        return self.files.begin_partial(upload.wanted_key, GZIP_MIMETYPE, upload.is_unique)
 
     def discard(self, uploads: Iterable[Upload]) -> None:
         """Give up uploads: with the commit they are unknown, and after it their files go."""
@@ -185,8 +200,9 @@ class Uploads:
                 # No request may continue it any more.
                 upload = self._write(upload, expires=DISCARDED)
         # What was compressed by a worker that was killed is in no state.
-        for name, state in {upload.compressed_name: None, **upload.parts}.items():
-            self.files.discard_partial(name, state, upload.generation)
+        begun = self.begin_compressed(upload)
+        for name, state in {upload.compressed_name: begun, **upload.parts}.items():
+            self.files.discard_partial(name, state, upload.generation, is_last=True)
         with transaction.manager:
             if self._locked(record_uri, id_) is not None:
                 parent = UPLOADS_PARENT + record_uri

@@ -154,9 +154,9 @@ class PartialFile(Protocol):
         """Make all bytes survive this process. The state changes with it."""
 
     def rewind(self, size: int, state: Any, /) -> None:
-        """Drop all bytes after these.
+        """Drop all bytes after these, unless the state refers to them.
 
-        :param state: the one that was saved last, which knows none of them.
+        :param state: the one that a request would go on from, ``None`` if none may.
         """
 
     def open(self) -> BinaryIO:
@@ -176,7 +176,7 @@ class PartialFile(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what it takes in this process, and nothing else."""
+        """Free what it takes in this process. After that, nothing of it arrives any more."""
 
 
 @runtime_checkable
@@ -208,9 +208,12 @@ class ResumableFiles(Protocol):
         """
         ...
 
-    def discard_partial(self, name: str, state: Any, generation: int, /) -> None:
+    def discard_partial(
+        self, name: str, state: Any, generation: int, /, is_last: bool = False
+    ) -> None:
         """Delete what is left of a partial file, published or not, but for a stored file.
 
-        :param state: ``None`` if it was not saved.
+        :param state: that of a file without bytes if it was not saved.
         :param generation: the last one.
+        :param is_last: whether what no state refers to is looked for as well.
         """

@@ -160,7 +160,9 @@ class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
         publishing = self._free_key, self._publish_partial
         return LocalPartialFile(path, generation, size, self._file_system, *publishing)
 
-    def discard_partial(self, name: str, state: None, generation: int) -> None:
+    def discard_partial(
+        self, name: str, state: None, generation: int, is_last: bool = False
+    ) -> None:
         path = self._partial_path(name)
         with storage_errors(), fenced_off(path, self._file_system):
             self._staging.remove(path)

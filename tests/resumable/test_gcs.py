@@ -183,3 +183,18 @@ def test_nothing_is_left_of_a_failed_creation(client, gcs_bucket, monkeypatch):
     monkeypatch.setattr(GCSPartialFile, "publish", lambda *args: 1 / 0)
     client.begin(len(CONTENT), body=CONTENT, status=500)
     assert is_clear(client, gcs_bucket)
+
+
+def test_nothing_is_left_of_a_request_that_goes_on_after_the_end(client, gcs_bucket):
+    content = os.urandom(3 * MIB)
+    path = client.begun(len(content))
+
+    class Stalled(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > MIB and states(client.app):
+                client.terminate(path)
+                client.app.wait_for_deletions()
+            return super().read(size)
+
+    assert client.stream(path, 0, Stalled(content), len(content)).status_code == 404
+    assert is_clear(client, gcs_bucket)

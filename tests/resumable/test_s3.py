@@ -7,7 +7,9 @@ import io
 import os
 
 import pytest
+from kinto.core.storage.exceptions import BackendError
 
+from kinto_attachment.http.transactions import Transactions
 from kinto_attachment.resumable.completion import Completion
 from kinto_attachment.storage import resumable_hash
 from kinto_attachment.storage.s3.partial import S3PartialFile
@@ -178,3 +180,44 @@ def test_nothing_is_left_of_a_request_that_was_superseded(client, bucket):
     client.patch(path, offsets[0], CONTENT[offsets[0] :])
     client.app.wait_for_deletions()
     assert stored(client, bucket) == CONTENT
+
+
+@pytest.mark.parametrize("size", [5, PART_BYTES + 5], ids=["small", "part"])
+def test_what_is_saved_although_nobody_was_told_is_not_deleted(client, bucket, monkeypatch, size):
+    path = client.begun(len(CONTENT))
+    digest = base64.b64encode(hashlib.sha1(CONTENT[:size]).digest()).decode()
+    commit, commits = Transactions._commit, []
+
+    def lose_the_answer(transactions):
+        commit(transactions)
+        commits.append(1)
+        if len(commits) == 2:
+            raise BackendError(original=OSError("the answer is lost"))
+
+    with monkeypatch.context() as context:
+        context.setattr(Transactions, "_commit", lose_the_answer)
+        checksum = {"Upload-Checksum": f"sha1 {digest}"}
+        client.patch(path, 0, CONTENT[:size], checksum, status=503)
+    assert client.offset(path) == size
+    client.patch(path, size, CONTENT[size:])
+    client.app.wait_for_deletions()
+    assert stored(client, bucket) == CONTENT
+
+
+@pytest.mark.parametrize("is_verified", [False, True])
+def test_nothing_is_left_of_a_request_that_goes_on_after_the_end(client, bucket, is_verified):
+    path = client.begun(len(CONTENT))
+    headers = {}
+    if is_verified:
+        digest = base64.b64encode(hashlib.sha1(CONTENT).digest()).decode()
+        headers = {"Upload-Checksum": f"sha1 {digest}"}
+
+    class Stalled(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > MIB and states(client.app):
+                client.terminate(path)
+                client.app.wait_for_deletions()
+            return super().read(size)
+
+    assert client.stream(path, 0, Stalled(CONTENT), len(CONTENT), headers).status_code == 404
+    assert (bucket.keys(), bucket.uploads(), states(client.app)) == ([], [], [])

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from kinto_attachment.storage.contract import Superseded
+from kinto_attachment.storage.contract import StorageError, Superseded
 from tests.support.s3 import MIB, PART_BYTES
 
 
@@ -277,8 +277,8 @@ class SavedPartial:
     def size(self):
         return self.storage.partial_size(self.name, self.state)
 
-    def discard(self):
-        self.storage.discard_partial(self.name, self.state, self.generation)
+    def discard(self, **options):
+        self.storage.discard_partial(self.name, self.state, self.generation, **options)
 
     def publish(self, key=None):
         """Publish it as a request does that has appended nothing."""
@@ -390,6 +390,47 @@ class ResumableContract:
         file.close()
         partial.discard()
         assert inside() == []
+
+    @pytest.mark.parametrize("size", [4, PART_BYTES + 4], ids=["small", "large"])
+    def test_nothing_is_left_of_a_request_that_goes_on_after_the_end(self, storage, inside, size):
+        partial = SavedPartial(storage)
+        partial.append(b"x" * 5)
+        late = partial.resume()
+        partial.discard()
+        with contextlib.suppress(Superseded, StorageError):
+            late.write(b"x" * size)
+            late.flush()
+        with contextlib.suppress(Superseded):
+            late.rewind(5, None)
+        late.close()
+        assert inside() == []
+
+    @pytest.mark.parametrize("unique", [False, True])
+    def test_nothing_is_left_of_a_worker_that_was_killed(self, storage, inside, unique):
+        partial = SavedPartial(storage, unique=unique)
+        file = partial.resume()
+        file.write(b"x" * (2 * PART_BYTES + 4))
+        file.flush()
+        file.close()
+        partial.discard(is_last=True)
+        assert inside() == []
+
+    @pytest.mark.parametrize("size", [4, PART_BYTES + 4], ids=["small", "large"])
+    def test_bytes_that_were_saved_after_all_are_not_dropped(self, storage, size):
+        partial = SavedPartial(storage)
+        file = partial.resume()
+        file.write(b"y" * size)
+        partial.keep(file)
+        if partial.state is not None:
+            file.rewind(0, partial.state)
+        file.close()
+        assert partial.size() == size
+        partial.append(b"z")
+        file = partial.resume()
+        with file.open() as stream:
+            assert stream.read() == b"y" * size + b"z"
+        file.close()
+        partial.discard()
 
     @pytest.mark.parametrize("size", [4, PART_BYTES + 4], ids=["small", "large"])
     def test_bytes_that_were_dropped_do_not_come_back(self, storage, size):

@@ -61,6 +61,7 @@ class GCSPartialFile(PartialFile):
         self._sending: Future[State] | None = None
         self._delete_others: Callable[[list[str]], None] | None = delete_others
         self._sources: list[str] = []
+        self._made: list[str] = []
 
     def write(self, chunk: bytes) -> None:
         left = memoryview(chunk)
@@ -81,9 +82,12 @@ class GCSPartialFile(PartialFile):
             self._send()
             self._wait()
 
-    def rewind(self, size: int, state: State) -> None:
-        """Let what was sent to the next piece, which deletes it. Nothing is sent after this."""
+    def rewind(self, size: int, state: State | None) -> None:
+        """Leave what was sent to the next piece, which deletes it, if there may be one."""
         self._settle()
+        if state is None:
+            for key in self._made:
+                self._bucket.call_if_found(self._bucket.blob(key).delete)
 
     def open(self) -> BinaryIO:
         if len(self._composable()) > 1:
@@ -183,7 +187,8 @@ class GCSPartialFile(PartialFile):
         self._bucket.call(blob.compose, [self._bucket.blob(key) for key in keys], **condition)
 
     def _staged_key(self) -> str:
-        return f"{staged_prefix(self._name)}{uuid.uuid4().hex}"
+        self._made.append(f"{staged_prefix(self._name)}{uuid.uuid4().hex}")
+        return self._made[-1]
 
 
 def new_state(mimetype: str) -> State:

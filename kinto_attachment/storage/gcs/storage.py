@@ -53,7 +53,9 @@ class GCSStorage(Storage, ResumableFiles):
         delete = functools.partial(self._delete_staged, name)
         return partial.GCSPartialFile(self.bucket, name, state, size, self._part_size, delete)
 
-    def discard_partial(self, name: str, state: partial.State | None, generation: int) -> None:
+    def discard_partial(
+        self, name: str, state: partial.State, generation: int, is_last: bool = False
+    ) -> None:
         self._delete_staged(name, [])
 
     def open(self, key: str) -> BinaryIO:

@@ -1,5 +1,6 @@
 """Files of a bucket that come in pieces."""
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from typing import Any, BinaryIO
@@ -14,6 +15,8 @@ from kinto_attachment.storage.s3.multipart import MAX_PARTS
 from kinto_attachment.storage.s3.staged import STAGING_FOLDER, copy_object
 from kinto_attachment.storage.s3.transport import Body
 
+
+logger = logging.getLogger(__name__)
 
 MARK = "upload"
 """The metadata of an object that tells which upload has made it."""
@@ -83,11 +86,14 @@ class S3PartialFile(PartialFile):
             "hash": self._hash.state,
         }
 
-    def rewind(self, size: int, state: State) -> None:
-        """Abort an upload that the state knows nothing of: all else is overwritten, or deleted."""
+    def rewind(self, size: int, state: State | None) -> None:
+        """Delete what the state does not refer to, but parts, which others replace."""
         self._settle()
-        if self.state["upload_id"] != state["upload_id"]:
-            abort(self._bucket, self._upload_key, self.state)
+        kept = state or new_state(None, "", 0)
+        if self.state["upload_id"] != kept["upload_id"]:
+            abort(self._bucket, self._upload_key, self.state["upload_id"])
+        if self._tail_key not in (kept["tail"] or ()):
+            self._bucket.delete_many([self._tail_key])
 
     def open(self) -> BinaryIO:
         self._finish()
@@ -252,27 +258,45 @@ def tail_key(name: str, generation: int) -> str:
     return f"{STAGING_FOLDER}{name}-{generation}"
 
 
-def abort(bucket: Bucket, key: str, state: State) -> None:
+def abort(bucket: Bucket, key: str, upload_id: str | None) -> None:
     """Delete the parts of a multipart upload, if there is one.
 
     :raises S3Error: they cannot be deleted.
     """
-    if state["upload_id"] is None:
+    if upload_id is None:
         return
     try:
-        bucket.call("abort_multipart_upload", Key=key, UploadId=state["upload_id"])
+        bucket.call("abort_multipart_upload", Key=key, UploadId=upload_id)
     except S3Error as error:
         if error.code != "NoSuchUpload":
             raise
 
 
-def discard(bucket: Bucket, name: str, state: State | None, generation: int) -> None:
+def uploads_of(bucket: Bucket, key: str) -> list[str]:
+    """Return the ids of all multipart uploads of a key, none if S3 does not list them."""
+    try:
+        # Nobody else begins one of this key: there are few.
+        answer = bucket.call("list_multipart_uploads", Prefix=key)
+    except S3Error as error:
+        if not error.status:
+            raise
+        logger.info("Multipart uploads of %s that a worker has lost may stay: %s", key, error)
+        return []
+    found = answer.get("Uploads", ())
+    return [bucket.field(one, "UploadId") for one in found if one.get("Key") == key]
+
+
+def discard(bucket: Bucket, name: str, state: State, generation: int, is_last: bool) -> None:
     """Delete what is left of a partial file.
 
+    :param is_last: whether the multipart uploads are listed, since a worker that is killed after
+        it has begun one has not saved its id.
     :raises StorageError: something cannot be deleted.
     """
-    if state:
-        abort(bucket, state["target"] or STAGING_FOLDER + name, state)
+    key = state["target"] or STAGING_FOLDER + name
+    lost = uploads_of(bucket, key) if is_last else []
+    for upload_id in {state["upload_id"], *lost}:
+        abort(bucket, key, upload_id)
     tails = [tail_key(name, number) for number in range(1, generation + 1)]
     for failure in bucket.delete_many([STAGING_FOLDER + name, *tails]).values():
         raise failure

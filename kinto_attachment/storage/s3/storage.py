@@ -88,8 +88,10 @@ class S3Storage(Storage, ResumableFiles):
         parameters = self._parameters
         return partial.S3PartialFile(self.bucket, name, state, generation, size, parameters)
 
-    def discard_partial(self, name: str, state: partial.State | None, generation: int) -> None:
-        partial.discard(self.bucket, name, state, generation)
+    def discard_partial(
+        self, name: str, state: partial.State, generation: int, is_last: bool = False
+    ) -> None:
+        partial.discard(self.bucket, name, state, generation, is_last)
 
     def open(self, key: str) -> BinaryIO:
         return self._open(key)
