@@ -4,11 +4,8 @@ Each is a fork of the process of the tests, which shares its database and its fi
 """
 
 import gzip
-import os
-import signal
 
 import pytest
-import transaction
 
 from kinto_attachment.http.record import Record
 from kinto_attachment.resumable import completion, upload
@@ -17,6 +14,7 @@ from kinto_attachment.resumable.uploads import Uploads
 from kinto_attachment.storage import filesystem
 from kinto_attachment.storage.partial import LocalPartialFile
 from tests.support.app import RECORD, App
+from tests.support.forks import expire_all, killed
 from tests.support.postgresql import postgresql_backends
 from tests.support.resumable import CONTENT, Client, states
 from tests.support.users import ALICE
@@ -55,42 +53,6 @@ def client(app, monkeypatch):
     return Client(app)
 
 
-def die_after(owner, name, detail=None):
-    """Kill this process after the call of a function."""
-    function = getattr(owner, name)
-
-    def dying(*args, **kwargs):
-        result = function(*args, **kwargs)
-        if detail == "transaction":
-            args[0]._transactions.restart()
-            run = args[0]._transactions.run
-            args[0]._transactions.run = lambda *more: (run(*more), kill())
-        elif detail is None or detail in kwargs:
-            kill()
-        return result
-
-    setattr(owner, name, dying)
-
-
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def killed(app, step, action):
-    """Have a process do something, and be killed at a step of it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            for backend in (app.registry.storage, app.registry.permission, app.registry.cache):
-                # The connections are those of the other process.
-                backend.client.session_factory().get_bind().dispose(close=False)
-            die_after(*step)
-            action()
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the process should reach the step"
-
-
 def content(app, attachment):
     stored = app.stored(attachment)
     return gzip.decompress(stored) if "original" in attachment else stored
@@ -113,15 +75,7 @@ def test_no_byte_is_lost_at_the_end(app, client, step):
 
 
 def only_file_is_left(app, *names):
-    """Let all uploads expire."""
-    for state in states(app):
-        parent = f"__attachments__/uploads{state['record_uri']}"
-        app.registry.storage.update(
-            "attachment-uploads", parent, state["id"], {**state, "expires": 1}
-        )
-    transaction.commit()
-    app.registry.attachments.uploads.clear_expired()
-    app.wait_for_deletions()
+    expire_all(app)
     assert (sorted(app.files()), states(app)) == (sorted(names), [])
 
 

@@ -147,6 +147,15 @@ class Bucket:
         answer = self.client.list_multipart_uploads(Bucket=self.name)
         return [upload["Key"] for upload in answer.get("Uploads", ())]
 
+    def clear(self):
+        for key in self.keys():
+            self.client.delete_object(Bucket=self.name, Key=key)
+        answer = self.client.list_multipart_uploads(Bucket=self.name)
+        for upload in answer.get("Uploads", ()):
+            self.client.abort_multipart_upload(
+                Bucket=self.name, Key=upload["Key"], UploadId=upload["UploadId"]
+            )
+
     def location(self, key):
         return f"{self.endpoint_url}/{self.name}/{urllib.parse.quote(key)}"
 
