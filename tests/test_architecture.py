@@ -20,7 +20,7 @@ ROWS = [
     {"unit_of_work", "metadata"},
     {"form", "storage"},
     {"kinto_internals"},
-    {"settings", "errors", "uris"},
+    {"settings", "errors", "signatures", "uris"},
     {"scripts", "playground"},
     {"background", "console"},
 ]
@@ -108,6 +108,7 @@ def test_only_the_edges_see_a_request():
     assert sorted(seen) == [
         "storage/gcs/transport.py: request",
         "storage/heartbeat.py: request",
+        "storage/s3/presigned.py: request",
         "storage/s3/transport.py: request",
     ]
 

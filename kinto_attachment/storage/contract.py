@@ -134,6 +134,22 @@ class LocalFiles(Protocol):
         ...
 
 
+@runtime_checkable
+class PresignedFiles(Protocol):
+    """A storage with URLs of its own that need no credentials, and end."""
+
+    def presigned_url(self, key: str, since: int, expires: int, headers: dict[str, str], /) -> str:
+        """Return a URL of a stored file, the same one for the same arguments. Nothing is sent.
+
+        :param since: when it begins to be valid, in seconds since 1970, not in the future.
+        :param expires: when it ends.
+        :param headers: those of the response, lower-case: ``content-disposition``,
+            ``content-type``, ``cache-control``.
+        :raises StorageError: there are no credentials to sign it with.
+        """
+        ...
+
+
 class PartialFile(Protocol):
     """A file that comes in pieces, as the request writes it that has taken it over.
 

@@ -1,15 +1,23 @@
 """Files in a bucket of Google Cloud Storage."""
 
 import functools
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from google.cloud.storage import Client
 from google.cloud.storage.batch import Batch
 
-from kinto_attachment.storage.contract import ResumableFiles, Storage, StorageError, StoredFile
+from kinto_attachment.storage.contract import (
+    PresignedFiles,
+    ResumableFiles,
+    Storage,
+    StorageError,
+    StoredFile,
+)
 from kinto_attachment.storage.gcs import partial
 from kinto_attachment.storage.gcs.bucket import Bucket, GCSError
+from kinto_attachment.storage.gcs.presigned import presigned_url
 from kinto_attachment.storage.gcs.staged import STAGING_FOLDER, GCSStagedFile
 from kinto_attachment.storage.ranges import part_of
 
@@ -18,7 +26,7 @@ MAX_DELETED_AT_ONCE = 100
 """A limit of GCS ("Batch requests")."""
 
 
-class GCSStorage(Storage, ResumableFiles):
+class GCSStorage(Storage, ResumableFiles, PresignedFiles):
     """A bucket.
 
     :param options: the settings ``gcloud.…`` and ``base_url``.
@@ -27,8 +35,8 @@ class GCSStorage(Storage, ResumableFiles):
 
     def __init__(self, options: Mapping[str, Any]):
         self.bucket = Bucket(options)
-        endpoint = options["gcloud.endpoint_url"] or "https://storage.googleapis.com"
-        self.base_url = options["base_url"] or f"{endpoint}/{self.bucket.name}/"
+        self._endpoint = options["gcloud.endpoint_url"] or "https://storage.googleapis.com"
+        self.base_url = options["base_url"] or f"{self._endpoint}/{self.bucket.name}/"
         self._part_size: int = options["gcloud.part_size_bytes"]
 
     def __str__(self) -> str:
@@ -67,6 +75,13 @@ class GCSStorage(Storage, ResumableFiles):
         stream = self.bucket.open(key, max(1, min(length, self._part_size)))
         stream.seek(first)
         return part_of(stream, length, self.bucket.errors)
+
+    def presigned_url(self, key: str, since: int, expires: int, headers: dict[str, str]) -> str:
+        """Return a signed URL. (Without a private key, Google is asked for the signature.)"""
+        path = f"/{self.bucket.name}/{urllib.parse.quote(key, safe='/~')}"
+        with self.bucket.errors():
+            credentials = self.bucket.session.credentials
+            return presigned_url(self._endpoint, path, credentials, since, expires, headers)
 
     def exists(self, key: str) -> bool:
         return self.bucket.find(key) is not None

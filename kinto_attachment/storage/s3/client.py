@@ -12,6 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
 from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.storage.s3.presigned import presigned_url
 from kinto_attachment.storage.s3.transport import Transport
 
 
@@ -75,6 +76,7 @@ class S3Client:
         self._lock = threading.Lock()
         self._boto3_client: Any = None
         self._process_id: int | None = None
+        self._credentials: Any = None
 
     @property
     def boto3_client(self) -> Any:
@@ -113,6 +115,22 @@ class S3Client:
         client = self._make_client(style, signature_version=botocore.UNSIGNED)
         params = {"Bucket": bucket_name, "Key": "-"}
         return client.generate_presigned_url("get_object", params).removesuffix("-")
+
+    def presigned_url(
+        self, bucket_name: str, url: str, since: int, expires: int, headers: dict[str, str]
+    ) -> str:
+        """Return a URL of an object that needs no credentials.
+
+        :raises S3Error: there are no credentials to sign it with.
+        """
+        client = self.boto3_client
+        region = client.meta.region_name
+        region = "us-east-1" if region in (None, "aws-global") else region
+        try:
+            credentials = self._credentials and self._credentials.get_frozen_credentials()
+            return presigned_url(url, credentials, region, since, expires, headers)
+        except BotoCoreError as error:
+            raise S3Error(bucket_name, error) from error
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """Return the answer of S3 to an operation, which is retried if that may help.
@@ -161,11 +179,16 @@ class S3Client:
         transport = Transport(timeout, MAX_CONNECTIONS, core)
         # The stubs of botocore know no handlers that return a response.
         core.register("before-send.s3", transport.send)  # type: ignore[arg-type]
-        return boto3.session.Session(botocore_session=core).client(
+        session = boto3.session.Session(
+            aws_access_key_id=self._options["access_key"],
+            aws_secret_access_key=self._options["secret_key"],
+            botocore_session=core,
+        )
+        if "signature_version" not in more:
+            self._credentials = session.get_credentials()
+        return session.client(
             "s3",
             region_name=self._options["region"],
             endpoint_url=self.endpoint_url,
-            aws_access_key_id=self._options["access_key"],
-            aws_secret_access_key=self._options["secret_key"],
             config=config,
         )

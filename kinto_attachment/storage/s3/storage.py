@@ -1,12 +1,20 @@
 """Files in a bucket of Amazon S3, or of another store that speaks its protocol."""
 
+import functools
 import io
 import logging
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from kinto_attachment.settings.s3 import aws_values
-from kinto_attachment.storage.contract import ResumableFiles, Storage, StorageError, StoredFile
+from kinto_attachment.storage.contract import (
+    PresignedFiles,
+    ResumableFiles,
+    Storage,
+    StorageError,
+    StoredFile,
+)
 from kinto_attachment.storage.ranges import part_of
 from kinto_attachment.storage.s3 import partial
 from kinto_attachment.storage.s3.bucket import Bucket
@@ -17,7 +25,7 @@ from kinto_attachment.storage.s3.staged import STAGING_FOLDER, S3StagedFile
 logger = logging.getLogger(__name__)
 
 
-class S3Storage(Storage, ResumableFiles):
+class S3Storage(Storage, ResumableFiles, PresignedFiles):
     """A bucket.
 
     :param parameters: of all objects: their headers and their ACL.
@@ -110,6 +118,11 @@ class S3Storage(Storage, ResumableFiles):
             raise
         return part_of(stream, length, self.bucket.errors)
 
+    def presigned_url(self, key: str, since: int, expires: int, headers: dict[str, str]) -> str:
+        url = self._objects_url + urllib.parse.quote(key, safe="/~")
+        bucket = self.bucket
+        return bucket.client.presigned_url(bucket.name, url, since, expires, headers)
+
     def exists(self, key: str) -> bool:
         return self.bucket.exists(key)
 
@@ -138,6 +151,11 @@ class S3Storage(Storage, ResumableFiles):
                 raise
             self._lists_uploads = False
             logger.warning("Multipart uploads are left out, since they cannot be listed: %s", error)
+
+    @functools.cached_property
+    def _objects_url(self) -> str:
+        # A base_url may be that of something in front, which knows no signatures.
+        return self.bucket.client.public_url(self.bucket.name)
 
     def _open(self, key: str, **parameters: str) -> BinaryIO:
         try:
