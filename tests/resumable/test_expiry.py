@@ -3,43 +3,18 @@
 import pytest
 import transaction
 
-from kinto_attachment.resumable import completion, uploads
-from kinto_attachment.resumable import upload as upload_module
+from kinto_attachment.resumable import completion
 from kinto_attachment.storage.contract import StorageError
 from tests.support.app import RECORD
-from tests.support.resumable import CONTENT, Client, states
+from tests.support.resumable import (
+    CONTENT,
+    DAY,
+    Client,
+    clear_by_request,
+    states,
+    stored_without_record,
+)
 from tests.support.users import ALICE
-
-
-DAY = 86_400_000
-
-
-@pytest.fixture
-def later(monkeypatch):
-    """Set the clock of uploads a day ahead."""
-
-    def go_on(milliseconds=DAY + 1000):
-        now = upload_module.now
-        for module in (upload_module, uploads, completion):
-            monkeypatch.setattr(module, "now", lambda: now() + milliseconds)
-
-    return go_on
-
-
-def clear_by_request(app):
-    """Have a request be the first of a minute."""
-    app.registry.attachments.uploads.clearing_is_due_at = 0
-    app.get("/__lbheartbeat__")
-    app.wait_for_deletions()
-
-
-def stored_without_record(app, client, monkeypatch):
-    """Return an upload whose file is stored, and is not yet the record's."""
-    path = client.begun()
-    with monkeypatch.context() as context:
-        context.setattr(completion.Completion, "_attach", lambda *args: 1 / 0)
-        client.patch(path, 0, CONTENT, status=500)
-    return path
 
 
 def test_an_expired_upload_is_gone_and_deleted_by_any_request(app, client, later):
@@ -75,7 +50,7 @@ def test_a_look_is_no_activity(client, later):
 
 
 def test_a_stored_file_that_no_record_got_goes(app, client, later, monkeypatch):
-    stored_without_record(app, client, monkeypatch)
+    stored_without_record(client, monkeypatch)
     assert CONTENT in app.files().values()
     later()
     clear_by_request(app)
@@ -141,7 +116,7 @@ def test_uploads_go_with_their_record(share_app, what, phase, monkeypatch):
         path = client.begun()
         client.patch(path, 0, CONTENT[:5])
     elif phase == "stored":
-        path = stored_without_record(app, client, monkeypatch)
+        path = stored_without_record(client, monkeypatch)
     else:
         path = client.completed()
     GOING[what](app)

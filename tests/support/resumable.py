@@ -4,6 +4,7 @@ import base64
 
 import webtest
 
+from kinto_attachment.resumable import completion
 from tests.support.app import ATTACHMENT, RECORD
 from tests.support.users import ALICE
 
@@ -12,6 +13,8 @@ UPLOADS = f"{ATTACHMENT}/uploads"
 TUS = {"Tus-Resumable": "1.0.0"}
 CHUNK = {"Content-Type": "application/offset+octet-stream"}
 CONTENT = b"once upon a time"
+DAY = 86_400_000
+"""How long uploads are kept, in milliseconds."""
 
 
 def encode(**metadata):
@@ -78,3 +81,19 @@ def path_of(response):
 def states(app):
     """Return the uploads in Kinto's storage."""
     return app.registry.storage.list_all("attachment-uploads", "__attachments__/uploads/*")
+
+
+def clear_by_request(app):
+    """Have a request be the first of a minute."""
+    app.registry.attachments.uploads.clearing_is_due_at = 0
+    app.get("/__lbheartbeat__")
+    app.wait_for_deletions()
+
+
+def stored_without_record(client, monkeypatch, content=CONTENT):
+    """Return an upload whose file is stored, and is not yet the record's."""
+    path = client.begun(len(content))
+    with monkeypatch.context() as context:
+        context.setattr(completion.Completion, "_attach", lambda *args: 1 / 0)
+        client.patch(path, 0, content, status=500)
+    return path
