@@ -20,8 +20,11 @@ from kinto_attachment.settings.limits import (
     MAX_NAME_BYTES,
     MAX_RID,
     MAX_STEM,
+    PRIVATE,
 )
 
+
+MIN_SECRET_LENGTH = 16
 
 MIMETYPE = re.compile(r"[\w!#$&^.+-]{1,127}/[\w!#$&^.+-]{1,127}", re.ASCII)
 """A media type without parameters (RFC 6838, section 4.2)."""
@@ -91,6 +94,21 @@ def _one_of(*choices: str) -> Callable[[str], str | None]:
     return _matching("|".join(choices), f"one of {', '.join(choices)}, or empty")
 
 
+def choice(*choices: str) -> Callable[[str], str]:
+    def cast(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"should be one of {', '.join(choices)}")
+        return text
+
+    return cast
+
+
+def secret(text: str) -> str | None:
+    if 0 < len(text) < MIN_SECRET_LENGTH:
+        raise ValueError(f"should be at least {MIN_SECRET_LENGTH} characters nobody can guess")
+    return text or None
+
+
 module = _matching(r"\w+(\.\w+)*", "the dotted name of a module")
 header = _matching(r"[\x20-\x7e]+", "one line of printable ASCII")
 
@@ -150,6 +168,13 @@ def url(text: str) -> str:
     return text and text.rstrip("/") + "/"
 
 
+def path_of_url(text: str) -> str:
+    """A path ends in a slash, since keys are appended to it."""
+    if text and not re.fullmatch(r"/(?!/)[^?#\\\s\0]*", text):
+        raise ValueError("should be a path like /internal/, without ? and #")
+    return text and text.rstrip("/") + "/"
+
+
 def file(text: str) -> str | None:
     if text and not os.path.isfile(text):
         raise ValueError("should be the path of a file")
@@ -178,6 +203,9 @@ def folder(text: str) -> str:
         raise ValueError(f"has a name of more than {MAX_NAME_BYTES} bytes")
     if len(names) > MAX_FOLDER_LEVELS:
         raise ValueError(f"should have at most {MAX_FOLDER_LEVELS} levels")
+    # In any case, as some file systems do not distinguish upper and lower case.
+    if names and names[0].lower() == PRIVATE:
+        raise ValueError(f"begins with {PRIVATE}, the folder of downloads = private")
     return "/".join(names)
 
 

@@ -15,5 +15,11 @@ MAX_STEM = 180
 MAX_FOLDER_LEVELS = 15
 """How many folders a file may be in, so that its key is found at the end of any URL."""
 
+PRIVATE = "private"
+"""The first folder of the files that are fetched with the permission on their record only."""
+
+MAX_LINK_SECONDS = 7 * 86400
+"""How long presigned URLs of S3 and of Google Cloud Storage are valid at most."""
+
 ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
 """An id that Kinto gives a bucket or a collection (``kinto.core.storage.generators``)."""

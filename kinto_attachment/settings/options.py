@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.settings import casts
+from kinto_attachment.settings.limits import MAX_LINK_SECONDS
 
 
 class Option(NamedTuple):
@@ -73,6 +74,17 @@ OPTIONS = {
     "gzipped": Option(casts.boolean, "false", "Store files compressed.", True),
     "gzip_level": Option(casts.integer(1, 9), "6", "From 1 (fast) to 9 (small)."),
     "fsync": Option(casts.boolean, "true", "Write each file to the disk before its record."),
+    "downloads": Option(
+        casts.choice("public", "private"), "public", "Who can fetch the files.", True
+    ),
+    "deliver": Option(
+        casts.choice("stream", "redirect", "accel"), "stream", "Who sends what Kinto permits."
+    ),
+    "accel_prefix": Option(casts.path_of_url, "", "The internal path of the files in nginx."),
+    "link_secret": Option(casts.secret, "", "What links with an end are signed with."),
+    "link_max_seconds": Option(
+        casts.integer(1, MAX_LINK_SECONDS), "3600", "How long such links are valid at most."
+    ),
     "serve_files": Option(casts.boolean, "false", "Serve local files under /v1/__files__/."),
     "keep_old_files": Option(
         casts.boolean, "false", "Keep files when no record refers to them any more.", True

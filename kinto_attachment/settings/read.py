@@ -5,6 +5,8 @@ An error stops the server with a ``ConfigurationError`` that holds the full name
 
 import contextlib
 import dataclasses
+import hashlib
+import hmac
 import json
 import os
 from collections.abc import Mapping
@@ -29,6 +31,9 @@ from kinto_attachment.settings.values import CollectionSettings, Settings
 
 PREFIX = "attachment."
 RESOURCES = "resources."
+
+LINK_SECRET = b"kinto-attachment links"
+"""What a secret of ours is made for, with that of Kinto as the key."""
 
 STORAGES = {
     "base_path": "a local folder",
@@ -74,8 +79,10 @@ def read_settings(registry_settings: Mapping[str, Any]) -> Settings:
     if values["serve_files"] and not values["base_path"]:
         raise ConfigurationError(f"{prefix}serve_files is for the files in {prefix}base_path")
     _refuse_without_bucket(texts, values, prefix)
+    _refuse_delivery(values, prefix)
+    values["link_secret"] = values["link_secret"] or _derived_secret(registry_settings, kinto)
     defaults = CollectionSettings(**{name: values.pop(name) for name in PER_COLLECTION})
-    return Settings(
+    settings = Settings(
         **{name: value for name, value in values.items() if "." not in name},
         aws=aws_values(texts, prefix) if values[BUCKET] else None,
         gcloud=gcloud_values(texts, prefix) if values[GCLOUD_BUCKET] else None,
@@ -83,6 +90,42 @@ def read_settings(registry_settings: Mapping[str, Any]) -> Settings:
         defaults=defaults,
         resources=_merged(resources, texts, prefix, defaults),
     )
+    if settings.has_private_files:
+        _refuse_private_files(settings, prefix, kinto)
+    return settings
+
+
+def _refuse_delivery(values: Mapping[str, Any], prefix: str) -> None:
+    if values["deliver"] == "redirect" and not (values[BUCKET] or values[GCLOUD_BUCKET]):
+        raise ConfigurationError(
+            f"{prefix}deliver = redirect is for the files in {prefix}{BUCKET} or"
+            f" {prefix}{GCLOUD_BUCKET}"
+        )
+    if values["deliver"] == "accel" and not values["base_path"]:
+        raise ConfigurationError(f"{prefix}deliver = accel is for the files in {prefix}base_path")
+    if values["accel_prefix"] and values["deliver"] != "accel":
+        raise ConfigurationError(f"{prefix}accel_prefix needs {prefix}deliver = accel")
+
+
+def _refuse_private_files(settings: Settings, prefix: str, kinto: str) -> None:
+    if settings.backend:
+        raise ConfigurationError(
+            f"{prefix}downloads = private cannot be combined with {prefix}backend, which may"
+            " publish all files"
+        )
+    if not settings.link_secret:
+        raise ConfigurationError(
+            f"{prefix}downloads = private needs {prefix}link_secret or {kinto}.userid_hmac_secret"
+        )
+
+
+def _derived_secret(registry_settings: Mapping[str, Any], kinto: str) -> str | None:
+    """Return a secret made of Kinto's own, of which it tells nothing; ``None`` if that is empty."""
+    names = ("userid_hmac_secret", f"{kinto}.userid_hmac_secret")
+    secret = next(filter(None, (registry_settings.get(name) for name in names)), None)
+    if secret is None:
+        return None
+    return hmac.digest(str(secret).encode(), LINK_SECRET, hashlib.sha256).hex()
 
 
 def _refuse_without_bucket(

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from kinto_attachment.settings.limits import ID, MAX_NAME_BYTES
+from kinto_attachment.settings.limits import ID, MAX_NAME_BYTES, PRIVATE
 from kinto_attachment.storage.names import NUMBERED_IN_ORDER, candidate_keys, template_pattern
 
 
@@ -24,7 +24,8 @@ class Folders:
     """
 
     def __init__(self, templates: Iterable[str] = ()):
-        templates = {template for template in templates if template}
+        # In the last, private files are kept.
+        templates = {template for template in templates if template} | {PRIVATE}
         levels = {level for template in templates for level in _levels(template)}
         # Some file systems do not distinguish upper and lower case.
         self._pattern = re.compile("|".join(sorted(levels)) or "(?!)", re.IGNORECASE)

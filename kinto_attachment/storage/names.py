@@ -1,5 +1,6 @@
 """Keys of stored files: how they are made, and how they are recognised."""
 
+import dataclasses
 import os
 import random
 import re
@@ -11,9 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kinto_attachment import errors
-from kinto_attachment.settings.limits import MAX_NAME_BYTES, MAX_RID
+from kinto_attachment.settings.limits import MAX_NAME_BYTES, MAX_RID, PRIVATE
 from kinto_attachment.settings.values import CollectionSettings, Settings
 
+
+PRIVATE_FOLDER = f"{PRIVATE}/"
+"""What the keys of private files begin with, and of no other ones."""
 
 MAX_EXTENSION_BYTES = 64
 
@@ -75,6 +79,14 @@ def make_key(
     stem = _safe_stem(pattern.format(datetime=now, rid=record_id[:MAX_RID], filename=stem))
     name = _fit(stem, extension + appended)
     return f"{folder}/{name}" if folder else name
+
+
+def is_private(key: str) -> bool:
+    """Return whether a file is private: fetched with the permission on its record only.
+
+    In any case, as some file systems do not distinguish upper and lower case.
+    """
+    return key[: len(PRIVATE_FOLDER)].lower() == PRIVATE_FOLDER
 
 
 def candidate_keys(key: str, in_order: int = NUMBERED_IN_ORDER) -> Iterator[str]:
@@ -141,8 +153,7 @@ class KeyPatterns:
         own = self._settings.for_collection(bucket_id, collection_id)
         pattern = _key_pattern(
             own,
-            bucket_id=re.escape(bucket_id),
-            collection_id=re.escape(collection_id),
+            folder=_folder_pattern(own, bucket_id, collection_id),
             rid=f"[_-]*{re.escape(record_id[:MAX_RID].strip('.-_'))}[_-]*",
         )
         extension = _safe_parts(filename)[1].lower()
@@ -184,15 +195,25 @@ def _match(matching: list[CollectionSettings]) -> KeyMatch:
     )
 
 
-def _key_pattern(
-    settings: CollectionSettings, bucket_id: str = ID, collection_id: str = ID, rid: str = ID
-) -> str:
-    folder = template_pattern(settings.folder, bucket_id=bucket_id, collection_id=collection_id)
+def _key_pattern(settings: CollectionSettings, folder: str | None = None, rid: str = ID) -> str:
+    """Return the pattern of keys: of public and of private files, whatever they are by now."""
+    if folder is None:
+        folder = template_pattern(settings.folder, bucket_id=ID, collection_id=ID)
+        folder = f"(?:{PRIVATE_FOLDER})?{folder}/" if folder else f"(?:{PRIVATE_FOLDER})?"
     filename = UUID4 if settings.randomize else STEM
     stem = template_pattern(
         settings.filename_pattern, datetime="[0-9]{14}", rid=rid, filename=filename
     )
-    return f"{folder}/{stem}{ENDING}" if folder else f"{stem}{ENDING}"
+    return f"{folder}{stem}{ENDING}"
+
+
+def _folder_pattern(settings: CollectionSettings, bucket_id: str, collection_id: str) -> str:
+    """Return the pattern of the folders of a collection, that of private files included."""
+    folders = (
+        dataclasses.replace(settings, downloads=downloads).folder_of(bucket_id, collection_id)
+        for downloads in ("public", PRIVATE)
+    )
+    return f"(?:{'|'.join(re.escape(f'{folder}/') if folder else '' for folder in folders)})"
 
 
 def template_pattern(template: str, **placeholders: str) -> str:

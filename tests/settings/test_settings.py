@@ -166,6 +166,17 @@ def test_the_environment_may_choose_the_storage(monkeypatch):
         ("folder", "a//b"),
         ("folder", "a\\b"),
         ("folder", "a" + "/b" * 15),
+        ("folder", "private"),
+        ("folder", "Private/{bucket_id}"),
+        ("downloads", "secret"),
+        ("downloads", ""),
+        ("deliver", "nginx"),
+        ("accel_prefix", "internal"),
+        ("accel_prefix", "//internal"),
+        ("accel_prefix", "/internal?"),
+        ("link_secret", "x" * 15),
+        ("link_max_seconds", "0"),
+        ("link_max_seconds", "604801"),
         ("filename_pattern", ""),
         ("filename_pattern", "{name}"),
         ("filename_pattern", "{}"),
@@ -239,6 +250,83 @@ def test_the_message_says_what_is_expected(name, value, message):
         read(**{name: value})
     assert message in str(refusal.value)
     assert "literal" not in str(refusal.value)
+
+
+def test_downloads_are_public_and_streamed_by_default():
+    settings = read()
+    assert not settings.defaults.is_private and not settings.has_private_files
+    assert (settings.deliver, settings.accel_prefix) == ("stream", "")
+    assert settings.link_max_seconds == 3600
+
+
+def test_downloads_of_a_collection_may_be_private():
+    name = "resources.blog.photos.downloads"
+    settings = read(**{name: "private"}, link_secret="x" * 16)
+    assert settings.has_private_files and not settings.defaults.is_private
+    assert settings.for_collection("blog", "photos").is_private
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
+        ("", "private"),
+        ("a/b", "private/a/b"),
+        ("{bucket_id}/{collection_id}", "private/private/photos"),
+    ],
+)
+def test_private_files_have_a_folder_of_their_own(folder, expected):
+    own = read(folder=folder, downloads="private", link_secret="x" * 16).defaults
+    assert own.folder_of("private", "photos") == expected
+
+
+@pytest.mark.parametrize("bucket", ["private", "PRIVATE"])
+def test_no_bucket_has_its_public_files_among_the_private_ones(bucket):
+    own = read(folder="{bucket_id}/{collection_id}").defaults
+    assert own.folder_of(bucket, "photos") == f"_{bucket}/photos"
+    assert own.folder_of("private-too", "photos") == "private-too/photos"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"deliver": "redirect"}, "deliver = redirect is for the files in kinto"),
+        ({"accel_prefix": "/internal"}, "accel_prefix needs kinto.attachment.deliver = accel"),
+        ({"downloads": "private"}, "needs kinto.attachment.link_secret or kinto.userid_hmac_"),
+        (
+            {"base_path": "", "aws.bucket_name": "files", "deliver": "accel"},
+            "deliver = accel is for the files in kinto.attachment.base_path",
+        ),
+        (
+            {"base_path": "", "backend": "pyramid_storage.local", "downloads": "private"},
+            "cannot be combined with kinto.attachment.backend",
+        ),
+    ],
+)
+def test_downloads_that_cannot_be_delivered_stop_the_server(settings, message):
+    with pytest.raises(ConfigurationError) as refusal:
+        read(**settings)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize("bucket", ["aws.bucket_name", "gcloud.bucket_name"])
+def test_a_bucket_may_be_redirected_to(bucket):
+    assert read(base_path="", deliver="redirect", **{bucket: "files"}).deliver == "redirect"
+
+
+def test_a_web_server_may_send_local_files():
+    assert read(deliver="accel", accel_prefix="/internal").accel_prefix == "/internal/"
+
+
+def test_the_secret_of_links_is_made_from_that_of_kinto():
+    def secret(**kinto):
+        return read_settings({"attachment.base_path": "/srv/files", **kinto}).link_secret
+
+    made = secret(userid_hmac_secret="for users")
+    assert made == secret(**{"kinto.userid_hmac_secret": "for users"})
+    assert len(made) == 64 and "for users" not in made
+    assert made != secret(userid_hmac_secret="for others")
+    assert secret() is secret(userid_hmac_secret="") is None
+    assert read(link_secret="my own secret, long").link_secret == "my own secret, long"
 
 
 @pytest.mark.parametrize("name", ["aws.access_key", "aws.secret_key"])
