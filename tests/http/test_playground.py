@@ -3,10 +3,14 @@
 import pytest
 from pyramid.exceptions import ConfigurationError
 
+from tests.support.node import run_node
+from tests.support.paths import ROOT
 from tests.support.settings import base_settings
 
 
 PAGE = "/__playground__/"
+IMPORTED = {"attachments.js", "page.js", "resumable.js", "uploads.js"}
+NAMES = sorted(IMPORTED | {"playground.js", "playground.css", "icon.svg"})
 INCLUDES = "kinto.plugins.default_bucket kinto_attachment kinto_attachment.playground"
 
 
@@ -25,11 +29,11 @@ def test_the_page_is_served_only_if_it_is_included(share_app):
     assert "Drop files here" in page.text
 
 
-@pytest.mark.parametrize("name", ["playground.js", "attachments.js", "playground.css", "icon.svg"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_file_of_the_page_is_served(share_app, name):
     app = share_app(includes=INCLUDES)
     assert app.get(PAGE + name).headers["X-Content-Type-Options"] == "nosniff"
-    assert name in app.get(PAGE).text or name == "attachments.js"
+    assert name in app.get(PAGE).text or name in IMPORTED
 
 
 def test_nothing_else_is_served_beside_the_page(share_app):
@@ -58,3 +62,8 @@ def test_thumbnails_may_come_from_where_the_files_are(make_app):
 def test_the_page_without_the_plugin_stops_the_server(make_app):
     with pytest.raises(ConfigurationError, match="must come after kinto_attachment"):
         make_app(includes="kinto_attachment.playground kinto_attachment")
+
+
+@pytest.mark.external
+def test_its_client_of_resumable_uploads():
+    run_node("node", "--test", "resumable.test.mjs", cwd=ROOT / "tests" / "javascript")

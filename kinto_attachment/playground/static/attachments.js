@@ -13,6 +13,8 @@ export class Collection {
   /** A collection of the server whose API begins at `root`, as seen by a user of Basic auth. */
   constructor(root, user, password, bucket, collection) {
     const ids = [bucket, collection].map(encodeURIComponent);
+    this.root = root;
+    this.user = user;
     this.url = `${root}/buckets/${ids[0]}/collections/${ids[1]}/records`;
     const credentials = new TextEncoder().encode(`${user}:${password}`);
     this.headers = { Authorization: `Basic ${btoa(String.fromCharCode(...credentials))}` };
@@ -30,29 +32,19 @@ export class Collection {
     return (await jsonOf(await this.request(this.recordUrl(id)))).data;
   }
 
-  /**
-   * Attach a file to a record, which is created if need be, and return the attachment.
-   *
-   * `fetch` (with `body: form`) works as well, but does not report progress. An XMLHttpRequest
-   * does: `onProgress` is called with a number from 0 to 1, and `signal` aborts.
-   */
-  attach(id, file, { lastModified, onProgress, signal } = {}) {
+  /** Attach a file to a record, which is created if need be, and return the attachment. */
+  async attach(id, file, { lastModified, onProgress, signal } = {}) {
     const form = new FormData();
     form.append("attachment", file, file.name);
-    const xhr = new XMLHttpRequest();
-    xhr.open("POST", `${this.recordUrl(id)}/attachment`);
-    const headers = { ...this.headers, ...unlessChanged(lastModified) };
-    Object.entries(headers).forEach(([name, value]) => xhr.setRequestHeader(name, value));
-    xhr.responseType = "json";
-    xhr.upload.onprogress = (event) => onProgress?.(event.loaded / event.total);
-    signal?.addEventListener("abort", () => xhr.abort());
-    return new Promise((resolve, reject) => {
-      xhr.onload = () =>
-        xhr.status < 300 ? resolve(xhr.response) : reject(new Refusal(xhr.status, xhr.response));
-      xhr.onerror = () => reject(new Refusal(0));
-      xhr.onabort = () => reject(new DOMException("The upload was cancelled.", "AbortError"));
-      xhr.send(form);
-    });
+    const headers = unlessChanged(lastModified);
+    const url = `${this.recordUrl(id)}/attachment`;
+    return (await this.send("POST", url, { headers, body: form, onProgress, signal })).body;
+  }
+
+  /** Return whether the server has resumable uploads (see `resumable.js`). */
+  async isResumable() {
+    const { capabilities } = await jsonOf(await this.request(`${this.root}/`));
+    return Boolean(capabilities?.attachments?.resumable?.includes("tus-1.0.0"));
   }
 
   /** Detach the file of a record, and delete it. */
@@ -75,7 +67,34 @@ export class Collection {
     return `${this.url}/${encodeURIComponent(id)}`;
   }
 
-  async request(url, { method = "GET", headers = {} } = {}) {
+  /**
+   * Send a body that may be large, and return the `headers` and the `body` of the response.
+   *
+   * `fetch` works as well, but does not report progress. An XMLHttpRequest does: `onProgress` is
+   * called with a number from 0 to 1, and `signal` aborts.
+   */
+  send(method, url, { headers, body, onProgress, signal } = {}) {
+    return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
+      const xhr = new XMLHttpRequest();
+      xhr.open(method, url);
+      for (const [name, value] of Object.entries({ ...this.headers, ...headers })) {
+        xhr.setRequestHeader(name, value);
+      }
+      xhr.responseType = "json";
+      xhr.upload.onprogress = (event) => onProgress?.(event.loaded / event.total);
+      signal?.addEventListener("abort", () => xhr.abort());
+      xhr.onload = () =>
+        xhr.status < 300
+          ? resolve({ headers: headersOf(xhr), body: xhr.response })
+          : reject(new Refusal(xhr.status, xhr.response));
+      xhr.onerror = () => reject(new Refusal(0));
+      xhr.onabort = () => reject(signal.reason);
+      xhr.send(body);
+    });
+  }
+
+  async request(url, { method = "GET", headers = {}, signal } = {}) {
     let response;
     try {
       response = await fetch(url, {
@@ -84,8 +103,10 @@ export class Collection {
         // The browser would ask for a password.
         credentials: "omit",
         cache: "no-store",
+        signal,
       });
     } catch {
+      signal?.throwIfAborted();
       throw new Refusal(0);
     }
     if (!response.ok) {
@@ -103,8 +124,13 @@ async function jsonOf(response) {
   }
 }
 
+function headersOf(xhr) {
+  const lines = xhr.getAllResponseHeaders().trim().split("\r\n");
+  return new Headers(lines.map((line) => line.split(/: (.*)/s).slice(0, 2)));
+}
+
 /** Return the header that makes the server refuse a change (412) if another came first. */
-function unlessChanged(lastModified) {
+export function unlessChanged(lastModified) {
   return lastModified ? { "If-Match": `"${lastModified}"` } : {};
 }
 

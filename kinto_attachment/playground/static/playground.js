@@ -1,11 +1,12 @@
 // The page: files that are dropped or chosen become records, and records are shown as a list.
 // What comes from records and files is shown with textContent, never as HTML.
 
-import { Collection, Refusal } from "./attachments.js";
+import { Collection } from "./attachments.js";
+import { find, logError, say } from "./page.js";
+import { Upload } from "./uploads.js";
 
 const ROOT = new URL("..", import.meta.url).href.replace(/\/$/, "");
 
-const find = (selector, within = document) => within.querySelector(selector);
 const place = find("#place");
 const drop = find("#drop");
 const files = find("#files");
@@ -67,47 +68,26 @@ async function showMore() {
 }
 
 function uploadAll(list) {
-  for (const file of list) {
-    const item = makeUpload(file.name);
-    // One after another: each occupies a thread of the server.
-    lastUpload = lastUpload.then(() => upload(item, file));
-  }
-}
-
-async function upload({ item, controller }, file) {
-  if (controller.signal.aborted) return;
   const into = collection;
-  const id = newId();
-  const progress = showProgress(item);
-  try {
-    await into.attach(id, file, { onProgress: progress, signal: controller.signal });
-    const record = await into.get(id);
-    item.remove();
-    if (into !== collection) return;
-    // A list that was being loaded may contain it already.
-    cardOf(id)?.remove();
-    records.prepend(makeCard(into, record));
-    showWhetherEmpty();
-    say(`${file.name} is attached.`);
-  } catch (error) {
-    fail(item, error);
+  for (const file of list) {
+    new Upload(into, file, {
+      // One after another: each occupies a thread of the server.
+      queue: (run) => (lastUpload = lastUpload.then(run)),
+      onAttached: async (id) => {
+        const record = await into.get(id);
+        if (into !== collection) return;
+        // A list that was being loaded may contain it already.
+        cardOf(id)?.remove();
+        records.prepend(makeCard(into, record));
+        showWhetherEmpty();
+      },
+    });
   }
 }
 
-async function replace(card, from, record, file) {
-  const { item, controller } = makeUpload(file.name);
-  try {
-    await from.attach(record.id, file, {
-      lastModified: record.last_modified,
-      onProgress: showProgress(item),
-      signal: controller.signal,
-    });
-    await refresh(card, from, record.id);
-    item.remove();
-    say(`${file.name} is attached.`);
-  } catch (error) {
-    fail(item, error);
-  }
+function replace(card, from, record, file) {
+  const { id, last_modified: lastModified } = record;
+  new Upload(from, file, { id, lastModified, onAttached: () => refresh(card, from, id) });
 }
 
 async function detach(card, from, record) {
@@ -138,47 +118,6 @@ async function refresh(card, from, id) {
   if (!card.isConnected) return;
   card.replaceWith(fresh);
   find(".name", fresh).focus();
-}
-
-function makeUpload(name) {
-  const item = find("#upload").content.cloneNode(true).firstElementChild;
-  const controller = new AbortController();
-  find(".name", item).textContent = name;
-  find("progress", item).setAttribute("aria-label", `Upload of ${name}`);
-  const cancel = find(".cancel", item);
-  cancel.setAttribute("aria-label", `Cancel the upload of ${name}`);
-  cancel.addEventListener("click", () => {
-    controller.abort();
-    item.remove();
-    files.focus();
-  });
-  find("#uploads").append(item);
-  return { item, controller };
-}
-
-function showProgress(item) {
-  const state = find(".state", item);
-  state.textContent = "0 %";
-  return (part) => {
-    find("progress", item).value = part;
-    state.textContent = part < 1 ? `${Math.floor(part * 100)} %` : "being stored";
-  };
-}
-
-function fail(item, error) {
-  if (error.name === "AbortError") {
-    say(error.message);
-    return;
-  }
-  logError(error);
-  item.classList.add("failed");
-  find("progress", item).remove();
-  const state = find(".state", item);
-  state.setAttribute("role", "alert");
-  state.textContent = error.message;
-  const dismiss = find(".cancel", item);
-  dismiss.textContent = "Dismiss";
-  dismiss.setAttribute("aria-label", `Dismiss the message on ${find(".name", item).textContent}`);
 }
 
 function makeCard(from, record) {
@@ -266,12 +205,6 @@ function webUrl(location) {
   }
 }
 
-function newId() {
-  // Not randomUUID(): it is missing if the page comes neither by HTTPS nor from this machine.
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
 function inUnits(bytes) {
   const units = ["bytes", "kB", "MB", "GB", "TB"];
   const step = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), units.length - 1);
@@ -287,17 +220,6 @@ async function saying(action) {
     logError(error);
     say(error.message, true);
   }
-}
-
-/** Show an error of this page in the browser's console, and go on. */
-function logError(error) {
-  if (!(error instanceof Refusal)) reportError(error);
-}
-
-function say(text, isError = false) {
-  const message = find("#message");
-  message.textContent = text;
-  message.classList.toggle("error", isError);
 }
 
 function showWhetherEmpty() {

@@ -1,0 +1,209 @@
+"""The page to try attachments, with large files over a line that breaks."""
+
+import hashlib
+import json
+import os
+import re
+
+import pytest
+import requests
+from playwright.sync_api import expect
+
+from tests.support.lines import Line
+from tests.support.playground import RECORD_PROGRESS, Playground
+from tests.support.servers import TryOutServer, assert_eventually, files_in
+from tests.support.users import basic_auth
+
+
+CHUNK = 8 << 20
+SIZE = 25_000_000
+PERCENT = re.compile(r"^\d+ %$")
+
+
+@pytest.fixture
+def line(try_out):
+    with Line(try_out.url) as line:
+        yield line
+
+
+@pytest.fixture
+def film(tmp_path):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(os.urandom(SIZE))
+    return film
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a server of its own with these settings."""
+    servers = []
+
+    def start(**settings):
+        servers.append(TryOutServer(tmp_path / "server", **settings))
+        return servers[-1].wait_until_ready()
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+class Uploading:
+    """A large file that is uploaded on the page.
+
+    :ivar requests: those on resumable uploads, as ``(method, offset)``.
+    """
+
+    def __init__(self, page, server, line, film):
+        self.requests = []
+        page.on("request", self._note)
+        self.playground = Playground(page, server, line.url)
+        self.page = page
+        self.server = server
+        self.film = film
+        self.state = page.locator("#uploads .state")
+
+    def _note(self, request):
+        if "/attachment/uploads" in request.url:
+            offset = request.headers.get("upload-offset")
+            self.requests.append((request.method, offset and int(offset)))
+
+    def wait_for_requests(self, expected, begin=0):
+        """Wait until these were the next ones."""
+        end = begin + len(expected)
+        look = lambda: self.page.wait_for_timeout(20) or self.requests[begin:end]  # noqa: E731
+        assert_eventually(look, expected)
+
+    def choose(self):
+        self.page.locator("#files").set_input_files(self.film)
+
+    def press(self, verb):
+        self.page.get_by_role("button", name=f"{verb} the upload of film.mp4").click()
+
+    def assert_attached(self, *others):
+        """Check that the file has arrived as it is, once, and that nothing else is left."""
+        content = self.film.read_bytes()
+        card = self.playground.card("film.mp4")
+        expect(card.locator(".hash")).to_have_text(hashlib.sha256(content).hexdigest())
+        expect(self.page.locator("#uploads li")).to_have_count(0)
+        self.playground.assert_stored(sorted([content, *others]))
+        self.assert_nothing_left()
+
+    def assert_nothing_left(self):
+        unfinished = lambda: files_in(self.server.files / ".uploads")  # noqa: E731
+        assert_eventually(unfinished, [])
+        assert files_in(self.server.files / ".staging") == []
+        assert self.page.evaluate("Object.keys(localStorage)") == []
+
+
+@pytest.fixture
+def uploading(page, try_out, line, film):
+    return Uploading(page, try_out, line, film)
+
+
+def test_a_large_file_survives_a_broken_line_a_pause_and_a_reload(uploading, line, screenshot):
+    page = uploading.page
+    line.hold_after(CHUNK + 1_000_000)
+    uploading.choose()
+    line.wait_until_held()
+    line.cut()
+    expect(uploading.state).to_have_text(re.compile("^no connection: next try in 1 s$"))
+    screenshot("playground-no-connection")
+    line.mend()
+    line.hold_after(2_000_000)
+    expect(uploading.state).to_have_text(PERCENT)
+    uploading.wait_for_requests([("POST", None), ("PATCH", 0), ("PATCH", CHUNK)])
+    line.wait_until_held()
+
+    uploading.press("Pause")
+    expect(uploading.state).to_have_text(re.compile(r"^paused at \d+ %$"))
+    screenshot("playground-paused")
+    before = len(uploading.requests)
+    page.evaluate(RECORD_PROGRESS)
+    line.hold_after(CHUNK + 1_000_000)
+    uploading.press("Resume")
+    line.wait_until_held()
+    uploading.wait_for_requests([("HEAD", None), ("PATCH", CHUNK)], before)
+    assert min(page.evaluate("window.progress")) >= CHUNK / SIZE
+
+    page.reload()
+    before = len(uploading.requests)
+    uploading.playground.open(uploading.playground.collection)
+    uploading.choose()
+    uploading.assert_attached()
+    assert uploading.requests[before:] == [("HEAD", None), ("PATCH", 2 * CHUNK)]
+    assert uploading.requests.count(("POST", None)) == 1
+
+
+def test_a_cancelled_upload_is_given_up_on_the_server_too(uploading, line):
+    line.hold_after(CHUNK + 1_000_000)
+    uploading.choose()
+    line.wait_until_held()
+    assert files_in(uploading.server.files / ".uploads") != []
+    uploading.press("Cancel")
+    expect(uploading.page.get_by_role("status")).to_have_text("The upload was cancelled.")
+    expect(uploading.page.locator("#uploads li")).to_have_count(0)
+    uploading.playground.assert_stored([])
+    uploading.assert_nothing_left()
+    assert uploading.playground.records() == []
+
+
+def test_an_upload_that_cannot_continue_says_so_and_is_resumed_by_hand(page, try_out, line, film):
+    page.clock.install()
+    uploading = Uploading(page, try_out, line, film)
+    line.hold_after(CHUNK + 1_000_000)
+    uploading.choose()
+    line.wait_until_held()
+    line.cut()
+    for seconds in (1, 1, 2, 4, 8, 15, 30):
+        expect(uploading.state).to_have_text(f"no connection: next try in {seconds} s")
+        page.clock.run_for(seconds * 1000)
+    expect(uploading.state).to_contain_text("The server cannot be reached.")
+    expect(uploading.state).to_have_attribute("role", "alert")
+    line.mend()
+    uploading.press("Resume")
+    uploading.assert_attached()
+    assert uploading.requests.count(("POST", None)) == 1
+
+
+def test_the_file_is_begun_anew_if_the_server_has_forgotten_the_upload(uploading, line):
+    line.hold_after(CHUNK + 1_000_000)
+    uploading.choose()
+    line.wait_until_held()
+    uploading.page.reload()
+    (key,) = uploading.page.evaluate("Object.values(localStorage)")
+    url = json.loads(key)["url"]
+    headers = {"Authorization": basic_auth("alice"), "Tus-Resumable": "1.0.0"}
+    requests.delete(url, headers=headers, timeout=30).raise_for_status()
+    before = len(uploading.requests)
+    uploading.playground.open(uploading.playground.collection)
+    uploading.choose()
+    uploading.assert_attached()
+    assert uploading.requests[before:][:3] == [("HEAD", None), ("POST", None), ("PATCH", 0)]
+
+
+def test_a_server_without_resumable_uploads_gets_a_form(page, film, start):
+    server = start(resumable="false")
+    uploading = Uploading(page, server, server, film)
+    uploading.choose()
+    uploading.assert_attached()
+    assert uploading.requests == []
+
+
+def test_a_collection_without_resumable_uploads_gets_a_form(page, film, start):
+    server = start(resumable="false")
+    # As if other collections had them.
+    capabilities = {"capabilities": {"attachments": {"resumable": ["tus-1.0.0"]}}}
+    page.route("**/v1/", lambda route: route.fulfill(json=capabilities))
+    uploading = Uploading(page, server, server, film)
+    uploading.choose()
+    uploading.assert_attached()
+    assert uploading.requests == [("POST", None)]
+
+
+def test_a_file_that_was_changed_meanwhile_is_not_continued(uploading, line):
+    line.hold_after(CHUNK + 1_000_000)
+    uploading.choose()
+    line.wait_until_held()
+    uploading.film.write_bytes(os.urandom(SIZE))
+    line.cut()
+    expect(uploading.state).to_have_text("The file was changed or removed: choose it again.")
