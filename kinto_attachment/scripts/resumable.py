@@ -2,11 +2,13 @@
 
 import base64
 import contextlib
+import email.utils
 import hashlib
 import json
 import logging
 import os
 import re
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +31,10 @@ BODY_BYTES = 64 * 1024 * 1024
 """The most that is sent again, by a server or proxy that takes no part of a body."""
 
 GONE = (404, 410)
+
+DAY = 86_400
+UNKNOWN_EXPIRY_SECONDS = 30 * DAY
+"""How long an upload is remembered if the server does not say how long it keeps it."""
 
 
 class ResumableUpload:
@@ -104,8 +110,8 @@ class ResumableUpload:
                 return None
             # A server behind a proxy may not know its own URL.
             location = urllib.parse.urlsplit(created.headers.get("Location", "")).path
-        path = f"{self._path}/{location.rpartition('/')[2]}"
-        self._state.save(path, self._creation)
+            path = f"{self._path}/{location.rpartition('/')[2]}"
+            self._state.save(path, self._creation, _expiry(created))
         return path
 
     def _offset(self, path: str) -> int | None:
@@ -144,6 +150,7 @@ class ResumableUpload:
         offset = response.headers.get("Upload-Offset", "")
         if not re.fullmatch("[0-9]{1,18}", offset) or int(offset) > self._size:
             raise not_kinto(response)
+        self._state.keep_until(_expiry(response))
         return int(offset)
 
     def _show(self, offset: int) -> None:
@@ -189,6 +196,8 @@ class _Body:
 class _State:
     """What the next run has to know of an upload, in a file of the user.
 
+    The time of the file is when the server forgets the upload.
+
     :param url: of the record's uploads, of which one is remembered.
     """
 
@@ -206,20 +215,43 @@ class _State:
         except (OSError, ValueError, LookupError, TypeError):
             return None, None
 
-    def save(self, path: str, creation: dict[str, str]) -> None:
-        """Remember an upload, or log that it cannot be remembered."""
+    def save(self, path: str, creation: dict[str, str], expiry: float) -> None:
+        """Remember an upload, or log that it cannot be remembered. Others may be forgotten."""
         written = self._file.with_suffix(f".{os.getpid()}")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._forget_expired()
             written.write_text(json.dumps({"path": path, "creation": creation}))
             os.replace(written, self._file)
+            self.keep_until(expiry)
         except OSError as error:
             logger.warning("Another run cannot go on with this upload: %s", error)
+
+    def keep_until(self, expiry: float) -> None:
+        """Remember the upload until then."""
+        with contextlib.suppress(OSError):
+            os.utime(self._file, (expiry, expiry))
 
     def clear(self) -> None:
         """Forget the upload."""
         with contextlib.suppress(OSError):
             self._file.unlink()
+
+    def _forget_expired(self) -> None:
+        """Delete the files of uploads that no run has gone on with. Clocks may be a day apart."""
+        for file in self._file.parent.iterdir():
+            with contextlib.suppress(OSError):
+                if file.stat().st_mtime < time.time() - DAY:
+                    file.unlink()
+
+
+def _expiry(response: requests.Response) -> float:
+    """Return when the server forgets an upload, in seconds since 1970."""
+    try:
+        header = response.headers.get("Upload-Expires", "")
+        return email.utils.parsedate_to_datetime(header).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return time.time() + UNKNOWN_EXPIRY_SECONDS
 
 
 def _metadata(**values: str | None) -> str:

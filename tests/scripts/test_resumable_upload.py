@@ -4,8 +4,10 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import signal
 import threading
+import time
 
 import pytest
 import requests
@@ -16,8 +18,11 @@ from tests.support.fake_kinto import FakeUploads, FlakyProxy
 from tests.support.scripts import MIB, STORY, Scripts, failures, kill, make_large_file, tree
 
 
-SIZE = 4 * MIB
-ACKNOWLEDGED = 2 * MIB
+SIZE = 8 * MIB
+ACKNOWLEDGED = 6 * MIB
+"""More than a part on S3."""
+NEXT = ACKNOWLEDGED // MIB + 1
+"""The number of the request after the one that does not end."""
 OPTIONS = ("--resume-above", 1, "--retry-after", 0, "--json")
 
 IN_MEBIBYTES = """
@@ -30,8 +35,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """Code that runs the script, and sends requests of one MiB each."""
 
 
+everywhere = pytest.mark.parametrize(
+    "server", ["local", "s3", "gcs"], indirect=True, scope="session"
+)
+
+
 class Line(FlakyProxy):
-    """A line to a server, on which something happens once, when 2.5 of 4 MiB have passed."""
+    """A line to a server, on which something happens once, when 6.5 of 8 MiB have passed."""
 
     def __init__(self, url, happen):
         super().__init__(url, self._close)
@@ -115,21 +125,23 @@ def attached(scripts):
     return requests.get(record["attachment"]["location"], timeout=30).content
 
 
+@everywhere
 def test_a_large_file_goes_on_where_the_connection_broke(scripts, server, large):
     with Line(server.url, cut) as line:
         remote = scripts.but(url=line.url)
         run(remote, large)
         assert attached(remote) == large.read_bytes()
     assert len(line.uploads("POST")) == 1
-    assert line.offsets()[3] >= ACKNOWLEDGED
+    assert line.offsets()[NEXT] >= ACKNOWLEDGED
 
 
+@everywhere
 def test_the_next_run_goes_on_with_what_one_began(scripts, begin, large, state_folder):
     line = begin()
     assert len(list(state_folder.iterdir())) == 1
     run(scripts.but(url=line.url), large)
     assert len(line.uploads("POST")) == 1
-    assert line.offsets()[3] >= ACKNOWLEDGED
+    assert line.offsets()[NEXT] >= ACKNOWLEDGED
     assert attached(scripts) == large.read_bytes()
     assert list(state_folder.iterdir()) == []
 
@@ -139,27 +151,29 @@ def test_the_progress_continues_where_it_was(scripts, begin, large, monkeypatch)
     advanced = []
     monkeypatch.setattr(Console, "advance", lambda self, count: advanced.append(count))
     upload.main([*map(str, [*scripts.but(url=line.url).options, large, *OPTIONS])])
-    assert advanced[0] == line.offsets()[3] >= ACKNOWLEDGED
+    assert advanced[0] == line.offsets()[NEXT] >= ACKNOWLEDGED
     assert sum(advanced) == SIZE
 
 
+@everywhere
 def test_a_file_that_has_changed_is_sent_anew(scripts, begin, large):
     line = begin()
     make_large_file(large, SIZE, seed=2)
     run(scripts.but(url=line.url), large)
     # Of what was begun nothing is left to expire.
     assert len(line.uploads("DELETE")) == 1
-    assert (len(line.uploads("POST")), line.offsets()[3]) == (2, 0)
+    assert (len(line.uploads("POST")), line.offsets()[NEXT]) == (2, 0)
     assert attached(scripts) == large.read_bytes()
 
 
+@everywhere
 def test_an_upload_that_is_gone_begins_anew(scripts, begin, large):
     line = begin()
     (path,) = {path for method, path in line.seen if method == "PATCH"}
     headers = {"Tus-Resumable": "1.0.0"}
     requests.delete(line.origin + path, headers=headers, auth=scripts.auth, timeout=30)
     run(scripts.but(url=line.url), large)
-    assert (len(line.uploads("POST")), line.offsets()[3]) == (2, 0)
+    assert (len(line.uploads("POST")), line.offsets()[NEXT]) == (2, 0)
     assert attached(scripts) == large.read_bytes()
 
 
@@ -181,7 +195,7 @@ def test_compressed_files_and_paths_resume_as_well(scripts, server, large, tmp_p
     with Line(server.url, cut) as line:
         remote = scripts.but(url=line.url)
         run(remote, tmp_path / "source", "-r", "--gzip")
-        assert line.offsets()[3] >= ACKNOWLEDGED
+        assert line.offsets()[NEXT] >= ACKNOWLEDGED
         remote.download(tmp_path / "copy")
     assert tree(tmp_path / "copy") == tree(tmp_path / "source")
 
@@ -353,3 +367,48 @@ def test_a_state_that_cannot_be_read_is_ignored(resume_to, kinto, story, state_f
     (file,) = state_folder.iterdir()
     file.write_text(state)
     assert resume_to(story).content == STORY
+
+
+def age(folder, name, days):
+    """Have a file whose upload has expired so many days ago."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("{}")
+    os.utime(folder / name, (time.time() - days * 86_400,) * 2)
+
+
+def test_uploads_that_have_expired_are_forgotten(resume_to, kinto, story, state_folder):
+    kinto.uploads.patch = refuse(403, times=1)
+    for name, days in (("old.json", 1.1), ("killed.123", 2), ("late.json", 0.9), ("new.json", -1)):
+        age(state_folder, name, days)
+    resume_to(story, code=3)
+    (own,) = {file.name for file in state_folder.iterdir()} - {"late.json", "new.json"}
+    assert (state_folder / own).read_text() != "{}"
+
+
+def test_an_upload_is_remembered_as_long_as_the_server_keeps_it(
+    resume_to, kinto, story, state_folder, monkeypatch
+):
+    monkeypatch.setattr("kinto_attachment.scripts.resumable.BODY_BYTES", 1000)
+    kinto.uploads.headers = {"Upload_Expires": "Thu, 31 Dec 2099 00:00:00 GMT"}
+
+    def prolong(handler, body):
+        kinto.uploads.headers = {"Upload_Expires": "Fri, 01 Jan 2100 00:00:00 GMT"}
+        kinto.uploads.patch = refuse(403, times=1)
+        return False
+
+    kinto.uploads.patch = prolong
+    resume_to(story, code=3)
+    (file,) = state_folder.iterdir()
+    assert file.stat().st_mtime == 4_102_444_800
+
+
+@pytest.mark.parametrize("headers", [{}, {"Upload_Expires": "nonsense"}])
+def test_an_upload_is_remembered_if_the_server_does_not_say_how_long(
+    resume_to, kinto, story, state_folder, headers
+):
+    kinto.uploads.headers = headers
+    kinto.uploads.patch = refuse(403, times=1)
+    begun = time.time()
+    resume_to(story, code=3)
+    (file,) = state_folder.iterdir()
+    assert begun + 29 * 86_400 < file.stat().st_mtime

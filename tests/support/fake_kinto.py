@@ -122,6 +122,7 @@ class FakeUploads:
     :ivar content: what has been received of it, ``None`` if it does not exist.
     :ivar patched: the ``Upload-Offset`` of all PATCH requests.
     :ivar location: of new uploads.
+    :ivar headers: of all answers about one.
     :ivar patch: a function of handler and body that may answer a PATCH instead; it returns whether
         it did.
     """
@@ -130,24 +131,25 @@ class FakeUploads:
         self.content = None
         self.patched = []
         self.location = "/v1/uploads/1"
+        self.headers = {}
         self.patch = lambda handler, body: False
 
     def __call__(self, handler, body):
         if handler.command == "POST":
             self.content = b""
-            handler.answer(201, Location=self.location)
+            handler.answer(201, Location=self.location, **self.headers)
         elif self.content is None:
             handler.answer(404)
         elif handler.command == "PATCH":
             self._patch(handler, body)
         else:
-            handler.answer(200, Upload_Offset=len(self.content))
+            handler.answer(200, Upload_Offset=len(self.content), **self.headers)
 
     def _patch(self, handler, body):
         self.patched.append(int(handler.headers["Upload-Offset"]))
         if not self.patch(handler, body):
             self.content += body
-            handler.answer(204, Upload_Offset=len(self.content))
+            handler.answer(204, Upload_Offset=len(self.content), **self.headers)
 
 
 class _KintoHandler(FakeHandler):

@@ -14,6 +14,7 @@ from pathlib import Path
 import requests
 
 from kinto_attachment.scripts import download
+from tests.support.gcs import GCSBucket
 from tests.support.paths import ROOT
 from tests.support.s3 import Bucket
 from tests.support.servers import Server
@@ -78,6 +79,10 @@ def script_storage(request):
     """
     if request.param == "local":
         yield {"attachment__serve_files": True}
+        return
+    if request.param == "gcs":
+        fake_gcs = request.getfixturevalue("fake_gcs")
+        yield GCSBucket(fake_gcs.url, f"scripts-{uuid.uuid4()}").settings()
         return
     bucket = Bucket(request.getfixturevalue("seaweedfs").endpoint_url, f"scripts-{uuid.uuid4()}")
     yield bucket.settings()
