@@ -165,6 +165,19 @@ def test_an_upload_that_cannot_continue_says_so_and_is_resumed_by_hand(page, try
     assert uploading.requests.count(("POST", None)) == 1
 
 
+def test_a_connection_that_is_stalled_counts_as_broken(page, try_out, line, film):
+    page.clock.install()
+    uploading = Uploading(page, try_out, line, film)
+    line.hold_after(CHUNK + 1_000_000)
+    uploading.choose()
+    line.wait_until_held()
+    page.wait_for_timeout(500)
+    page.clock.run_for(30_000)
+    uploading.assert_attached()
+    expected = ["POST", "PATCH", "PATCH", "HEAD", "PATCH", "PATCH"]
+    assert [method for method, _ in uploading.requests] == expected
+
+
 def test_the_file_is_begun_anew_if_the_server_has_forgotten_the_upload(uploading, line):
     line.hold_after(CHUNK + 1_000_000)
     uploading.choose()

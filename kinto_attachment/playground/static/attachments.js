@@ -71,26 +71,38 @@ export class Collection {
    * Send a body that may be large, and return the `headers` and the `body` of the response.
    *
    * `fetch` works as well, but does not report progress. An XMLHttpRequest does: `onProgress` is
-   * called with a number from 0 to 1, and `signal` aborts.
+   * called with a number from 0 to 1, and `signal` aborts. A connection without any progress for
+   * `stalledAfter` milliseconds counts as broken; with `isLong`, until the body is sent.
    */
-  send(method, url, { headers, body, onProgress, signal } = {}) {
+  send(method, url, { headers, body, onProgress, signal, stalledAfter, isLong } = {}) {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
+      let timer;
+      const watch = () => {
+        clearTimeout(timer);
+        if (stalledAfter) timer = setTimeout(() => xhr.abort(), stalledAfter);
+      };
       const xhr = new XMLHttpRequest();
       xhr.open(method, url);
       for (const [name, value] of Object.entries({ ...this.headers, ...headers })) {
         xhr.setRequestHeader(name, value);
       }
       xhr.responseType = "json";
-      xhr.upload.onprogress = (event) => onProgress?.(event.loaded / event.total);
+      xhr.upload.onprogress = (event) => {
+        watch();
+        onProgress?.(event.loaded / event.total);
+      };
+      xhr.upload.onload = () => isLong && clearTimeout(timer);
+      xhr.onloadend = () => clearTimeout(timer);
       signal?.addEventListener("abort", () => xhr.abort());
       xhr.onload = () =>
         xhr.status < 300
           ? resolve({ headers: headersOf(xhr), body: xhr.response })
           : reject(new Refusal(xhr.status, xhr.response));
       xhr.onerror = () => reject(new Refusal(0));
-      xhr.onabort = () => reject(signal.reason);
+      xhr.onabort = () => reject(signal?.aborted ? signal.reason : new Refusal(0));
       xhr.send(body);
+      watch();
     });
   }
 

@@ -8,6 +8,8 @@ export const CHUNK_BYTES = 8 * 2 ** 20;
 /** In milliseconds: each time the connection breaks without any progress, it waits longer. */
 const DELAYS = [500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
 
+const STALLED_AFTER = 30_000;
+
 const TUS = { "Tus-Resumable": "1.0.0" };
 
 export class ResumableUpload {
@@ -96,6 +98,9 @@ export class ResumableUpload {
         "Upload-Offset": String(offset),
       },
       body: chunk,
+      stalledAfter: STALLED_AFTER,
+      // With the last byte, the server stores the file.
+      isLong: offset + chunk.size === this.file.size,
       onProgress: (sent) => this.onProgress?.((offset + sent * chunk.size) / this.file.size),
       signal,
     });
