@@ -73,7 +73,7 @@ class Attachments:
     :param files: the storage of the attachments.
     :ivar uploads: the resumable ones.
     :param on_attached: is called with the size of a file, in bytes, as soon as it is committed.
-    :param time_publish: returns a context in which a file is published.
+    :ivar time_publish: returns a context in which a file is published.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Attachments:
         self._copies = Copies(settings, links, deletions)
         self._storage = links.storage
         self._on_attached = on_attached
-        self._time_publish = time_publish
+        self.time_publish = time_publish
 
     def stage(self, record: Record, filename: str, mimetype: str) -> StagedFile:
         """Return a staged file for the upload of a record.
@@ -119,7 +119,7 @@ class Attachments:
         """
         upload = form.upload
         try:
-            with self._time_publish():
+            with self.time_publish():
                 key = upload.staged.publish()
         finally:
             upload.staged.discard()

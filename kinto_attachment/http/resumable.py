@@ -288,7 +288,13 @@ def _receive(
 def _completion(request: Any, transactions: Transactions) -> Completion:
     gzip_level = request.registry.attachments.settings.gzip_level
     level = gzip_level if _settings(request).gzipped else None
-    return Completion(_uploads(request), level, location_of(request), transactions)
+    return Completion(
+        _uploads(request),
+        level,
+        location_of(request),
+        transactions,
+        request.registry.attachments.time_publish,
+    )
 
 
 def _answer_done(request: Any, status: int, done: Upload, changed: Any) -> Any:

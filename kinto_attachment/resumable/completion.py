@@ -31,6 +31,7 @@ class Completion:
 
     :param gzip_level: ``None`` to not compress the file.
     :param location_of: gives the URL of a key.
+    :param time_publish: returns a context in which a file is published.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class Completion:
         gzip_level: int | None,
         location_of: Callable[[str], str],
         transactions: Any,
+        time_publish: Callable[[], Any],
     ):
         self._uploads = uploads
         self._gzip_level = gzip_level
         self._location_of = location_of
         self._transactions = transactions
+        self._time_publish = time_publish
         self._opened = contextlib.ExitStack()
 
     def complete(
@@ -58,7 +61,8 @@ class Completion:
         """
         try:
             with self._claimed(upload), self._opened:
-                stored = self._store(upload, file)
+                with self._time_publish():
+                    stored = self._store(upload, file)
                 # With Kinto's hooks, which were those of the first transaction.
                 self._transactions.restart()
                 done = self._transactions.run(lambda: self._attach(stored, write))

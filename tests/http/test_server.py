@@ -18,6 +18,7 @@ from kinto_attachment.http.capability import base_url_to_advertise
 from kinto_attachment.settings.read import read_settings
 from tests.support.app import ATTACHMENT, App
 from tests.support.forms import file_part
+from tests.support.resumable import Client
 from tests.support.settings import prefixed
 from tests.support.users import ALICE
 
@@ -228,6 +229,20 @@ def test_the_storage_is_timed(metrics, make_app):
     metrics.timed.clear()
     app.upload()
     assert ("backend.localstorage.seconds", "publish") in metrics.timed
+
+
+def test_a_resumable_upload_is_counted_and_timed_at_its_end(metrics, make_app):
+    client = Client(make_app())
+    path = client.begun(5)
+    metrics.counted.clear()
+    metrics.timed.clear()
+    client.patch(path, 0, b"once")
+    published = ("backend.localstorage.seconds", "publish")
+    assert published not in metrics.timed
+    client.patch(path, 4, b" ")
+    assert metrics.timed.count(published) == 1
+    counted = [entry for entry in metrics.counted if entry[0].startswith("attachments")]
+    assert counted == [("attachments_uploads", 1), ("attachments_bytes", 5)]
 
 
 def test_the_openapi_document_describes_the_endpoint(app):
