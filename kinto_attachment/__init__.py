@@ -16,9 +16,10 @@ def includeme(config: Any) -> None:
       the settings, the storage of the files, the links and the deletion queue;
     - the storage as the ``IFileStorage`` of pyramid_storage (not Google Cloud Storage), and its
       execution times as metrics;
-    - the routes ``/buckets/{id}/collections/{id}/records/{id}/attachment``; below it ``/uploads``
-      and ``/uploads/{id}``, if the storage takes files in pieces and the server is not read-only;
-      and, if ``kinto.attachment.serve_files`` is on, ``/__files__/*``;
+    - the routes ``/buckets/{id}/collections/{id}/records/{id}/attachment``; below it ``/link``, and
+      ``/uploads`` and ``/uploads/{id}``, if the storage takes files in pieces and the server is not
+      read-only; and, if files are in a local folder, ``/__files__/*``, for links and for
+      ``kinto.attachment.serve_files``;
     - the capability ``attachments`` and the heartbeat ``attachments``;
     - a migration for ``kinto migrate``, of the links that earlier plugins wrote (not if read-only);
     - subscribers to each request: the method of requests on uploads is overridden, the body is
@@ -47,7 +48,7 @@ def includeme(config: Any) -> None:
     from kinto_attachment.resumable.uploads import Uploads
     from kinto_attachment.settings.read import read_settings
     from kinto_attachment.storage.configure import configured_storage
-    from kinto_attachment.storage.contract import ResumableFiles
+    from kinto_attachment.storage.contract import LocalFiles, ResumableFiles
     from kinto_attachment.storage.heartbeat import Heartbeat
 
     registry = config.registry
@@ -77,10 +78,13 @@ def includeme(config: Any) -> None:
     # Not before: a service takes over Kinto's settings as soon as its module is loaded.
     from kinto_attachment import listeners
     from kinto_attachment.http import attachment, bodies, capability, default_bucket, resumable, tus
+    from kinto_attachment.http import download as download  # Its view is one of `attachment`.
     from kinto_attachment.http import files as served_files
+    from kinto_attachment.http import link as file_link
 
     config.add_cornice_service(attachment.attachment)
-    if settings.serve_files:
+    config.add_cornice_service(file_link.link)
+    if isinstance(files, LocalFiles):
         config.add_cornice_service(served_files.files)
     advertised = {}
     if isinstance(files, ResumableFiles) and not is_readonly:

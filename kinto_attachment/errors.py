@@ -9,10 +9,12 @@ from pyramid.httpexceptions import (
     HTTPClientError,
     HTTPConflict,
     HTTPException,
+    HTTPForbidden,
     HTTPGone,
     HTTPLengthRequired,
     HTTPLocked,
     HTTPNotFound,
+    HTTPNotImplemented,
     HTTPPreconditionFailed,
     HTTPRequestEntityTooLarge,
     HTTPRequestRangeNotSatisfiable,
@@ -128,6 +130,17 @@ no_such_range = Refusal(
     {"Content-Range": "bytes */{}"},
 )
 
+file_changed = Refusal(HTTPPreconditionFailed, ERRORS.MODIFIED_MEANWHILE, "The file is another one")
+download_in_batch = _parameters("Downloads cannot be in a batch: ask for links there")
+wrong_expiry = _parameters("querystring: expires_in should be a number of seconds from 1 to {}")
+invalid_link = Refusal(HTTPForbidden, ERRORS.FORBIDDEN, "The link has ended, or is not valid")
+no_links = Refusal(
+    HTTPNotFound, ERRORS.MISSING_RESOURCE, "The storage of this server makes no links"
+)
+cannot_read = Refusal(
+    HTTPNotImplemented, ERRORS.BACKEND, "The storage of this server cannot read files"
+)
+
 tus_version = Refusal(
     HTTPPreconditionFailed,
     ERRORS.INVALID_PARAMETERS,
@@ -179,4 +192,9 @@ storage_unavailable = Refusal(
     HTTPServiceUnavailable,
     ERRORS.BACKEND,
     "The attachment could not be stored, please retry later.",
+)
+storage_unreadable = Refusal(
+    HTTPServiceUnavailable,
+    ERRORS.BACKEND,
+    "The attachment could not be read, please retry later.",
 )

@@ -160,12 +160,12 @@ def record_request(request: Any, method: str) -> Any:
     made.registry, made.parent = request.registry, request
     for name, function in request.registry.getUtility(IRequestExtensions).methods.items():
         setattr(made, name, function.__get__(made))
-    routes = request.registry.getUtility(IRoutesMapper)
-    made.matched_route = routes.get_route("record-object")
+    made.matched_route = request.registry.getUtility(IRoutesMapper).get_route("record-object")
     made.matchdict = {k: v for k, v in request.matchdict.items() if k != "upload_id"}
     made.errors, made.info = Errors(), {}
     _authenticate_as(made, request)
-    sent = {name: request.headers[name] for name in PRECONDITIONS if name in request.headers}
+    names = PRECONDITIONS if method != "GET" else ()  # Those of a download are about the file.
+    sent = {name: request.headers[name] for name in names if name in request.headers}
     header = deserialize(made, "header", HEADER_SCHEMA, sent) if sent else {}
     made.validated = {"header": header, "querystring": {}, "body": {}}
     return made
@@ -182,8 +182,9 @@ def _authenticate_as(made: Any, request: Any) -> None:
 def resource_of(context: Any) -> Any:
     """Return Kinto's resource for the request of a context.
 
-    (``RouteFactory`` makes one to find the record; another one would ask for the timestamp again.)
+    (``RouteFactory`` makes one, if not for reading; another one would ask for the timestamp again.)
     """
+    context._resource = context._resource or Record(context.record_request, context=context)
     return context._resource
 
 
@@ -192,17 +193,17 @@ def parent_of(context: Any) -> str:
     return resource_of(context).model.parent_id
 
 
-def check_preconditions(resource: Any, current: dict[str, Any] | None, must_exist: bool) -> None:
-    """Refuse what Kinto would refuse before it looks at the body of a request on the record.
+def check_preconditions(resource: Any, current: Any, must_exist: bool) -> Any:
+    """Return the record, unless Kinto would refuse the request before it looks at its body.
 
     :raises HTTPBadRequest: the id is not one that a record can have.
     :raises HTTPNotFound: there is no record, and there must be one.
     :raises HTTPPreconditionFailed: ``If-Match`` or ``If-None-Match`` do not hold.
     """
     resource._raise_400_if_invalid_id(resource.object_id)
-    if must_exist:
-        resource._get_object_or_404(resource.object_id)
+    current = resource._get_object_or_404(resource.object_id) if must_exist else current
     resource._raise_412_if_modified(current)
+    return current
 
 
 def change_record(context: Any, body: dict[str, Any]) -> Any:
@@ -300,11 +301,10 @@ def notify_changes(request: Any) -> None:
 
 def forget_changes(request: Any) -> None:
     """Forget what a request has read, and its events, which were notified or did not happen."""
-    bound_data = request.bound_data
-    collected = bound_data.get("resource_events")
-    bound_data.clear()
+    collected = request.bound_data.get("resource_events")
+    request.bound_data.clear()
     if collected is not None:
-        bound_data["resource_events"] = type(collected)()
+        request.bound_data["resource_events"] = type(collected)()
 
 
 # Transactions (pyramid_tm, transaction)

@@ -20,9 +20,10 @@ from kinto_attachment import kinto_internals
 
 ATTACHMENT = re.compile(
     r"(?P<version>/[^/]+)/buckets/default"
-    r"(?P<rest>/collections/[^/]+/records/[^/]+/attachment(?P<uploads>/uploads(/[^/]+)?)?/?)"
+    r"(?P<rest>/collections/[^/]+/records/[^/]+/attachment(?P<uploads>/uploads(/[^/]+)?)?(/link)?/?)"
 )
-METHODS = ("POST", "DELETE")
+READING_METHODS = ("GET", "HEAD")
+METHODS = ("POST", "DELETE", *READING_METHODS)
 UPLOAD_METHODS = ("POST", "HEAD", "PATCH", "DELETE")
 
 
@@ -43,7 +44,8 @@ def rewrite_path(event: Any) -> None:
         return
     if request.authenticated_userid is None:
         raise HTTPForbidden()
-    if asbool(request.registry.settings["readonly"]):
+    is_reading = request.method in READING_METHODS and not path["uploads"]
+    if asbool(request.registry.settings["readonly"]) and not is_reading:
         raise HTTPMethodNotAllowed()
     own = f"{path['version']}/buckets/{request.default_bucket_id}{path['rest']}"
     request.environ["PATH_INFO"] = own

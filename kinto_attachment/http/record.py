@@ -21,17 +21,24 @@ class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
     Kinto finds the required permission and the record by itself (``kinto.core.authorization``).
     Methods that are not served, and preflights, learn nothing about the record.
 
-    The record is locked from here on, until the transaction ends (:mod:`kinto_attachment.locks`).
+    Unless it is only read, the record is locked from here on, until the transaction ends
+    (:mod:`kinto_attachment.locks`).
 
-    :cvar record_methods: what a request asks of the record: creating or changing it, changing it.
+    :cvar record_methods: what a request asks of the record: creating or changing it, changing it,
+        reading it.
     :ivar record_request: the request on the record.
-    :ivar current_object: the record, or ``None`` if it does not exist.
+    :ivar current_object: the record, or ``None`` if it does not exist, or is only read.
     :ivar creates_collection: whether the upload creates its collection.
     :raises HTTPBadRequest: an id is one that PostgreSQL fails on, before Kinto validates it.
     :raises HTTPNotFound: the bucket or the collection does not exist, nor is about to be created.
     """
 
-    record_methods: Mapping[str, str] = {"POST": "PUT", "DELETE": "PATCH"}
+    record_methods: Mapping[str, str] = {
+        "POST": "PUT",
+        "DELETE": "PATCH",
+        "GET": "GET",
+        "HEAD": "GET",
+    }
 
     def __init__(self, request: Any):
         if any("\0" in id_ for id_ in request.matchdict.values()):
@@ -42,6 +49,7 @@ class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
         method = self.record_methods.get(request.method)
         if method is not None:
             self.record_request = kinto_internals.record_request(request, method)
+        if method in ("PUT", "PATCH"):
             # Lock first, so that a concurrent change becomes visible.
             ids = request.matchdict
             collection_uri = instance_uri(
@@ -51,6 +59,9 @@ class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
         if method == "PUT" and default_bucket.is_targeted_by(request):
             self.creates_collection = default_bucket.will_create_collection(request)
         super().__init__(self.record_request or request)
+        if method == "GET" and default_bucket.is_targeted_by(request):
+            # If it does not exist yet, nobody has a permission on it.
+            kinto_internals.resource_of(self)
         # Of the client's own request, where Kinto remembers who it is.
         self.get_prefixed_principals = lambda: kinto_internals.principals_of(request)
 
@@ -96,6 +107,14 @@ class Record:
     def current(self) -> dict[str, Any] | None:
         """The record as it is, or ``None`` if it does not exist."""
         return self._context.current_object
+
+    def read(self) -> dict[str, Any]:
+        """Return the record of a request that only reads.
+
+        :raises HTTPException: there is none, or there can be none with this id.
+        """
+        resource = kinto_internals.resource_of(self._context)
+        return kinto_internals.check_preconditions(resource, None, must_exist=True)
 
     def check_preconditions(self) -> None:
         """Refuse what Kinto would refuse before it looks at the body of a request on the record.

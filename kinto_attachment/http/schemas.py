@@ -171,10 +171,73 @@ APPEND = _operation(
 )
 TERMINATE = _operation(TusRequestSchema(), UPLOAD_RESPONSES, _204="The upload is deleted.")
 
+
+class DownloadedHeaderSchema(colander.MappingSchema):
+    etag = _header("ETag", "The SHA-256 of the file, in hexadecimal.")
+    modified = _header("Last-Modified", "When it was attached.")
+    disposition = _header("Content-Disposition", "Its name.")
+    digest = _header("Repr-Digest", "Its SHA-256 (RFC 9530).")
+
+
+class DownloadedSchema(colander.MappingSchema):
+    header = DownloadedHeaderSchema()
+
+
+class LinkQuerySchema(colander.MappingSchema):
+    expires_in = colander.SchemaNode(
+        colander.String(),
+        description="For how many seconds, up to `link_max_seconds`.",
+        missing=colander.drop,
+    )
+
+
+class LinkRequestSchema(colander.MappingSchema):
+    querystring = LinkQuerySchema()
+
+
+class LinkSchema(colander.MappingSchema):
+    location = colander.SchemaNode(colander.String(), description="URL that needs no credentials.")
+    expires = colander.SchemaNode(colander.Integer(), description="In seconds since 1970.")
+
+
+class LinkResponseSchema(colander.MappingSchema):
+    body = LinkSchema()
+
+
+READING_RESPONSES = {
+    "400": ErrorResponseSchema(description="The request is invalid."),
+    "401": ErrorResponseSchema(description="The request is missing authentication headers."),
+    "403": ErrorResponseSchema(description="The user is not allowed to read the record."),
+    "404": ErrorResponseSchema(description="There is no record, or it has no file of this server."),
+    "503": ErrorResponseSchema(description="The file could not be read, please retry later."),
+    "default": ErrorResponseSchema(description="Unexpected error."),
+}
+
+DOWNLOAD_RESPONSES = {
+    "200": DownloadedSchema(description="The file."),
+    "206": DownloadedSchema(description="The part of the file that `Range` asks for."),
+    "304": colander.MappingSchema(description="The client has this file already."),
+    "307": colander.MappingSchema(description="The file is at `Location` for a while."),
+    "412": ErrorResponseSchema(description="The file is another one than the condition names."),
+    "416": ErrorResponseSchema(description="The file has no such range."),
+    **READING_RESPONSES,
+}
+
+LINK: dict[str, Any] = {
+    "schema": LinkRequestSchema(),
+    "response_schemas": {
+        "200": LinkResponseSchema(description="A link, and when it ends."),
+        **READING_RESPONSES,
+    },
+    "tags": ["Attachments"],
+}
+
 FILE_RESPONSES = {
     "200": colander.MappingSchema(description="The file."),
     "206": colander.MappingSchema(description="The part of the file that `Range` asks for."),
     "304": colander.MappingSchema(description="The client has this file already."),
+    "403": ErrorResponseSchema(description="The link has ended, or is not valid."),
     "404": ErrorResponseSchema(description="There is no such file."),
+    "412": ErrorResponseSchema(description="The file is another one than the condition names."),
     "416": ErrorResponseSchema(description="The file has no such range."),
 }

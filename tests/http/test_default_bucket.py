@@ -105,8 +105,22 @@ def test_a_page_of_another_origin_may_upload(app):
 
 
 def test_other_methods_are_not_served(app):
-    for method in (app.get, app.put):
-        assert method(f"{PATH}/attachment", headers=ALICE, status=405).json["errno"] == 115
+    response = app.put(f"{PATH}/attachment", headers=ALICE, status=405)
+    assert response.json["errno"] == 115
+
+
+def test_a_file_is_downloaded_and_nothing_is_created_for_that(app):
+    for path in (f"{PATH}/attachment", f"{PATH}/attachment/link"):
+        assert app.get(path, headers=ALICE, status=404).json["errno"] == 111
+        app.get(path, status=401)
+    bucket = app.get("/", headers=ALICE).json["user"]["bucket"]
+    app.get(f"/buckets/{bucket}", headers=ALICE, status=403)
+    app.upload(url=f"{PATH}/attachment")
+    assert app.get(f"{PATH}/attachment", headers=ALICE).body == b"once upon a time"
+    assert app.head(f"{PATH}/attachment", headers=ALICE).headers["Content-Length"] == "16"
+    location = app.get(f"{PATH}/attachment/link", headers=ALICE).json["location"]
+    assert app.get(location.removeprefix("http://localhost/v1")).body == b"once upon a time"
+    app.get(f"{PATH}/attachment", headers=BOB, status=404)
 
 
 def test_a_path_that_is_no_text_is_refused(app):
