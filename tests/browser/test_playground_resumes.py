@@ -126,8 +126,12 @@ def test_a_large_file_survives_a_broken_line_a_pause_and_a_reload(uploading, lin
     assert min(page.evaluate("window.progress")) >= CHUNK / SIZE
 
     page.reload()
-    before = len(uploading.requests)
     uploading.playground.open(uploading.playground.collection)
+    expect(uploading.state).to_have_text(
+        "interrupted at 67 %: choose the same file again to continue"
+    )
+    screenshot("playground-interrupted")
+    before = len(uploading.requests)
     uploading.choose()
     uploading.assert_attached()
     assert uploading.requests[before:] == [("HEAD", None), ("PATCH", 2 * CHUNK)]
@@ -178,20 +182,50 @@ def test_a_connection_that_is_stalled_counts_as_broken(page, try_out, line, film
     assert [method for method, _ in uploading.requests] == expected
 
 
-def test_the_file_is_begun_anew_if_the_server_has_forgotten_the_upload(uploading, line):
+def interrupt(uploading, line):
+    """Reload the page in the middle of the upload."""
     line.hold_after(CHUNK + 1_000_000)
     uploading.choose()
     line.wait_until_held()
     uploading.page.reload()
-    (key,) = uploading.page.evaluate("Object.values(localStorage)")
-    url = json.loads(key)["url"]
-    headers = {"Authorization": basic_auth("alice"), "Tus-Resumable": "1.0.0"}
-    requests.delete(url, headers=headers, timeout=30).raise_for_status()
-    before = len(uploading.requests)
     uploading.playground.open(uploading.playground.collection)
+    expect(uploading.state).to_contain_text("interrupted at 33 %")
+
+
+def end_on_server(uploading):
+    (remembered,) = uploading.page.evaluate("Object.values(localStorage)")
+    headers = {"Authorization": basic_auth("alice"), "Tus-Resumable": "1.0.0"}
+    url = json.loads(remembered)["url"]
+    requests.delete(url, headers=headers, timeout=30).raise_for_status()
+
+
+def test_the_file_is_begun_anew_if_the_server_has_forgotten_the_upload(uploading, line):
+    interrupt(uploading, line)
+    end_on_server(uploading)
+    before = len(uploading.requests)
     uploading.choose()
     uploading.assert_attached()
     assert uploading.requests[before:][:3] == [("HEAD", None), ("POST", None), ("PATCH", 0)]
+
+
+def test_an_interrupted_upload_is_cancelled(uploading, line):
+    interrupt(uploading, line)
+    uploading.press("Cancel")
+    expect(uploading.page.get_by_role("status")).to_have_text("The upload was cancelled.")
+    uploading.assert_nothing_left()
+
+
+def test_interrupted_uploads_are_shown_in_their_collection_only(uploading, line):
+    interrupt(uploading, line)
+    items = uploading.page.locator("#uploads li")
+    uploading.playground.open("elsewhere")
+    expect(items).to_have_count(0)
+    uploading.playground.open(uploading.playground.collection)
+    expect(items).to_have_count(1)
+    end_on_server(uploading)
+    uploading.playground.open(uploading.playground.collection)
+    expect(items).to_have_count(0)
+    uploading.assert_nothing_left()
 
 
 def test_a_server_without_resumable_uploads_gets_a_form(page, film, start):

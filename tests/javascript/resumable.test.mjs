@@ -136,6 +136,14 @@ for (const status of [404, 410]) {
   });
 }
 
+test("an upload whose last answer was lost is complete", async () => {
+  const collection = new FakeCollection([], 20 * MIB);
+  const { upload, parts } = start(collection, { url: "http://server.test/1" });
+  await upload.send();
+  assert.deepEqual(collection.asked, ["HEAD"]);
+  assert.deepEqual(parts, [1]);
+});
+
 test("an abort ends the waiting", async () => {
   const controller = new AbortController();
   const collection = new FakeCollection([0]);
@@ -157,21 +165,29 @@ test("metadata is encoded as UTF-8, and empty values have no space", () => {
   assert.equal(metadata({ filename: "é.txt", filetype: "" }), "filename w6kudHh0,filetype");
 });
 
-function fakeStorage() {
-  const values = new Map();
-  return {
-    getItem: (key) => values.get(key) ?? null,
-    setItem: (key, value) => values.set(key, value),
-    removeItem: (key) => values.delete(key),
-  };
+/** A `Storage`, whose keys are those of the object. */
+class FakeStorage {
+  getItem(key) {
+    return this[key] ?? null;
+  }
+
+  setItem(key, value) {
+    this[key] = value;
+  }
+
+  removeItem(key) {
+    delete this[key];
+  }
 }
 
 test("uploads are remembered by place, name, size and date", () => {
-  const storage = fakeStorage();
+  const storage = new FakeStorage();
   const memory = new UploadMemory(() => storage);
   const file = { name: "a", size: 1, lastModified: 2 };
   memory.set(memory.key("here", file), { id: "first", url: "u" });
   assert.deepEqual(memory.get(memory.key("here", file)), { id: "first", url: "u" });
+  const known = { key: memory.key("here", file), place: "here", name: "a", id: "first", url: "u" };
+  assert.deepEqual(memory.list(), [known]);
   const others = [
     ["there", file],
     ["here", { ...file, name: "b" }],
@@ -190,7 +206,8 @@ test("a storage that is forbidden or damaged remembers nothing", () => {
   forbidden.set("key", { id: "first", url: "u" });
   assert.equal(forbidden.get("key"), undefined);
   forbidden.forget("key");
-  const storage = fakeStorage();
+  assert.deepEqual(forbidden.list(), []);
+  const storage = new FakeStorage();
   storage.setItem("key", "{");
   assert.equal(new UploadMemory(() => storage).get("key"), undefined);
 });

@@ -3,7 +3,7 @@
 
 import { Collection } from "./attachments.js";
 import { find, logError, say } from "./page.js";
-import { Upload } from "./uploads.js";
+import { Upload, showInterrupted } from "./uploads.js";
 
 const ROOT = new URL("..", import.meta.url).href.replace(/\/$/, "");
 
@@ -50,7 +50,7 @@ async function open() {
   records.replaceChildren();
   find("#empty").hidden = true;
   nextPage = undefined;
-  await showMore();
+  await Promise.all([showMore(), showInterrupted(collection)]);
 }
 
 async function showMore() {

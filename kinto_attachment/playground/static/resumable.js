@@ -37,7 +37,7 @@ export class ResumableUpload {
     let isKnown = false;
     for (;;) {
       try {
-        offset ??= this.url ? await this.inspect(signal) : await this.begin(signal);
+        offset ??= this.url ? (await this.inspect(signal)).offset : await this.begin(signal);
         isKnown = true;
         if (offset > furthest) failures = 0;
         furthest = Math.max(furthest, offset);
@@ -82,11 +82,11 @@ export class ResumableUpload {
     return 0;
   }
 
-  /** Return how many bytes have arrived. */
+  /** Return how many bytes have arrived, the `offset`, of how many, the `length`. */
   async inspect(signal) {
     const request = { method: "HEAD", headers: TUS, signal };
     const { headers } = await this.collection.request(this.url, request);
-    return offsetOf(headers);
+    return { offset: offsetOf(headers), length: Number(headers.get("Upload-Length")) };
   }
 
   async append(offset, signal) {
@@ -144,6 +144,17 @@ export class UploadMemory {
   /** Return the record's `id` and the `url` of an upload, or nothing. */
   get(key) {
     return this.attempt((storage) => JSON.parse(storage.getItem(key))) ?? undefined;
+  }
+
+  /** Return all of them, as `{ key, place, name, id, url }`. */
+  list() {
+    const keys = this.attempt((storage) => Object.keys(storage)) ?? [];
+    return keys
+      .filter((key) => key.startsWith(this.prefix))
+      .map((key) => {
+        const [place, name] = this.attempt(() => JSON.parse(key.slice(this.prefix.length))) ?? [];
+        return { key, place, name, ...this.get(key) };
+      });
   }
 
   set(key, { id, url }) {

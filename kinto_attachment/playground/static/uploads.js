@@ -2,7 +2,7 @@
 // broke, or when the same file is chosen again after the page was closed.
 
 import { find, logError, say } from "./page.js";
-import { GivenUp, ResumableUpload, UploadMemory } from "./resumable.js";
+import { GivenUp, ResumableUpload, UploadMemory, isGone } from "./resumable.js";
 
 const RESUMABLE_ABOVE = 16 * 2 ** 20;
 
@@ -26,6 +26,7 @@ export class Upload {
     if (keysInUse.has(this.key)) this.key = undefined;
     else keysInUse.add(this.key);
     const known = this.key && memory.get(this.key);
+    if (known) interruptedItem(this.key)?.remove();
     this.id = id ?? known?.id ?? newId();
     this.resumable = new ResumableUpload(collection, this.id, file, {
       url: known?.url,
@@ -39,14 +40,11 @@ export class Upload {
   }
 
   show() {
-    this.item = find("#upload").content.cloneNode(true).firstElementChild;
+    this.item = makeItem(this.file.name);
     this.progress = find("progress", this.item);
     this.state = find(".state", this.item);
     this.pauseButton = find(".pause", this.item);
     this.cancelButton = find(".cancel", this.item);
-    find(".name", this.item).textContent = this.file.name;
-    this.progress.setAttribute("aria-label", `Upload of ${this.file.name}`);
-    this.cancelButton.setAttribute("aria-label", `Cancel the upload of ${this.file.name}`);
     this.cancelButton.addEventListener("click", () => this.cancel());
     this.pauseButton.addEventListener("click", () => {
       if (this.controller.signal.aborted) this.start();
@@ -113,7 +111,7 @@ export class Upload {
 
   pause() {
     this.controller.abort();
-    this.state.textContent = `paused at ${this.percent()}`;
+    this.state.textContent = `paused at ${inPercent(this.progress.value)}`;
     this.offer("Resume");
   }
 
@@ -121,14 +119,7 @@ export class Upload {
     this.controller.abort();
     this.end();
     find("#files").focus();
-    if (this.hasFailed) return;
-    try {
-      await this.resumable.terminate();
-      say("The upload was cancelled.");
-    } catch (error) {
-      logError(error);
-      say(`The server did not take note that the upload was cancelled. ${error.message}`, true);
-    }
+    if (!this.hasFailed) await terminate(this.resumable);
   }
 
   fail(error) {
@@ -169,7 +160,7 @@ export class Upload {
 
   showProgress(part) {
     this.progress.value = part;
-    this.state.textContent = part < 1 ? this.percent() : "being stored";
+    this.state.textContent = part < 1 ? inPercent(part) : "being stored";
   }
 
   showDelay(milliseconds, { status }) {
@@ -177,10 +168,69 @@ export class Upload {
     if (status === 423) this.state.textContent = "being stored";
     else this.state.textContent = `${reason}: next try in ${Math.ceil(milliseconds / 1000)} s`;
   }
+}
 
-  percent() {
-    return `${Math.floor(this.progress.value * 100)} %`;
+/** Show the uploads to a collection that an earlier page did not finish. */
+export async function showInterrupted(collection) {
+  document.querySelectorAll("#uploads .interrupted").forEach((item) => item.remove());
+  const known = memory.list().filter(({ key, place }) => {
+    const [user, url] = Array.isArray(place) ? place : [];
+    const isHere = url === collection.url || String(url).startsWith(`${collection.url}/`);
+    return user === collection.user && isHere && !keysInUse.has(key);
+  });
+  await Promise.all(known.map((upload) => showInterruptedOne(collection, upload)));
+}
+
+async function showInterruptedOne(collection, { key, name, url }) {
+  const upload = new ResumableUpload(collection, undefined, undefined, { url });
+  try {
+    const { offset, length } = await upload.inspect();
+    if (keysInUse.has(key) || interruptedItem(key)) return;
+    const item = makeItem(name);
+    item.classList.add("interrupted");
+    item.dataset.key = key;
+    const part = offset / length;
+    find("progress", item).value = part;
+    find(".state", item).textContent =
+      `interrupted at ${inPercent(part)}: choose the same file again to continue`;
+    find(".cancel", item).addEventListener("click", () => {
+      memory.forget(key);
+      item.remove();
+      find("#files").focus();
+      terminate(upload);
+    });
+    find("#uploads").append(item);
+  } catch (error) {
+    if (isGone(error)) memory.forget(key);
+    logError(error);
   }
+}
+
+function interruptedItem(key) {
+  const items = document.querySelectorAll("#uploads .interrupted");
+  return [...items].find((item) => item.dataset.key === key);
+}
+
+async function terminate(upload) {
+  try {
+    await upload.terminate();
+    say("The upload was cancelled.");
+  } catch (error) {
+    logError(error);
+    say(`The server did not take note that the upload was cancelled. ${error.message}`, true);
+  }
+}
+
+function makeItem(name) {
+  const item = find("#upload").content.cloneNode(true).firstElementChild;
+  find(".name", item).textContent = name;
+  find("progress", item).setAttribute("aria-label", `Upload of ${name}`);
+  find(".cancel", item).setAttribute("aria-label", `Cancel the upload of ${name}`);
+  return item;
+}
+
+function inPercent(part) {
+  return `${Math.floor(part * 100)} %`;
 }
 
 function newId() {
