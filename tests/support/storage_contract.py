@@ -405,6 +405,23 @@ class ResumableContract:
         late.close()
         assert inside() == []
 
+    @pytest.mark.parametrize("size", [4, PART_BYTES + 4], ids=["small", "large"])
+    def test_who_is_superseded_before_the_first_byte_changes_nothing(self, storage, size):
+        partial = SavedPartial(storage)
+        partial.append(b"x" * 5)
+        old = partial.resume()
+        for content in (b"y" * size, b"z"):
+            partial.append(content)
+            with contextlib.suppress(Superseded):
+                old.write(b"older")
+                old.flush()
+        with contextlib.suppress(Superseded):
+            old.rewind(5, partial.state)
+        old.close()
+        assert partial.publish("story.txt")
+        partial.discard()
+        assert read(storage, "story.txt") == b"xxxxx" + b"y" * size + b"z"
+
     @pytest.mark.parametrize("unique", [False, True])
     def test_nothing_is_left_of_a_worker_that_was_killed(self, storage, inside, unique):
         partial = SavedPartial(storage, unique=unique)

@@ -35,7 +35,9 @@ class GCSPartialFile(PartialFile):
     :param state: ``target`` (``None``: no key is taken before the end), ``mimetype``, ``pieces``
         (key, size and, if it is composed, how many times), ``crc32c`` and ``hash`` of their bytes.
     :param part_size: how many bytes a piece has at most when it is sent.
-    :param delete_others: deletes all objects of the file but for these.
+    :param generation: in the keys of what this request sends. So if it is superseded and does not
+        know, it deletes nothing of those that came later.
+    :param delete_others: deletes all objects of the file that earlier requests sent, but for these.
     :raises Superseded: it has another size.
     """
 
@@ -44,6 +46,7 @@ class GCSPartialFile(PartialFile):
         bucket: Bucket,
         name: str,
         state: State,
+        generation: int,
         size: int | None,
         part_size: int,
         delete_others: Callable[[list[str]], None],
@@ -54,6 +57,7 @@ class GCSPartialFile(PartialFile):
             raise Superseded(name)
         self._bucket = bucket
         self._name = name
+        self._prefix = f"{staged_prefix(name)}{generation}-"
         self._part_size = part_size
         self._crc32c: int = state["crc32c"]
         self._hash = ResumableHash(state["hash"], self.size)
@@ -187,7 +191,7 @@ class GCSPartialFile(PartialFile):
         self._bucket.call(blob.compose, [self._bucket.blob(key) for key in keys], **condition)
 
     def _staged_key(self) -> str:
-        self._made.append(f"{staged_prefix(self._name)}{uuid.uuid4().hex}")
+        self._made.append(f"{self._prefix}{uuid.uuid4().hex}")
         return self._made[-1]
 
 
@@ -204,3 +208,8 @@ def size_of(state: State) -> int:
 def staged_prefix(name: str) -> str:
     """Return what the keys of all objects of a partial file begin with."""
     return f"{STAGING_FOLDER}{name}-"
+
+
+def generation_of(name: str, key: str) -> int:
+    """Return the generation of the request that has sent an object of a partial file."""
+    return int(key.removeprefix(staged_prefix(name)).partition("-")[0])

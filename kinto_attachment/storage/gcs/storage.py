@@ -58,13 +58,15 @@ class GCSStorage(Storage, ResumableFiles, PresignedFiles):
     def resume(
         self, name: str, state: partial.State, generation: int, size: int | None = None
     ) -> partial.GCSPartialFile:
-        delete = functools.partial(self._delete_staged, name)
-        return partial.GCSPartialFile(self.bucket, name, state, size, self._part_size, delete)
+        delete = functools.partial(self._delete_staged, name, generation - 1)
+        return partial.GCSPartialFile(
+            self.bucket, name, state, generation, size, self._part_size, delete
+        )
 
     def discard_partial(
         self, name: str, state: partial.State, generation: int, is_last: bool = False
     ) -> None:
-        self._delete_staged(name, [])
+        self._delete_staged(name, None, [])
 
     def open(self, key: str) -> BinaryIO:
         """Return a stored file, of which up to a part is in memory."""
@@ -112,10 +114,18 @@ class GCSStorage(Storage, ResumableFiles, PresignedFiles):
             ):
                 yield StoredFile(blob.name, blob.size, blob.time_created.timestamp())
 
-    def _delete_staged(self, name: str, kept: list[str]) -> None:
-        """Delete the objects of a partial file, also those that no state refers to."""
+    def _delete_staged(self, name: str, last: int | None, kept: list[str]) -> None:
+        """Delete the objects of a partial file, also those that no state refers to.
+
+        :param last: the last generation of which they are deleted, ``None`` for all.
+        """
         found = self._objects(prefix=partial.staged_prefix(name))
-        keys = [file.key for file in found if file.key not in kept]
+        keys = [
+            file.key
+            for file in found
+            if file.key not in kept
+            and (last is None or partial.generation_of(name, file.key) <= last)
+        ]
         for failure in self.delete_many(keys).values():
             raise failure
 
