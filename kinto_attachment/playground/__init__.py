@@ -48,13 +48,19 @@ def includeme(config: Configurator) -> None:
 def _with_security_headers(view: Callable[..., Any]) -> Callable[..., Any]:
     def secured(context: Any, request: Any) -> Any:
         response = view(context, request)
-        files = _origin(request.registry.attachments.files.base_url)
-        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.format(files=files)
+        origins = " ".join(_origins(request.registry.attachments.files))
+        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY.format(files=origins)
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
 
     return secured
+
+
+def _origins(files: Any) -> list[str]:
+    """Return where files are, and where the links to private ones lead."""
+    urls = [files.base_url, getattr(files, "bucket_url", "")]
+    return sorted({_origin(url) for url in urls} - {""})
 
 
 def _origin(url: str) -> str:

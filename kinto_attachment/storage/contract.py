@@ -138,6 +138,11 @@ class LocalFiles(Protocol):
 class PresignedFiles(Protocol):
     """A storage with URLs of its own that need no credentials, and end."""
 
+    @property
+    def bucket_url(self) -> str:
+        """What they begin with."""
+        ...
+
     def presigned_url(self, key: str, since: int, expires: int, headers: dict[str, str], /) -> str:
         """Return a URL of a stored file, the same one for the same arguments. Nothing is sent.
 

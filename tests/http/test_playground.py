@@ -59,6 +59,26 @@ def test_thumbnails_may_come_from_where_the_files_are(make_app):
     assert policy(app)["img-src"] == ["'self'", "https://files.test:8443"]
 
 
+@pytest.mark.parametrize(
+    ("options", "origins"),
+    [
+        ({}, ["http://127.0.0.1:1"]),
+        ({"base_url": "https://files.test/"}, ["http://127.0.0.1:1", "https://files.test"]),
+    ],
+)
+def test_thumbnails_may_come_by_links_to_the_bucket(make_app, monkeypatch, options, origins):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    app = make_app(
+        includes=INCLUDES,
+        attachment__base_path="",
+        attachment__aws__bucket_name="files",
+        attachment__aws__endpoint_url="http://127.0.0.1:1",
+        **{f"attachment__{name}": value for name, value in options.items()},
+    )
+    assert policy(app)["img-src"] == ["'self'", *origins]
+
+
 def test_the_page_without_the_plugin_stops_the_server(make_app):
     with pytest.raises(ConfigurationError, match="must come after kinto_attachment"):
         make_app(includes="kinto_attachment.playground kinto_attachment")

@@ -47,6 +47,23 @@ export class Collection {
     return Boolean(capabilities?.attachments?.resumable?.includes("tus-1.0.0"));
   }
 
+  /** Return whether the file of a record is only for those who may read the record. */
+  isPrivate({ id, attachment }) {
+    const collection = new URL(this.url).pathname.split("/").slice(-3).join("/");
+    try {
+      const { pathname } = new URL(attachment.location, this.url);
+      return pathname.endsWith(`/${collection}/${id}/attachment`);
+    } catch {
+      return false;
+    }
+  }
+
+  /** Return a URL of a record's file that needs no credentials. It ends: then ask for another. */
+  async link(id) {
+    const response = await this.request(`${this.recordUrl(id)}/attachment/link`);
+    return (await jsonOf(response)).location;
+  }
+
   /** Detach the file of a record, and delete it. */
   async detach(id, lastModified) {
     await this.request(`${this.recordUrl(id)}/attachment`, {

@@ -126,7 +126,7 @@ function makeCard(from, record) {
   const name = nameOf(record);
   card.dataset.id = record.id;
   find(".id", card).textContent = record.id;
-  find(".thumbnail", card).append(makeThumbnail(attachment));
+  find(".thumbnail", card).append(makeThumbnail(from, record));
   if (attachment) {
     const link = document.createElement("a");
     link.textContent = name;
@@ -134,6 +134,9 @@ function makeCard(from, record) {
     if (url) link.href = url;
     link.target = "_blank";
     link.rel = "noopener noreferrer";
+    if (from.isPrivate(record)) {
+      link.addEventListener("click", (event) => openPrivate(event, from, record.id));
+    }
     find(".name", card).append(link);
     // The attachment of a record without a file of the server may be anything.
     find(".size", card).textContent = Number.isFinite(attachment.size) ? inUnits(attachment.size) : "?";
@@ -167,14 +170,38 @@ function connect(button, text, label, action) {
   button.addEventListener("click", action);
 }
 
-function makeThumbnail(attachment) {
+/** Show a private file, whose location is only for requests with credentials. */
+function openPrivate(event, from, id) {
+  event.preventDefault();
+  saying(async () => window.open(webUrl(await from.link(id)), "_blank", "noopener,noreferrer"));
+}
+
+function makeThumbnail(from, record) {
+  const { attachment } = record;
   if (!String(attachment?.mimetype).startsWith("image/")) return makeBadge(attachment);
   const image = document.createElement("img");
   image.alt = "";
   image.loading = "lazy";
-  image.addEventListener("error", () => image.replaceWith(makeBadge(attachment)));
-  image.src = webUrl(attachment.location);
+  const giveUp = () => image.replaceWith(makeBadge(attachment));
+  if (from.isPrivate(record)) {
+    showByLinks(image, () => from.link(record.id), giveUp);
+  } else {
+    image.addEventListener("error", giveUp);
+    image.src = webUrl(attachment.location);
+  }
   return image;
+}
+
+/** Show an image through a link, and through another one if that has ended meanwhile. */
+function showByLinks(image, askForLink, giveUp) {
+  const show = async () => {
+    const link = await askForLink().catch(logError);
+    // A link comes back as long as it is valid: one that came back cannot be shown.
+    if (link && webUrl(link) !== image.src) image.src = webUrl(link);
+    else giveUp();
+  };
+  image.addEventListener("error", show);
+  show();
 }
 
 function makeBadge(attachment) {

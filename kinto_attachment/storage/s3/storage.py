@@ -119,7 +119,7 @@ class S3Storage(Storage, ResumableFiles, PresignedFiles):
         return part_of(stream, length, self.bucket.errors)
 
     def presigned_url(self, key: str, since: int, expires: int, headers: dict[str, str]) -> str:
-        url = self._objects_url + urllib.parse.quote(key, safe="/~")
+        url = self.bucket_url + urllib.parse.quote(key, safe="/~")
         bucket = self.bucket
         return bucket.client.presigned_url(bucket.name, url, since, expires, headers)
 
@@ -153,7 +153,7 @@ class S3Storage(Storage, ResumableFiles, PresignedFiles):
             logger.warning("Multipart uploads are left out, since they cannot be listed: %s", error)
 
     @functools.cached_property
-    def _objects_url(self) -> str:
+    def bucket_url(self) -> str:
         # A base_url may be that of something in front, which knows no signatures.
         return self.bucket.client.public_url(self.bucket.name)
 
