@@ -138,6 +138,48 @@ def test_a_large_file_survives_a_broken_line_a_pause_and_a_reload(uploading, lin
     assert uploading.requests.count(("POST", None)) == 1
 
 
+def test_a_paused_upload_lets_the_next_one_pass(uploading, line, tmp_path):
+    small = tmp_path / "small.txt"
+    small.write_bytes(b"small")
+    line.hold_after(CHUNK + 1_000_000)
+    uploading.page.locator("#files").set_input_files([uploading.film, small])
+    line.wait_until_held()
+    uploading.press("Pause")
+    expect(uploading.playground.card("small.txt")).to_be_visible()
+    uploading.press("Resume")
+    uploading.assert_attached(b"small")
+
+
+def choose_in_place_of_another(uploading):
+    """Replace the file of a record by the large one, and return the record before that."""
+    uploading.playground.choose(("one.txt", b"one"))
+    card = uploading.playground.card("one.txt")
+    with uploading.page.expect_file_chooser() as chooser:
+        card.get_by_role("button", name="Replace… (one.txt)").click()
+    chooser.value.set_files(uploading.film)
+    return uploading.playground.records()[0]
+
+
+def test_a_large_file_replaces_another(uploading):
+    before = choose_in_place_of_another(uploading)
+    uploading.assert_attached()
+    (record,) = uploading.playground.records()
+    assert record["id"] == before["id"]
+
+
+def test_what_was_changed_during_an_upload_is_not_replaced(uploading, line):
+    line.hold_after(CHUNK + 1_000_000)
+    record = choose_in_place_of_another(uploading)
+    line.wait_until_held()
+    changes = {"data": {"title": "changed"}}
+    uploading.playground.request("PATCH", f"/{record['id']}", json=changes)
+    line.cut()
+    line.mend()
+    expect(uploading.state).to_contain_text("The record was changed meanwhile.")
+    uploading.playground.assert_stored([b"one"])
+    uploading.assert_nothing_left()
+
+
 def test_a_cancelled_upload_is_given_up_on_the_server_too(uploading, line):
     line.hold_after(CHUNK + 1_000_000)
     uploading.choose()
