@@ -86,7 +86,7 @@ def includeme(config: Any) -> None:
     config.add_cornice_service(file_link.link)
     if isinstance(files, LocalFiles):
         config.add_cornice_service(served_files.files)
-    advertised = {}
+    advertised: dict[str, Any] = {}
     if isinstance(files, ResumableFiles) and not is_readonly:
         config.add_cornice_service(resumable.uploads)
         config.add_cornice_service(resumable.upload)
@@ -94,6 +94,8 @@ def includeme(config: Any) -> None:
         config.add_subscriber(tus.add_headers, NewResponse)
         if settings.defaults.resumable:
             advertised["resumable"] = [tus.CAPABILITY]
+    if file_link.makes_links(files, settings):
+        advertised["link_max_seconds"] = settings.link_max_seconds
     config.add_api_capability(
         "attachments",
         version=version("kinto-attachment"),

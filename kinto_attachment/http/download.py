@@ -13,7 +13,7 @@ from kinto_attachment.http.attachment import attachment
 from kinto_attachment.http.files import CORS_HEADERS
 from kinto_attachment.http.record import Record
 from kinto_attachment.http.representation import Representation, described
-from kinto_attachment.http.schemas import DOWNLOAD_RESPONSES
+from kinto_attachment.http.schemas import DOWNLOAD_RESPONSES, DownloadRequestSchema
 from kinto_attachment.http.sending import read_errors, respond
 from kinto_attachment.http.transactions import Transactions
 from kinto_attachment.kinto_internals import is_in_batch
@@ -30,6 +30,7 @@ REDIRECT_SECONDS = 300
 
 @attachment.get(
     permission=DYNAMIC,
+    schema=DownloadRequestSchema(),
     cors_headers=CORS_HEADERS,
     tags=["Attachments"],
     operation_id="download_file",

@@ -13,7 +13,8 @@ from kinto_attachment.http.files import files as served_files
 from kinto_attachment.http.record import AttachmentRouteFactory
 from kinto_attachment.http.schemas import LINK
 from kinto_attachment.http.transactions import Transactions
-from kinto_attachment.storage.contract import LocalFiles, PresignedFiles
+from kinto_attachment.settings.values import Settings
+from kinto_attachment.storage.contract import LocalFiles, PresignedFiles, Storage
 
 
 DEFAULT_SECONDS = 300
@@ -26,6 +27,13 @@ link = Service(
 )
 
 
+def makes_links(files: Storage, settings: Settings) -> bool:
+    """Return whether there are links to the files of a storage."""
+    return isinstance(files, PresignedFiles) or (
+        isinstance(files, LocalFiles) and bool(settings.link_secret)
+    )
+
+
 @link.get(permission=DYNAMIC, operation_id="link_file", **LINK)
 def link_file(request: Any) -> dict[str, Any]:
     """Return a link to the file of the record, and when it ends."""
@@ -33,17 +41,17 @@ def link_file(request: Any) -> dict[str, Any]:
     settings = attachments.settings
     seconds = _expires_in(request, settings.link_max_seconds)
     file = file_of(request)
+    if not makes_links(attachments.files, settings):
+        raise errors.no_links()
     since, expires = signatures.period(time.time(), seconds, settings.link_max_seconds)
     request.response.headers["Cache-Control"] = "no-store"
-    if isinstance(attachments.files, LocalFiles) and settings.link_secret:
-        signature = signatures.sign(settings.link_secret, file.key, expires)
-        query = {"expires": expires, "signature": signature}
-        url = request.route_url(served_files.name, subpath=file.key, _query=query)
-    elif isinstance(attachments.files, PresignedFiles):
+    if isinstance(attachments.files, PresignedFiles):
         Transactions(request).restart()
         url = presigned(attachments.files, file, since, expires)
     else:
-        raise errors.no_links()
+        signature = signatures.sign(settings.link_secret, file.key, expires)
+        query = {"expires": expires, "signature": signature}
+        url = request.route_url(served_files.name, subpath=file.key, _query=query)
     return {"location": url, "expires": expires}
 
 

@@ -172,6 +172,19 @@ APPEND = _operation(
 TERMINATE = _operation(TusRequestSchema(), UPLOAD_RESPONSES, _204="The upload is deleted.")
 
 
+class DownloadHeaderSchema(colander.MappingSchema):
+    range = _optional_header("Range", "One range of bytes.")
+    if_range = _optional_header("If-Range", "The `ETag` or `Last-Modified` of the range.")
+    if_match = _optional_header("If-Match", "The `ETag` of the file that is wanted.")
+    if_none_match = _optional_header("If-None-Match", "The `ETag` of the file that is known.")
+    if_modified_since = _optional_header("If-Modified-Since", "Its `Last-Modified`.")
+    if_unmodified_since = _optional_header("If-Unmodified-Since", "Its `Last-Modified`.")
+
+
+class DownloadRequestSchema(colander.MappingSchema):
+    header = DownloadHeaderSchema()
+
+
 class DownloadedHeaderSchema(colander.MappingSchema):
     etag = _header("ETag", "The SHA-256 of the file, in hexadecimal.")
     modified = _header("Last-Modified", "When it was attached.")
@@ -209,6 +222,7 @@ READING_RESPONSES = {
     "401": ErrorResponseSchema(description="The request is missing authentication headers."),
     "403": ErrorResponseSchema(description="The user is not allowed to read the record."),
     "404": ErrorResponseSchema(description="There is no record, or it has no file of this server."),
+    "501": ErrorResponseSchema(description="The storage cannot read files."),
     "503": ErrorResponseSchema(description="The file could not be read, please retry later."),
     "default": ErrorResponseSchema(description="Unexpected error."),
 }

@@ -94,8 +94,9 @@ def test_a_link_is_not_asked_for_longer_than_allowed(app, seconds):
     assert "from 1 to 3600" in response.json["message"]
 
 
-def test_the_longest_time_is_a_setting(share_app):
+def test_the_longest_time_is_a_setting_that_clients_know(share_app):
     app = share_app(attachment__link_max_seconds="100")
+    assert app.get("/").json["capabilities"]["attachments"]["link_max_seconds"] == 100
     app.upload()
     assert link_of(app)["expires"] - time.time() <= 101
     app.get(LINK, {"expires_in": "101"}, headers=ALICE, status=400)
@@ -280,6 +281,7 @@ def test_another_backend_makes_no_links_but_its_files_are_downloaded(make_app, t
     assert app.get(ATTACHMENT, headers=ALICE).body == CONTENT
     response = app.get(LINK, headers=ALICE, status=404)
     assert "makes no links" in response.json["message"]
+    assert "link_max_seconds" not in app.get("/").json["capabilities"]["attachments"]
 
 
 def test_a_backend_that_cannot_read_has_no_downloads(make_app, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from tests.support.users import ALICE, BOB
 
 
 ATTACHMENT_PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment"
+LINK_PATH = f"{ATTACHMENT_PATH}/link"
 FILE_PATH = "/__files__/{subpath}"
 STATUS_CHECKS = [not_a_server_error, status_code_conformance]
 """For files and empty responses: Kinto's generator describes everything as JSON."""
@@ -61,10 +62,11 @@ def with_form(document):
     The status ``default`` goes, which would allow any.
     """
     operations = document["paths"][ATTACHMENT_PATH]
-    for method in ("post", "delete"):
-        del operations[method]["responses"]["default"]
+    reading = document["paths"][LINK_PATH]["get"]
+    for operation in (*(operations[method] for method in ("get", "post", "delete")), reading):
+        del operation["responses"]["default"]
         # Without this, it would generate users.
-        del operations[method]["security"]
+        del operation["security"]
     parameters = operations["post"]["parameters"]
     (body,) = [parameter for parameter in parameters if parameter["in"] == "body"]
     parameters.remove(body)
@@ -82,8 +84,9 @@ def with_known_names(document, locations):
     """Return the document with examples of what exists: other names are 404 at once."""
     known = {"bucket_id": ["blog", "none"], "collection_id": ["photos", "none"]}
     known["id"] = ["first", "second", "third", "fourth", "a+b"]
-    for parameter in document["paths"][ATTACHMENT_PATH]["parameters"]:
-        parameter["enum"] = known[parameter["name"]]
+    for path in (ATTACHMENT_PATH, LINK_PATH):
+        for parameter in document["paths"][path]["parameters"]:
+            parameter["enum"] = known[parameter["name"]]
     for parameter in document["paths"][FILE_PATH]["parameters"]:
         parameter["enum"] = [*locations, "none.txt"]
     return document
@@ -153,5 +156,9 @@ def test_a_running_server_conforms_to_its_document(schema):
     conditions = {"Range": RANGES, "If-None-Match": TAGS, "If-Range": TAGS}
     conditions |= {"If-Modified-Since": DATES}
     assert_answers(stored, {200, 206, 404, 416}, 150, STATUS_CHECKS, conditions)
+    downloaded, linked = schema[ATTACHMENT_PATH]["GET"], schema[LINK_PATH]["GET"]
+    statuses = {200, 206, 304, 401, 403, 404, 412, 416}
+    assert_answers(downloaded, statuses, 150, STATUS_CHECKS, conditions | {"If-Match": TAGS})
+    assert_answers(linked, {200, 400, 401, 403, 404}, 80, CHECKS, {})
     detached = schema[ATTACHMENT_PATH]["DELETE"]
     assert_answers(detached, {204, 401, 404}, 80, STATUS_CHECKS, {})
