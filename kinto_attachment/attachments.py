@@ -17,7 +17,7 @@ from kinto_attachment.copies import Copies, Writer
 from kinto_attachment.deletions import Deletions, KeysByDue
 from kinto_attachment.form.gzip import GZIP_MIMETYPE
 from kinto_attachment.links import Links, new_link
-from kinto_attachment.metadata import are_equal, attachment_of, is_among
+from kinto_attachment.metadata import are_equal, attachment_of, is_among, is_located_at
 from kinto_attachment.paging import delete_children, records_by_id
 from kinto_attachment.resumable.uploads import Uploads
 from kinto_attachment.settings.values import CollectionSettings, Settings
@@ -304,14 +304,15 @@ class Attachments:
     ) -> list[Link]:
         """Link a record to the file of its attachment, and return the links to be removed."""
         settlement = reconcile.settle(attachment, links)
+        if settlement.is_unlinked and not self._copies.link(writer, record_uri, attachment):
+            # Code on the server may have changed the hash of a private file.
+            settlement = reconcile.settle(attachment, links, is_located_at)
         for link in settlement.rewrite:
             # If not permitted, an earlier change in this transaction is at fault and is refused.
             permitted = unit_of_work.current().links.permitted.get(record_uri, ())
             is_permitted = is_among(attachment, permitted)
             if is_permitted or self._copies.is_copy(writer, record_uri, attachment):
                 self.links.add(record_uri, link["location"], attachment, link.get("origin"))
-        if settlement.is_unlinked:
-            self._copies.link(writer, record_uri, attachment)
         return settlement.unlink
 
     def _change_links(self, added: list[Link], removed: list[Link]) -> None:

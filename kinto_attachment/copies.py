@@ -2,6 +2,8 @@
 
 Its metadata has to be identical, and its writer has to be able to read what it is copied from. So a
 writer that only guesses the metadata gets no link, and does not learn whether it was right.
+
+The location of a private file names its record: in another one, it is a URL like any other.
 """
 
 from collections.abc import Iterator
@@ -12,9 +14,15 @@ from kinto.core.storage.exceptions import IntegrityError
 from kinto_attachment import retention, unit_of_work, uris
 from kinto_attachment.deletions import Deletions
 from kinto_attachment.links import Links, origin_of
-from kinto_attachment.metadata import are_equal, attachment_of, possible_keys
+from kinto_attachment.metadata import (
+    are_equal,
+    attachment_of,
+    is_private_location,
+    possible_keys,
+)
 from kinto_attachment.paging import records_by_id
 from kinto_attachment.settings.values import Settings
+from kinto_attachment.storage.names import is_private
 from kinto_attachment.unit_of_work import Link
 
 
@@ -44,8 +52,8 @@ class Copies:
         sources = self._sources(writer, record_uri, attachment)
         return any(True for _ in sources) or bool(self._waiting(writer, record_uri, attachment))
 
-    def link(self, writer: Writer, record_uri: str, attachment: Any) -> None:
-        """Link a record to the file that its attachment is about, if it may refer to it.
+    def link(self, writer: Writer, record_uri: str, attachment: Any) -> bool:
+        """Link a record to the file that its attachment is about, and return whether it may be.
 
         If another transaction releases that file, this waits for its end.
 
@@ -57,14 +65,15 @@ class Copies:
                 if retention.settings_of_file(self._settings, source).delete_after:
                     self._deletions.withdraw(source["location"])
                 self._add(record_uri, attachment, source)
-                return
+                return True
         waiting = self._waiting(writer, record_uri, attachment)
         for source in waiting:
             if self._deletions.withdraw(source["location"]):
                 self._add(record_uri, attachment, source)
-                return
+                return True
         if waiting:
             raise IntegrityError(message=f"the file of {record_uri} is being deleted")
+        return False
 
     def _add(self, record_uri: str, attachment: Any, source: Link) -> None:
         link = self._links.add(record_uri, source["location"], attachment, origin_of(source))
@@ -75,11 +84,14 @@ class Copies:
         keys = possible_keys(attachment)
         if not keys:
             return
-        by_key = unit_of_work.current().links.by_key
+        known, pages = unit_of_work.current().links, self._links.pages_to(keys)
+        seen = [link for key in keys for link in known.by_key.get(key, ())]
+        if is_private_location(attachment, record_uri):
+            seen = known.by_record.get(record_uri, [])
+            pages = iter([self._links.of_records([record_uri])])
         # Those that this transaction has come across are of records that it changes.
-        seen = [link for key in keys for link in by_key.get(key, ())]
         yield from self._with_metadata(seen, record_uri, attachment)
-        for page in self._links.pages_to(keys):
+        for page in pages:
             links = self._with_metadata(page, record_uri, attachment)
             # All at once first: most files have one link.
             if links and self._may_read(writer, links):
@@ -92,7 +104,10 @@ class Copies:
         since it may have created the record again.
         """
         keys = possible_keys(attachment) if self._settings.delay_deletions else []
-        removed = self._deletions.removed_links(keys) if keys else []
+        if keys and is_private_location(attachment, record_uri):
+            removed = self._deletions.removed_links([record_uri], "record_uri")
+        else:
+            removed = self._deletions.removed_links(keys) if keys else []
         return [
             link
             for link in self._with_metadata(removed, record_uri, attachment)
@@ -103,11 +118,13 @@ class Copies:
         return writer.is_trusted or writer.may_read([link["record_uri"] for link in links])
 
     def _with_metadata(self, links: list[Link], record_uri: str, attachment: Any) -> list[Link]:
+        of_record = is_private_location(attachment, record_uri)
         keys = possible_keys(attachment)
         return [
             link
             for link in links
-            if link["location"] in keys and self._describes(link, record_uri, attachment)
+            if (is_private(link["location"]) if of_record else link["location"] in keys)
+            and self._describes(link, record_uri, attachment)
         ]
 
     def _describes(self, link: Link, record_uri: str, attachment: Any) -> bool:

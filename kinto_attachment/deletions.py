@@ -29,6 +29,7 @@ from kinto_attachment.kinto_internals import parents_beginning_with
 from kinto_attachment.legacy_links import LINKS_PARENT
 from kinto_attachment.links import Links
 from kinto_attachment.storage.contract import Storage, StorageError
+from kinto_attachment.storage.names import is_private
 from kinto_attachment.unit_of_work import Link
 from kinto_attachment.writes import Row, write
 
@@ -53,6 +54,8 @@ Far longer than a storage may hang: a late deletion would delete a new file of t
 """
 
 Entry = dict[str, Any]
+FIELD_OF_ENTRY = {"location": "locations", "record_uri": "records"}
+"""Where an entry has the values that links have in a field."""
 
 KeysByDue = dict[int | None, set[str]]
 """Keys of stored files by the time they are to be deleted, in milliseconds since 1970, or ``None``
@@ -62,11 +65,12 @@ for at once."""
 class Deletions:
     """The deletion queue of a server, as one of its processes handles it.
 
-    An entry is ``{"id", "locations", "due", "links", "shared", "claimed", "last_modified"}``: keys,
-    when they are to be deleted (in milliseconds since 1970, or missing: at once), the links that
-    were removed and whether there were others (if that is later), and whether a worker is deleting
-    the files. Its timestamp is not before that time, so that only entries that are due are read. A
-    claim is written, and not held as a lock: no transaction stays open while a storage is asked.
+    An entry is ``{"id", "locations", "due", "links", "records", "shared", "claimed",
+    "last_modified"}``: keys, when they are to be deleted (in milliseconds since 1970, or missing:
+    at once), the links that were removed, the records of those to private files, whether there were
+    others (if that is later), and whether a worker is deleting the files. Its timestamp is not
+    before that time, so that only entries that are due are read. A claim is written, and not held
+    as a lock: no transaction stays open while a storage is asked.
 
     :param storage: Kinto's.
     :param files: the storage of the attachments.
@@ -111,6 +115,8 @@ class Deletions:
             for page in paging.split(some):
                 own = [link for link in links if link["location"] in page]
                 more = {"links": own, "shared": is_shared} if due else {}
+                if records := {one["record_uri"] for one in own if is_private(one["location"])}:
+                    more["records"] = sorted(records)
                 entries.append(_new_entry(page, due, **more))
         enqueued += entries
         return [_row(entry) for entry in entries]
@@ -145,15 +151,18 @@ class Deletions:
         taken = [self._take_out(key, one) for one in self._unclaimed(self.entries_of(key))]
         return any(taken)
 
-    def removed_links(self, keys: list[str]) -> list[Link]:
-        """Return the removed links to files that are to be deleted later."""
+    def removed_links(self, values: list[str], field: str = "location") -> list[Link]:
+        """Return the removed links with one of these values, to files that are to be deleted later.
+
+        :param field: ``location``, or ``record_uri`` for links to private files.
+        """
         # One by one: CONTAINS_ANY takes PostgreSQL several times as long.
         return [
             link
-            for key in keys
-            for entry in self._unclaimed(self.entries_of(key))
+            for value in values
+            for entry in self._unclaimed(self.entries_of(value, FIELD_OF_ENTRY[field]))
             for link in entry.get("links", ())
-            if link["location"] == key
+            if link[field] == value
         ]
 
     def keep_in_doubt(self, keys: list[str]) -> None:
@@ -198,7 +207,8 @@ class Deletions:
         :returns: whether there was none. It is logged.
         """
         is_fine = True
-        for batch in _batches(self._unclaimed(entries)):
+        # Files that take a storage one request: a claim lasts for so long only.
+        for batch in paging.batches(self._unclaimed(entries), lambda one: len(one["locations"])):
             if self._task.is_ending:
                 return False
             try:
@@ -217,9 +227,9 @@ class Deletions:
                 found.setdefault(entry.get("due"), set()).update(entry["locations"])
         return found
 
-    def entries_of(self, key: str) -> list[Entry]:
-        """Return the entries that a stored file is in."""
-        filters = [Filter("locations", [key], COMPARISON.CONTAINS)]
+    def entries_of(self, value: str, field: str = "locations") -> list[Entry]:
+        """Return the entries that a stored file is in, or a record in ``records``."""
+        filters = [Filter(field, [value], COMPARISON.CONTAINS)]
         return paging.list_all(self._storage, QUEUE, ALL_PARENTS, filters)
 
     def due_entries_of(self, key: str) -> list[Entry]:
@@ -354,20 +364,6 @@ class Deletions:
             if len(keys) == 1:
                 return {keys[0]: error}
             return {key: one for page in keys for key, one in self._delete([page]).items()}
-
-
-def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Yield entries together whose files take a storage one request: a claim lasts for so long."""
-    batch: list[Entry] = []
-    size = 0
-    for entry in entries:
-        size += len(entry["locations"])
-        if batch and size > paging.PAGE_SIZE:
-            yield batch
-            batch, size = [], len(entry["locations"])
-        batch.append(entry)
-    if batch:
-        yield batch
 
 
 def _new_entry(keys: list[str], due: int | None, **fields: Any) -> Entry:

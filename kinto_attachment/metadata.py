@@ -1,10 +1,15 @@
-"""The metadata of a file in a record's ``attachment``: what is equal, what it points to."""
+"""The metadata of a file in a record's ``attachment``: what is equal, what it points to.
+
+The location of a public file ends in its key. That of a private file is the URL of the attachment
+of its record, so the links of that record say which file it is: :func:`refers_to`.
+"""
 
 import json
 from typing import Any
 from urllib.parse import unquote
 
 from kinto_attachment.settings.limits import MAX_FOLDER_LEVELS
+from kinto_attachment.storage.names import is_private
 
 
 MAX_KEY_PARTS = MAX_FOLDER_LEVELS + 1
@@ -38,8 +43,43 @@ def is_among(value: Any, others: Any) -> bool:
     return any(are_equal(value, other) for other in others)
 
 
+def path_of_private(record_uri: str) -> str:
+    """Return what the location of a private file of a record ends in, not percent-encoded."""
+    return f"{record_uri}/attachment"
+
+
+def is_private_location(attachment: Any, record_uri: str) -> bool:
+    """Return whether the location is that of a private file of this record, on whatever host."""
+    url = location_of(attachment)
+    return url is not None and any(
+        one.endswith(path_of_private(record_uri)) for one in (url, unquote(url))
+    )
+
+
+def is_located_at(attachment: Any, link: dict[str, Any]) -> bool:
+    """Return whether the location is that of the file of a link.
+
+    All private files of a record, also the earlier ones, have the same.
+    """
+    if is_private(link["location"]) and is_private_location(attachment, link["record_uri"]):
+        return True
+    return points_to(attachment, link["location"])
+
+
+def refers_to(attachment: Any, link: dict[str, Any]) -> bool:
+    """Return whether this metadata is about the file of a link, under whatever base URL.
+
+    Of several private files of a record, it is the one with the same hash.
+    """
+    if not is_located_at(attachment, link):
+        return False
+    return points_to(attachment, link["location"]) or _have_one_hash(
+        attachment, link.get("attachment")
+    )
+
+
 def points_to(attachment: Any, key: str) -> bool:
-    """Return whether this metadata is about the stored file, under whatever base URL."""
+    """Return whether the location is that of a public file, under whatever base URL."""
     return key in possible_keys(attachment)
 
 
@@ -55,3 +95,9 @@ def possible_keys(attachment: Any) -> list[str]:
             break
         ends.append(f"{part}/{ends[-1]}" if ends else part)
     return list(dict.fromkeys([*ends, *map(unquote, ends)]))
+
+
+def _have_one_hash(attachment: Any, linked: Any) -> bool:
+    """Return whether two pieces of metadata are of one content, as far as they say so."""
+    hashes = [one.get("hash") for one in (attachment, linked) if isinstance(one, dict)]
+    return len({one for one in map(as_text, hashes) if one != "null"}) < 2

@@ -10,7 +10,7 @@ from kinto.core.storage.postgresql import PostgreSQLPluginMigration
 
 from kinto_attachment import locks, paging, uris
 from kinto_attachment.links import Links
-from kinto_attachment.metadata import attachment_of, points_to
+from kinto_attachment.metadata import attachment_of, refers_to
 from kinto_attachment.unit_of_work import Link
 
 
@@ -86,4 +86,4 @@ class Migration(PostgreSQLPluginMigration):
             for id_, record in paging.records_by_id(self._storage, parent, of_parent).items()
         }
         found = ((link, attachments.get(link["record_uri"])) for link in batch)
-        return [(link, one) for link, one in found if points_to(one, link["location"])]
+        return [(link, one) for link, one in found if refers_to(one, link)]

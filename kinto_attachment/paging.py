@@ -1,6 +1,6 @@
 """Kinto's storage in pages: lists of any length, deletions of any number of objects."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from kinto.core.storage import Filter, Sort
@@ -25,6 +25,20 @@ def among(values: Iterable[Any], field: str = "id") -> Filter:
 def split(values: Sequence[Any]) -> list[Any]:
     """Return values in pages."""
     return [values[start : start + PAGE_SIZE] for start in range(0, len(values), PAGE_SIZE)]
+
+
+def batches(values: Iterable[Any], size_of: Callable[[Any], int]) -> Iterator[list[Any]]:
+    """Yield values together, up to the size of a page, and what is larger alone."""
+    batch: list[Any] = []
+    size = 0
+    for value in values:
+        size += size_of(value)
+        if batch and size > PAGE_SIZE:
+            yield batch
+            batch, size = [], size_of(value)
+        batch.append(value)
+    if batch:
+        yield batch
 
 
 def pages(

@@ -30,12 +30,15 @@ about a linked file    with other metadata               keep, and rewrite if pe
 about a linked file    to other files                    unlink those
 about no linked file   any                               unlink; link it if it is a copy
 ====================== ================================= =============================
+
+All private files that a record ever had are at one location: the hash tells them apart.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from kinto_attachment.metadata import are_equal, is_among, points_to
+from kinto_attachment.metadata import are_equal, is_among, is_located_at, refers_to
 from kinto_attachment.unit_of_work import Link
 
 
@@ -74,7 +77,7 @@ def is_lost_update(old: Any, links: list[Link]) -> bool:
     :param old: the attachment that the writer has seen.
     :param links: those of the record.
     """
-    return bool(links) and not any(points_to(old, link["location"]) for link in links)
+    return bool(links) and not any(refers_to(old, link) for link in links)
 
 
 def needs_source(old: Any, new: Any, state: RecordState) -> bool:
@@ -89,9 +92,14 @@ def needs_source(old: Any, new: Any, state: RecordState) -> bool:
     return has_metadata or not are_equal(old, new)
 
 
-def settle(attachment: Any, links: list[Link]) -> Settlement:
-    """Return what is to be done with the links of a record, given its attachment by now."""
-    kept = [link for link in links if points_to(attachment, link["location"])]
+def settle(
+    attachment: Any, links: list[Link], refers: Callable[[Any, Link], bool] = refers_to
+) -> Settlement:
+    """Return what is to be done with the links of a record, given its attachment by now.
+
+    :param refers: whether the attachment is about the file of a link.
+    """
+    kept = [link for link in links if refers(attachment, link)]
     return Settlement(
         unlink=[link for link in links if link not in kept],
         rewrite=[
@@ -102,10 +110,9 @@ def settle(attachment: Any, links: list[Link]) -> Settlement:
 
 
 def _is_about_own_file(old: Any, new: Any, state: RecordState) -> bool:
-    keys = [link["location"] for link in state.links]
     if old is None:
-        return any(points_to(new, key) for key in keys)
+        return any(is_located_at(new, link) for link in state.links)
     earlier = [old, *(state.permitted or ())]
-    if any(points_to(one, key) for one in earlier for key in keys):
+    if any(is_located_at(one, link) for one in earlier for link in state.links):
         return True
     return are_equal(old, new) and bool(state.initial)

@@ -23,6 +23,7 @@ from kinto_attachment.http.schemas import (
 from kinto_attachment.http.transactions import Transactions
 from kinto_attachment.kinto_internals import MediaType, NoContent
 from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.storage.names import is_private
 
 
 logger = logging.getLogger(__name__)
@@ -121,11 +122,37 @@ def _receive(request: Any, record: Record) -> Form:
 
 
 def location_of(request: Any) -> Callable[[str], str]:
-    """Return a function that returns the URL of a key."""
-    settings = request.registry.attachments.settings
-    if settings.serve_files and not settings.base_url:
-        return lambda name: request.route_url(files.name, subpath=name)
-    return request.registry.attachments.files.url
+    """Return a function that returns the URL of a key, of a file of the record of the request.
+
+    That of a private file does not contain the key.
+    """
+    attachments = request.registry.attachments
+    is_served = attachments.settings.serve_files and not attachments.settings.base_url
+
+    def url(key: str) -> str:
+        if is_private(key):
+            return _private_location(request, is_served)
+        return (
+            request.route_url(files.name, subpath=key) if is_served else attachments.files.url(key)
+        )
+
+    return url
+
+
+def _private_location(request: Any, is_served: bool) -> str:
+    """Return the URL of the attachment of the record, relative to the host if those of files are.
+
+    :param is_served: whether the server itself serves public files.
+    """
+    ids = {name: request.matchdict[name] for name in ("bucket_id", "collection_id", "id")}
+    attachments = request.registry.attachments
+    base_url = attachments.files.base_url
+    # Otherwise clients append what is relative to the URL of another host.
+    is_of_host = attachments.settings.advertised_base_url in ("", base_url)
+    is_relative = not base_url or (base_url.startswith("/") and not base_url.startswith("//"))
+    if is_of_host and is_relative and not is_served:
+        return request.route_path(attachment.name, **ids)
+    return request.route_url(attachment.name, **ids)
 
 
 def copy_change_headers(source: Any, target: Any) -> None:

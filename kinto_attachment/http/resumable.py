@@ -25,7 +25,7 @@ from kinto_attachment.http.record import Record, UploadRouteFactory
 from kinto_attachment.http.schemas import APPEND, BEGIN, TERMINATE
 from kinto_attachment.http.transactions import Transactions
 from kinto_attachment.kinto_internals import is_in_batch
-from kinto_attachment.metadata import attachment_of
+from kinto_attachment.metadata import attachment_of, refers_to
 from kinto_attachment.resumable.completion import Completion
 from kinto_attachment.resumable.receiving import Reception
 from kinto_attachment.resumable.upload import DONE, RECEIVING, Upload, new_id
@@ -251,9 +251,8 @@ def _found(request: Any, record: Record) -> Upload:
     id_ = request.matchdict["upload_id"]
     found = _uploads(request).get(record.uri, id_, _user(request))
     if found.phase == DONE:
-        attached = attachment_of(record.current)
-        location = attached.get("location") if isinstance(attached, dict) else None
-        if location != (found.attachment or {})["location"]:
+        link = {"location": found.key, "record_uri": record.uri, "attachment": found.attachment}
+        if not refers_to(attachment_of(record.current), link):
             raise errors.unknown_upload()
     return found
 

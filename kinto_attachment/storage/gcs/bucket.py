@@ -17,7 +17,10 @@ from pyramid.exceptions import ConfigurationError
 
 from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.gcs.transport import BlockAdapter
+from kinto_attachment.storage.names import is_private
 
+
+PRIVATE_ACL = "private"
 
 SILENT_SHARE = 2 / 3
 """The share of the timeout for each request. After the rest of it, none is retried."""
@@ -42,7 +45,6 @@ class GCSError(StorageError):
 class Bucket:
     """A bucket, with the settings ``gcloud.…``.
 
-    :ivar acl: the predefined ACL of its objects, or ``None``.
     :ivar retry: how failures that may pass are retried.
     :raises ConfigurationError: the credentials are not those of a service account.
     """
@@ -50,7 +52,7 @@ class Bucket:
     def __init__(self, options: Mapping[str, Any]):
         self._options = {name.removeprefix("gcloud."): value for name, value in options.items()}
         self.name: str = self._options["bucket_name"]
-        self.acl: str | None = self._options["acl"]
+        self._acl: str | None = self._options["acl"]
         timeout: float = self._options["timeout"]
         self.max_silent_seconds = timeout * SILENT_SHARE
         self.retry = DEFAULT_RETRY.with_delay(0.2, 2).with_timeout(timeout * (1 - SILENT_SHARE))
@@ -102,11 +104,15 @@ class Bucket:
         parameters = {"raw_download": True, "if_generation_match": blob.generation}
         return self.call(blob.open, "rb", chunk_size=chunk_size, **parameters)
 
+    def acl_of(self, key: str) -> str | None:
+        """Return the predefined ACL of an object, if one is sent: private files have their own."""
+        return PRIVATE_ACL if self._acl and is_private(key) else self._acl
+
     def save_acl(self, blob: Blob) -> None:
         """Give an object the ACL, if there is one, that no request to compose or copy it can."""
-        if self.acl:
+        if acl := self.acl_of(blob.name):
             blob.acl.loaded = True  # Otherwise it is loaded, without our timeout.
-            self.call(blob.acl.save_predefined, self.acl)
+            self.call(blob.acl.save_predefined, acl)
 
     def call_if_found(self, method: Callable[..., Any]) -> bool:
         """Call a method of an object, and return whether the object exists.

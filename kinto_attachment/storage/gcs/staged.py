@@ -116,7 +116,7 @@ class GCSStagedFile(StagedFile):
             self._in_flight.result()
 
     def _begin_session(self) -> UploadSession:
-        acl = self._bucket.acl if self._unique else None
+        acl = self._bucket.acl_of(self._key) if self._unique else None
         begin = self._blob(self._upload_key).create_resumable_upload_session
         return UploadSession(self._bucket, self._bucket.call(begin, predefined_acl=acl))
 
@@ -133,7 +133,7 @@ class GCSStagedFile(StagedFile):
 
     def _put(self, content: bytes, keys: Iterable[str], **condition: int) -> Blob:
         """Return the object that was made, of the first key for which the condition holds."""
-        file, size, acl = io.BytesIO(content), len(content), self._bucket.acl
+        file, size, acl = io.BytesIO(content), len(content), self._bucket.acl_of(self._key)
         for key in keys:
             blob = self._blob(key)
             upload = partial(blob.upload_from_file, file, size=size, predefined_acl=acl)

@@ -7,8 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.storage.names import is_private
 from kinto_attachment.storage.s3.client import S3Client, S3Error, UnexpectedAnswer
 
+
+PRIVATE_ACL = "private"
 
 MAX_DELETED_AT_ONCE = 1000
 """A limit of S3 ("DeleteObjects")."""
@@ -150,3 +153,12 @@ class Bucket:
                     return failed | dict.fromkeys(keys[index:], error)
                 failed[key] = error
         return failed
+
+
+def parameters_of(key: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of an object, with the ACL of a private file if it is one.
+
+    Without any ACL, none is sent: the bucket does not know them, and a policy decides.
+    """
+    is_open = is_private(key) and "ACL" in parameters
+    return {**parameters, "ACL": PRIVATE_ACL} if is_open else dict(parameters)

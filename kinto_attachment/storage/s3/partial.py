@@ -9,7 +9,7 @@ from kinto_attachment.background import in_background
 from kinto_attachment.storage.contract import PartialFile, StorageError, Superseded
 from kinto_attachment.storage.names import REMOTE_NUMBERED_IN_ORDER, candidate_keys
 from kinto_attachment.storage.resumable_hash import ResumableHash
-from kinto_attachment.storage.s3.bucket import Bucket
+from kinto_attachment.storage.s3.bucket import Bucket, parameters_of
 from kinto_attachment.storage.s3.client import S3Error
 from kinto_attachment.storage.s3.multipart import MAX_PARTS
 from kinto_attachment.storage.s3.staged import STAGING_FOLDER, copy_object
@@ -120,7 +120,7 @@ class S3PartialFile(PartialFile):
                 return False
         elif found.get("Metadata") != mark:
             return False
-        parameters = {**self._parameters, "Metadata": mark}
+        parameters = {**parameters_of(key, self._parameters), "Metadata": mark}
         part_size = self.state["part_size"]
         copy_object(self._bucket, self._upload_key, key, self.size, parameters, part_size)
         return True
@@ -217,7 +217,8 @@ class S3PartialFile(PartialFile):
         return {"Key": self._upload_key, "UploadId": self.state["upload_id"]}
 
     def _upload_parameters(self) -> dict[str, str]:
-        parameters = {"Key": self._upload_key, **self._parameters}
+        key = self._upload_key
+        parameters = {"Key": key, **parameters_of(key, self._parameters)}
         if not self.state["target"]:
             parameters.pop("ACL", None)
         return parameters

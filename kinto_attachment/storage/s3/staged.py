@@ -9,7 +9,7 @@ from typing import Any
 from kinto_attachment.background import in_background
 from kinto_attachment.storage.contract import StagedFile
 from kinto_attachment.storage.names import REMOTE_NUMBERED_IN_ORDER, candidate_keys
-from kinto_attachment.storage.s3.bucket import Bucket
+from kinto_attachment.storage.s3.bucket import Bucket, parameters_of
 from kinto_attachment.storage.s3.client import S3Error, UnexpectedAnswer
 from kinto_attachment.storage.s3.multipart import MultipartUpload
 from kinto_attachment.storage.s3.transport import Body
@@ -48,7 +48,7 @@ class S3StagedFile(StagedFile):
     ):
         self._bucket = bucket
         self._key = key
-        self._parameters = parameters
+        self._parameters = parameters_of(key, parameters)
         self._part_size = part_size
         self._unique = unique
         self._replaces = replaces
