@@ -17,7 +17,7 @@ from kinto_attachment.http.schemas import DOWNLOAD_RESPONSES, DownloadRequestSch
 from kinto_attachment.http.sending import read_errors, respond
 from kinto_attachment.http.transactions import Transactions
 from kinto_attachment.kinto_internals import is_in_batch
-from kinto_attachment.metadata import attachment_of, points_to
+from kinto_attachment.metadata import attachment_of, refers_to
 from kinto_attachment.storage.contract import PresignedFiles
 
 
@@ -61,7 +61,7 @@ def file_of(request: Any) -> Representation:
     found = record.read()
     current = attachment_of(found)
     links = request.registry.attachments.links.of_records([record.uri])
-    link = next((link for link in links if points_to(current, link["location"])), None)
+    link = next((link for link in links if refers_to(current, link)), None)
     modified = (link or {}).get("last_modified") or found["last_modified"]
     file = link and described(link["location"], current, modified // 1000)
     if not file:
