@@ -1,14 +1,17 @@
 """Private files in a browser, which shows them through links that need no credentials."""
 
 import io
+import re
 import wave
 from urllib.parse import urlsplit
 
 import pytest
 import requests
+from playwright.sync_api import expect
 
 from tests.browser.conftest import run
 from tests.support.fake_kinto import FlakyProxy
+from tests.support.playground import Playground
 from tests.support.servers import TryOutServer
 from tests.support.users import basic_auth
 
@@ -23,6 +26,8 @@ SHOW = """
       element.src = argument.url;
     });
 """
+
+ENDS_LATER = re.compile(r"expires=\d{10}")
 
 SEEK = """
     const player = document.querySelector("#shown");
@@ -92,3 +97,61 @@ def test_a_player_seeks_in_a_file_by_link(page, server, other_origin):
         ranges = [headers["Range"] for headers in proxy.headers if "Range" in headers]
     begins = [int(value.removeprefix("bytes=").split("-")[0]) for value in ranges]
     assert any(begin > 160 * 88_200 for begin in begins)
+
+
+@pytest.fixture
+def playground(page, server):
+    return Playground(page, server)
+
+
+def shown(card):
+    return card.locator("img").evaluate("async (image) => (await image.decode(), image.src)")
+
+
+def test_the_page_shows_a_private_image_by_a_link(playground, picture, screenshot):
+    playground.page.locator("#files").set_input_files(picture)
+    card = playground.card("sunrise.png")
+    expect(card).to_be_visible()
+    (record,) = playground.records()
+    location = record["attachment"]["location"]
+    assert location.endswith(f"/records/{record['id']}/attachment")
+    assert requests.get(location, timeout=30).status_code == 401
+    assert "/__files__/private/" in shown(card)
+    screenshot("playground-private")
+    with playground.page.context.expect_page() as opened:
+        card.get_by_role("link").click()
+    opened.value.wait_for_load_state()
+    assert "signature=" in opened.value.url
+
+
+def test_the_page_asks_for_another_link_when_one_has_ended(playground, picture):
+    page = playground.page
+    ended = [f"{playground.server.url}/__files__/private/any.png?expires=1&signature=0"]
+
+    def answer(route):
+        if ended:
+            route.fulfill(json={"location": ended.pop(), "expires": 1})
+        else:
+            route.fallback()
+
+    page.route("**/attachment/link", answer)
+    page.locator("#files").set_input_files(picture)
+    card = playground.card("sunrise.png")
+    expect(card.locator("img")).to_have_attribute("src", ENDS_LATER)
+    assert "expires=1&" not in shown(card)
+    assert ended == []
+
+
+def test_an_image_that_no_link_shows_has_a_badge(playground, picture):
+    page = playground.page
+    asked = []
+
+    def answer(route):
+        asked.append(route.request.url)
+        url = f"{playground.server.url}/__files__/private/any.png?expires=1&signature=0"
+        route.fulfill(json={"location": url, "expires": 1})
+
+    page.route("**/attachment/link", answer)
+    page.locator("#files").set_input_files(picture)
+    expect(playground.card("sunrise.png").locator(".badge")).to_have_text("png")
+    assert len(asked) == 2
