@@ -9,12 +9,13 @@ from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
 
 from kinto_attachment import errors
+from kinto_attachment.http import representation
 from kinto_attachment.http.attachment import attachment
 from kinto_attachment.http.files import CORS_HEADERS
 from kinto_attachment.http.record import Record
-from kinto_attachment.http.representation import Representation, described
+from kinto_attachment.http.representation import Representation
 from kinto_attachment.http.schemas import DOWNLOAD_RESPONSES, DownloadRequestSchema
-from kinto_attachment.http.sending import read_errors, respond
+from kinto_attachment.http.sending import charset, read_errors, respond
 from kinto_attachment.http.transactions import Transactions
 from kinto_attachment.kinto_internals import is_in_batch
 from kinto_attachment.metadata import attachment_of, refers_to
@@ -63,7 +64,7 @@ def file_of(request: Any) -> Representation:
     links = request.registry.attachments.links.of_records([record.uri])
     link = next((link for link in links if refers_to(current, link)), None)
     modified = (link or {}).get("last_modified") or found["last_modified"]
-    file = link and described(link["location"], current, modified // 1000)
+    file = link and representation.described(link["location"], current, modified // 1000)
     if not file:
         raise HTTPNotFound()
     return file
@@ -98,6 +99,9 @@ def _accelerated(files: Any, file: Representation, prefix: str) -> Any:
     """Return a response whose file the web server in front adds, with ranges and conditions."""
     with read_errors():
         path = files.path(file.key)
+        described = file.headers(charset(files, file))
     sent = {"X-Accel-Redirect": prefix + quote(file.key)} if prefix else {"X-Sendfile": path}
-    headers = {**file.headers(), **PRIVATE, **sent}
+    # That is the web server's own.
+    del described["Accept-Ranges"]
+    headers = {**described, **PRIVATE, **sent}
     return Response(status=200, headerlist=list(headers.items()))

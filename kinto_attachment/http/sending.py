@@ -48,13 +48,11 @@ def respond(request: Any, files: Storage, file: Representation, more: dict[str, 
     part = _requested_part(request, file)
     with read_errors():
         if request.method == "HEAD":
-            if not file.is_text and not files.exists(file.key):
-                raise FileNotFoundError(file.key)
-            headers = {**file.headers(_charset(files, file)), "Content-Length": str(file.size)}
+            headers = {**file.headers(charset(files, file)), "Content-Length": str(file.size)}
             return _response(200, [], headers | more)
         sent = part or ByteRange(0, file.size)
-        body, charset = _opened(files, file, sent)
-    headers = {**file.headers(charset), "Content-Length": str(sent.length), **more}
+        body, found = _opened(files, file, sent)
+    headers = {**file.headers(found), "Content-Length": str(sent.length), **more}
     if part:
         headers["Content-Range"] = part.content_range(file.size)
     return _response(206 if part else 200, body, headers)
@@ -100,7 +98,7 @@ def _requested_part(request: Any, file: Representation) -> ByteRange | None:
 
 def _opened(files: Storage, file: Representation, part: ByteRange) -> tuple[Body, str | None]:
     """Return the bytes to send, the first of them read: the storage has answered by then."""
-    charset = _charset(files, file) if part.first else None
+    found = charset(files, file) if part.first and file.is_text else None
     stream = files.open_range(file.key, part.first, part.length)
     try:
         head = stream.read(min(part.length, SAMPLE_BYTES))
@@ -108,12 +106,18 @@ def _opened(files: Storage, file: Representation, part: ByteRange) -> tuple[Body
         stream.close()
         raise
     if not part.first and file.is_text:
-        charset = charset_of(head, len(head) == file.size)
-    return Body(stream, part.length, head), charset
+        found = charset_of(head, len(head) == file.size)
+    return Body(stream, part.length, head), found
 
 
-def _charset(files: Storage, file: Representation) -> str | None:
+def charset(files: Storage, file: Representation) -> str | None:
+    """Return the charset of a text, ``None`` if it is none, or not UTF-8.
+
+    :raises FileNotFoundError: there is no such file, text or not.
+    """
     if not file.is_text:
+        if not files.exists(file.key):
+            raise FileNotFoundError(file.key)
         return None
     with files.open_range(file.key, 0, SAMPLE_BYTES) as stream:
         sample = stream.read(SAMPLE_BYTES)

@@ -210,3 +210,12 @@ def test_a_resumable_upload_keeps_what_reached_nginx_before_the_line_broke(nginx
     assert done.status == 200
     assert nginx.file(json.loads(done.body)).content == content
     assert not any(path.is_file() for path in nginx.temporary.rglob("*"))
+
+
+def test_private_files_are_not_served(nginx):
+    private = nginx.kinto.files / "private"
+    private.mkdir(exist_ok=True)
+    (private / "secret.txt").write_text("secret")
+    for path in ("private/secret.txt", "Private/secret.txt", "x/../private/secret.txt"):
+        answer = requests.get(f"{nginx.url}/{path}", headers=FILES, timeout=10)
+        assert answer.status_code == 404

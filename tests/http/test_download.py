@@ -328,7 +328,10 @@ def test_a_web_server_delivers_a_local_file(share_app):
         assert response.headers["X-Accel-Redirect"] == f"/protected/{name}"
         assert response.headers["Content-Disposition"] == 'inline; filename="a b.txt"'
         assert response.headers["Cache-Control"] == "private, no-cache"
+        assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
     app.get(ATTACHMENT, headers=BOB, status=403)
+    (app.folder / name).unlink()
+    assert app.get(ATTACHMENT, headers=ALICE, status=404).json["errno"] == 111
 
 
 def test_a_web_server_without_a_prefix_is_told_the_path(share_app):
