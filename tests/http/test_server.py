@@ -91,7 +91,15 @@ def test_the_capability_shows_the_base_url_and_whether_files_are_compressed(
     share_app, settings, base_url, gzipped
 ):
     capability = share_app(**settings).get("/").json["capabilities"]["attachments"]
-    names = {"version", "description", "url", "base_url", "gzipped", "resumable"}
+    names = {
+        "version",
+        "description",
+        "url",
+        "base_url",
+        "gzipped",
+        "resumable",
+        "link_max_seconds",
+    }
     assert capability.keys() == names
     assert capability["version"] == __version__
     assert capability["base_url"] == base_url
