@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+from urllib.parse import urlsplit
 
 import pytest
 import transaction
@@ -48,6 +49,25 @@ def test_the_file_is_downloaded_with_its_headers(app):
     assert "Authorization" in response.headers["Vary"]
     assert response.last_modified.timestamp() == link["last_modified"] // 1000
     assert "Content-Range" not in response.headers
+
+
+def test_the_location_of_a_private_file_is_where_it_is_downloaded(share_app):
+    app = share_app(attachment__downloads="private")
+    location = app.upload().json["location"]
+    path = urlsplit(location).path.removeprefix("/v1")
+    assert path == ATTACHMENT
+    assert app.get(path, headers=ALICE).body == CONTENT
+
+
+def test_a_copy_of_the_metadata_of_a_private_file_leads_its_readers_nowhere(share_app):
+    app = share_app(attachment__downloads="private")
+    attachment = app.upload().json
+    copy = RECORD.replace("first", "copy")
+    app.put_json(copy, {"data": {"attachment": attachment}}, headers=ALICE)
+    grant(app, copy, "read", "system.Everyone")
+    for url in (f"{copy}/attachment", f"{copy}/attachment/link"):
+        app.get(url, status=404)
+    app.get(ATTACHMENT, status=401)
 
 
 def test_head_has_the_headers_and_no_body(app):
