@@ -11,10 +11,12 @@ from playwright.sync_api import expect
 
 from tests.support.lines import Line
 from tests.support.playground import RECORD_PROGRESS, Playground
+from tests.support.s3 import eventually
 from tests.support.servers import TryOutServer, assert_eventually, files_in
 from tests.support.users import basic_auth
 
 
+INCLUDES = "kinto.plugins.default_bucket kinto_attachment kinto_attachment.playground"
 CHUNK = 8 << 20
 SIZE = 25_000_000
 PERCENT = re.compile(r"^\d+ %$")
@@ -136,6 +138,31 @@ def test_a_large_file_survives_a_broken_line_a_pause_and_a_reload(uploading, lin
     uploading.assert_attached()
     assert uploading.requests[before:] == [("HEAD", None), ("PATCH", 2 * CHUNK)]
     assert uploading.requests.count(("POST", None)) == 1
+
+
+def test_a_large_file_reaches_a_bucket_over_a_broken_line(page, serve, bucket, film):
+    # granian passes on what has arrived before the line breaks.
+    server = serve("granian", includes=INCLUDES, **bucket.settings(extensions="any"))
+    with Line(server.url) as line:
+        uploading = Uploading(page, server, line, film)
+        line.hold_after(6_000_000)
+        uploading.choose()
+        for more in (5_000_000, 5_000_000, 2 * SIZE):
+            line.wait_until_held()
+            line.cut()
+            line.hold_after(more)
+            line.mend()
+        card = uploading.playground.card("film.mp4")
+        expect(card).to_be_visible(timeout=30_000)
+    content = film.read_bytes()
+    expect(card.locator(".hash")).to_have_text(hashlib.sha256(content).hexdigest())
+    assert eventually(lambda: list(bucket.files().values()) == [content])
+    assert bucket.uploads() == []
+    offsets = [offset for method, offset in uploading.requests if method == "PATCH"]
+    assert offsets == sorted(offsets)
+    assert any(offset % CHUNK for offset in offsets)
+    uploading.playground.request("DELETE")
+    assert eventually(lambda: bucket.keys() == [])
 
 
 def test_a_paused_upload_lets_the_next_one_pass(uploading, line, tmp_path):

@@ -12,9 +12,12 @@ from playwright.sync_api import expect
 from tests.browser.conftest import run
 from tests.support.fake_kinto import FlakyProxy
 from tests.support.playground import Playground
+from tests.support.s3 import eventually
 from tests.support.servers import TryOutServer
 from tests.support.users import basic_auth
 
+
+INCLUDES = "kinto.plugins.default_bucket kinto_attachment kinto_attachment.playground"
 
 SHOW = """
     const element = document.createElement(argument.tag);
@@ -122,6 +125,17 @@ def test_the_page_shows_a_private_image_by_a_link(playground, picture, screensho
         card.get_by_role("link").click()
     opened.value.wait_for_load_state()
     assert "signature=" in opened.value.url
+
+
+def test_the_page_shows_a_private_image_of_a_bucket(page, serve, bucket, picture):
+    server = serve("waitress", includes=INCLUDES, **bucket.settings(downloads="private"))
+    playground = Playground(page, server)
+    page.locator("#files").set_input_files(picture)
+    card = playground.card("sunrise.png")
+    expect(card.locator("img")).to_have_attribute("src", re.compile("X-Amz-Signature="))
+    assert shown(card).startswith(bucket.endpoint_url)
+    playground.request("DELETE")
+    assert eventually(lambda: bucket.keys() == [])
 
 
 def test_the_page_asks_for_another_link_when_one_has_ended(playground, picture):
