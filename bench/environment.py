@@ -9,6 +9,7 @@ from typing import NamedTuple
 import sqlalchemy
 
 from bench.client import MIB, Body, Client, json_body
+from tests.support.gcs import FakeGCSServer, GCSBucket
 from tests.support.paths import ROOT, SCRIPTS
 from tests.support.postgresql import create_database, postgresql_backends, postgresql_server
 from tests.support.s3 import Bucket, SeaweedFS
@@ -25,7 +26,7 @@ class Setup(NamedTuple):
 
     :ivar server: its kind, a method of ``BenchServer``.
     :ivar records: ``memory`` or ``postgresql``: the same database for all servers.
-    :ivar files: ``local`` or ``s3``.
+    :ivar files: ``local``, ``s3`` or ``gcs``, an emulator that has all in memory.
     :ivar fsync: whether files are synced.
     :ivar processes: how many respond to requests, each with ``THREADS``.
     :ivar plugin: whether Kinto has the plugin.
@@ -44,6 +45,7 @@ SYNCED = Setup(fsync=True)
 POSTGRESQL = Setup(records="postgresql", fsync=True)
 WITHOUT_PLUGIN = POSTGRESQL._replace(plugin=False)
 S3 = Setup(files="s3")
+GCS = Setup(files="gcs")
 THREADS = 4
 
 
@@ -99,6 +101,7 @@ class Environment(contextlib.ExitStack):
         self._servers = {}
         self._database = None
         self._bucket = None
+        self._gcs_bucket = None
 
     def server(self, setup):
         """Return the server of a setup, started once."""
@@ -132,6 +135,14 @@ class Environment(contextlib.ExitStack):
             self._bucket = Bucket(seaweedfs.endpoint_url, "bench")
         return self._bucket
 
+    def gcs_bucket(self):
+        """Return the bucket of the emulator of Google Cloud Storage."""
+        if self._gcs_bucket is None:
+            emulator = FakeGCSServer()
+            self.callback(emulator.stop)
+            self._gcs_bucket = GCSBucket(emulator.url, "bench")
+        return self._gcs_bucket
+
     def database(self):
         """Return the URL of the PostgreSQL of all servers."""
         if self._database is None:
@@ -159,10 +170,9 @@ class Environment(contextlib.ExitStack):
         for path in self.files.iterdir():
             if path.is_file() and path.stat().st_size > MIB:
                 path.unlink()
-        if self._bucket is not None:
-            keys = self._bucket.keys()
-            for key in keys:
-                self._bucket.client.delete_object(Bucket=self._bucket.name, Key=key)
+        for bucket in (self._bucket, self._gcs_bucket):
+            if bucket is not None:
+                bucket.clear()
 
     def _settings(self, setup):
         settings = {
@@ -174,7 +184,10 @@ class Environment(contextlib.ExitStack):
             settings |= postgresql_backends(self.database())
         if setup.files == "local":
             return settings | {"kinto.attachment.base_path": str(self.files)}
-        options = {**self.bucket().options, "aws.part_size_bytes": 8 * 1024**2}
+        if setup.files == "s3":
+            options = {**self.bucket().options, "aws.part_size_bytes": 8 * MIB}
+        else:
+            options = {**self.gcs_bucket().options, "gcloud.part_size_bytes": 8 * MIB}
         return settings | {f"kinto.attachment.{name}": str(v) for name, v in options.items()}
 
     def _create_collections(self, server):

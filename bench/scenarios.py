@@ -5,10 +5,11 @@ from dataclasses import replace
 from bench.client import MIB
 from bench.comparison import Comparison
 from bench.deletion import Deletion
-from bench.environment import LOCAL, POSTGRESQL, S3, SYNCED, WITHOUT_PLUGIN, Setup
+from bench.environment import GCS, LOCAL, POSTGRESQL, S3, SYNCED, WITHOUT_PLUGIN, Setup
 from bench.listing import Listing
 from bench.measure import Bar
 from bench.memory import Memory
+from bench.resumable import Resumable
 from bench.workloads import PREPARED_BY, Workload
 
 
@@ -300,6 +301,23 @@ MEMORY = (
     *(Memory(server, "ours", Setup(server), "random", 8) for server in SERVERS[1:]),
     Memory("default bucket", "default", LOCAL, "random", 8),
 )
+RESUMABLE = tuple(
+    Resumable(
+        f"{size_} MiB, resumable, granian, PostgreSQL, {name}",
+        setup._replace(records="postgresql", fsync=True),
+        size_ * MIB,
+        breaks=30,
+        rounds=3,
+        at_most=at_most,
+        growth=growth,
+    )
+    for name, setup, size_, at_most, growth in (
+        ("local", LOCAL, 1024, 1.5, 8),
+        ("S3, parts of 8 MiB", S3, 1024, 1.3, 24),
+        # The emulator takes minutes for 1 GiB in one session.
+        ("GCS, parts of 8 MiB", GCS, 256, 1.3, 96),
+    )
+)
 CURVE = (
     size("size 1 KiB", SIZES["size 1 KiB"], 9, requests=50),
     size("size 100 KiB", SIZES["size 100 KiB"], 9, requests=20),
@@ -325,6 +343,7 @@ SCENARIOS = (
     GZIP,
     TO_S3,
     *MEMORY,
+    *RESUMABLE,
     *CURVE,
     Listing(10_000),
     # At the end: after that, making files takes longer for a while (see ``Environment.clear``).
@@ -352,6 +371,7 @@ SMALLEST = (
         (Bar("replace / plain PUT, time", "replace", "put", at_most=1000),),
     ),
     servers("WSGI servers, 1 KiB, once", "ms", ("ours",), KIB, rounds=1),
+    replace(RESUMABLE[0], size=MIB, breaks=3, rounds=1, at_most=1000),
     Listing(3, rounds=1),
     Deletion("a bucket of 3 attachments", 3, rounds=1),
 )

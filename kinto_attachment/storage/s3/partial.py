@@ -1,5 +1,6 @@
 """Files of a bucket that come in pieces."""
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, wait
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 MARK = "upload"
 """The metadata of an object that tells which upload has made it."""
+
+BLOCK_BYTES = 256 * 1024
+"""What is read at once."""
 
 State = dict[str, Any]
 
@@ -135,8 +139,10 @@ class S3PartialFile(PartialFile):
             self._buffer = bytearray()
             if tail := self.state["tail"]:
                 body = self._bucket.field(self._bucket.call("get_object", Key=tail[0]), "Body")
-                # More, if a request was killed before it saved how many.
-                self._buffer += body.read()[: tail[1]]
+                with contextlib.closing(body):
+                    # There may be more, of a request that was killed before it saved how many.
+                    while chunk := body.read(min(BLOCK_BYTES, tail[1] - len(self._buffer))):
+                        self._buffer += chunk
                 if len(self._buffer) != tail[1]:
                     raise StorageError(f"{self._bucket}: {tail[0]} has lost bytes")
         return self._buffer
