@@ -186,6 +186,25 @@ def test_the_key_of_a_private_file_in_a_location_gives_no_link(world):
         assert world.linked() == {FIRST: b"a"}
 
 
+def test_who_may_read_the_record_fetches_its_own_file_only(world):
+    attachment = world.upload(b"a")
+    world.upload(b"b", SECOND)
+    readers = {"permissions": {"read": ["system.Everyone"]}}
+    copy = {"data": {"attachment": attachment}, **readers}
+    world.app.put_json(COPY, copy, headers=ALICE)
+    assert world.app.get(f"{FIRST}/attachment", headers=ALICE).body == b"a"
+    assert world.app.get(f"{SECOND}/attachment", headers=ALICE).body == b"b"
+    # The copy is readable for all, but has no file.
+    for headers in (ALICE, BOB):
+        world.app.get(f"{COPY}/attachment", headers=headers, status=404)
+    world.app.get(f"{FIRST}/attachment", headers=BOB, status=403)
+    world.app.get(f"{FIRST}/attachment", status=401)
+    world.app.patch_json(FIRST, readers, headers=ALICE)
+    assert world.app.get(f"{FIRST}/attachment", headers=BOB).body == b"a"
+    world.upload(b"c")
+    assert world.app.get(f"{FIRST}/attachment", headers=BOB).body == b"c"
+
+
 def detach(world):
     world.app.delete(f"{FIRST}/attachment", headers=ALICE)
 
@@ -400,6 +419,7 @@ def test_public_files_of_a_collection_that_became_private_stay_what_they_were(sw
     world.put({"attachment": other}, copied)
     assert world.linked() == {FIRST: b"a", SECOND: b"b", copied: b"b"}
     assert not any(map(is_private, world.files()))
+    assert world.app.get(f"{FIRST}/attachment", headers=ALICE).body == b"a"
     replaced = world.upload(b"c")
     assert "files.test" not in replaced["location"]
     assert world.linked() == {FIRST: b"c", SECOND: b"b", copied: b"b"}
@@ -420,6 +440,8 @@ def test_private_files_of_a_collection_that_became_public_stay_what_they_were(sw
     assert all(map(is_private, world.files()))
     world.put({"attachment": attachment}, SECOND)
     assert world.linked() == {FIRST: b"a"}
+    assert world.app.get(f"{FIRST}/attachment", headers=ALICE).body == b"a"
+    world.app.get(f"{FIRST}/attachment", status=401)
     assert world.upload(b"b")["location"].startswith("https://files.test/")
     assert world.linked() == {FIRST: b"b"} and world.contents() == [b"b"]
     assert not any(map(is_private, world.files()))
