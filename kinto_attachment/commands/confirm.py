@@ -6,8 +6,10 @@ links change in one commit with their record, and a file is deleted after that c
 """
 
 from kinto_attachment import metadata
+from kinto_attachment.commands.references import refers
 from kinto_attachment.commands.scan import attachment_of, links_between
 from kinto_attachment.commands.server import Server
+from kinto_attachment.storage.names import is_private
 
 
 def is_unreferenced(server: Server, key: str, _record_uri: str) -> bool:
@@ -48,12 +50,16 @@ def is_stale(server: Server, key: str, record_uri: str) -> bool:
 def is_different(server: Server, key: str, record_uri: str) -> bool:
     """Return whether a link's metadata is not that of its record."""
     before = attachment_of(server, record_uri)
-    links = links_between(server, record_uri, key)
+    links = server.links.of_records([record_uri])
     is_unchanged = metadata.are_equal(attachment_of(server, record_uri), before)
     return (
         is_unchanged
-        and metadata.points_to(before, key)
-        and any(not metadata.are_equal(link.get("attachment", before), before) for link in links)
+        and refers(before, record_uri, key, links)
+        and any(
+            not metadata.are_equal(link.get("attachment", before), before)
+            for link in links
+            if link["location"] == key
+        )
     )
 
 
@@ -64,6 +70,18 @@ def is_unlinked(server: Server, key: str, record_uri: str) -> bool:
     return refers and not before and not links_between(server, record_uri, key)
 
 
+def is_unknown(server: Server, _key: str, record_uri: str) -> bool:
+    """Return whether a record has a private location, and no link says which file that is."""
+    before = _has_private_link(server, record_uri)
+    attachment = attachment_of(server, record_uri)
+    is_there = metadata.is_private_location(attachment, record_uri)
+    return is_there and not before and not _has_private_link(server, record_uri)
+
+
+def _has_private_link(server: Server, record_uri: str) -> bool:
+    return any(is_private(link["location"]) for link in server.links.of_records([record_uri]))
+
+
 def is_missing(server: Server, key: str, record_uri: str) -> bool:
     """Return whether a record refers to a file that does not exist."""
     # A record that refers to it now did so before: a file is deleted after its record changed.
@@ -72,7 +90,8 @@ def is_missing(server: Server, key: str, record_uri: str) -> bool:
 
 def is_in_record(server: Server, key: str, record_uri: str) -> bool:
     """Return whether a record refers to a file."""
-    return metadata.points_to(attachment_of(server, record_uri), key)
+    attachment = attachment_of(server, record_uri)
+    return refers(attachment, record_uri, key, server.links.of_records([record_uri]))
 
 
 def is_legacy(server: Server, key: str, record_uri: str) -> bool:

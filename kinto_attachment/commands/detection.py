@@ -13,7 +13,7 @@ from kinto_attachment.commands.scan import record_of
 from kinto_attachment.commands.server import Server
 from kinto_attachment.console import Console
 from kinto_attachment.storage.contract import StorageError
-from kinto_attachment.storage.names import KeyPatterns, is_heartbeat_key
+from kinto_attachment.storage.names import PRIVATE_FOLDER, KeyPatterns, is_heartbeat_key
 
 
 # In the order of the keys, in which the tables are: another index is faster for few rows only.
@@ -42,7 +42,10 @@ ORDER BY records.key
 """
 
 UNREFERENCED_FILES = """
-SELECT key, size
+SELECT key, size,
+    key GLOB 'private/*' AND EXISTS (
+        SELECT 1 FROM records WHERE records.key = 'private/' AND records.size = files.size
+    )
 FROM files
 WHERE modified < :before
     AND NOT EXISTS (SELECT 1 FROM links WHERE links.key = files.key)
@@ -104,7 +107,9 @@ def find_problems(
 
 def _problems_of_records(inventory: Inventory, claims: Claims, ages: Ages) -> Iterator[Finding]:
     for key, record, expected, size, is_missing, is_unlinked in inventory.rows(RECORDS, **ages):
-        if is_unlinked and (doubt := claims.doubt(record, key)):
+        if key == PRIVATE_FOLDER:
+            yield Finding(problems.UNKNOWN_FILE, key, record)
+        elif is_unlinked and (doubt := claims.doubt(record, key)):
             yield Finding(problems.UNVERIFIED_ATTACHMENT, key, record, {"because": doubt})
         elif is_missing:
             yield Finding(problems.MISSING_FILE, key, record)
@@ -134,10 +139,12 @@ def _problems_of_links(server: Server, inventory: Inventory, ages: Ages) -> Iter
 
 def _unreferenced_files(server: Server, inventory: Inventory, ages: Ages) -> Iterator[Finding]:
     patterns = KeyPatterns(server.settings)
-    for key, size in inventory.rows(UNREFERENCED_FILES, before=ages["before"]):
+    for key, size, is_possible in inventory.rows(UNREFERENCED_FILES, before=ages["before"]):
         match = patterns.match(key)
         if is_heartbeat_key(key):
             kind = problems.HEARTBEAT_LEFTOVER
+        elif is_possible:
+            kind = problems.POSSIBLE_FILE
         elif not match.is_ours:
             kind = problems.FOREIGN_FILE
         else:

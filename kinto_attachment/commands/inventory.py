@@ -20,6 +20,7 @@ from kinto_attachment.console import Console
 from kinto_attachment.deletions import time_due
 from kinto_attachment.resumable.upload import DONE
 from kinto_attachment.storage.contract import StoredFile
+from kinto_attachment.storage.names import PRIVATE_FOLDER
 
 
 SCHEMA = """
@@ -46,18 +47,34 @@ CREATE TABLE uploads (
 
 # The key that a record's location refers to, or ''. A key of its links comes first, and of these
 # the shortest, as in possible_keys. The function would find it as well, but takes longer.
-LOCATED_KEY = """
-coalesce(
-    (
-        SELECT links.key FROM links
-        WHERE links.record = unsorted.record
-            AND substr('/' || unsorted.key, -length(links.key) - 1) = '/' || links.key
-        ORDER BY length(links.key)
-        LIMIT 1
-    ),
-    locate(unsorted.key, unsorted.record),
-    ''
-)
+# Of a private location, only a link says the key; without one, it is that of the folder.
+LOCATED_KEY = f"""
+CASE
+    WHEN is_private(unsorted.key, unsorted.record)
+    THEN coalesce(
+        (
+            SELECT min(links.key) FROM links
+            WHERE links.record = unsorted.record AND links.key GLOB '{PRIVATE_FOLDER}*'
+                AND links.hash = unsorted.hash
+        ),
+        (
+            SELECT min(links.key) FROM links
+            WHERE links.record = unsorted.record AND links.key GLOB '{PRIVATE_FOLDER}*'
+        ),
+        '{PRIVATE_FOLDER}'
+    )
+    ELSE coalesce(
+        (
+            SELECT links.key FROM links
+            WHERE links.record = unsorted.record
+                AND substr('/' || unsorted.key, -length(links.key) - 1) = '/' || links.key
+            ORDER BY length(links.key)
+            LIMIT 1
+        ),
+        locate(unsorted.key, unsorted.record),
+        ''
+    )
+END
 """
 
 
@@ -118,6 +135,7 @@ class Inventory:
     def _fill(self) -> None:
         self._database.executescript(SCHEMA)
         self._database.create_function("locate", 2, self._locate)
+        self._database.create_function("is_private", 2, _is_private)
         files = self._console.track("files", self._server.files.files())
         listed = ((file.key, file.size, file.modified, file.is_dated) for file in files)
         self._insert("files", listed)
@@ -185,3 +203,7 @@ class Inventory:
         if not self._server.files.base_url:
             return None
         return next((key for key in possible if self._server.files.url(key) == location), None)
+
+
+def _is_private(location: str | None, record_uri: str) -> bool:
+    return metadata.is_private_location({"location": location}, record_uri)

@@ -136,6 +136,18 @@ UNVERIFIED_ATTACHMENT = _information(
     "the record refers to the file without a link, and nothing proves that the file is its own",
     confirm.is_unlinked,
 )
+UNKNOWN_FILE = _information(
+    "unknown-file",
+    "the record has a private location, and no link says which file that is",
+    confirm.is_unknown,
+    None,
+    "kinto-attachment check",
+)
+POSSIBLE_FILE = _information(
+    "possible-file",
+    "no link refers to it, but it has the size of a record's unknown file",
+    confirm.is_unreferenced,
+)
 KEPT_FILE = _information(
     "kept-file", "no record refers to it, and keep_old_files is on", confirm.is_unreferenced
 )

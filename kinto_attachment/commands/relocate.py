@@ -20,6 +20,7 @@ from kinto_attachment import metadata
 from kinto_attachment.commands import options, scan
 from kinto_attachment.commands.server import Server, first_line, open_server
 from kinto_attachment.console import Console
+from kinto_attachment.storage.names import is_private
 
 
 BATCH = 20
@@ -66,19 +67,30 @@ class Bases(NamedTuple):
         """Return whether a location may be one under the old base."""
         return url.startswith(self.old) if self.old else "://" not in url
 
-    def relocate(self, url: str, keys: list[str]) -> tuple[str, str] | None:
+    def relocate(self, url: str, record_uri: str, keys: list[str]) -> tuple[str, str] | None:
         """Return the key of the file of a URL under the old base, and its new URL.
+
+        (The location of a private file is under Kinto's own URL, ``…/v1/``, and has no key.)
 
         :param keys: of the files to which the record has links.
         """
+        path = f"{record_uri}/attachment".lstrip("/")
         for key in keys:
+            if is_private(key):
+                if url == self.old + path:
+                    return key, self.new + path
+                continue
             quoted = urllib.parse.quote(key)
             if url in (self.old + quoted, self.old + key):
                 return key, self.new + quoted
         return None
 
-    def is_done(self, url: str, keys: list[str]) -> bool:
-        """Return whether a URL is under the new base."""
+    def is_done(self, url: str, record_uri: str, keys: list[str]) -> bool:
+        """Return whether a URL is under the new base, or that of a private file, which has none."""
+        if any(map(is_private, keys)) and metadata.is_private_location(
+            {"location": url}, record_uri
+        ):
+            return True
         return any(url == self.new + urllib.parse.quote(key) for key in keys)
 
 
@@ -137,7 +149,7 @@ class Relocation:
                 move = self._move(record_uri, record, own)
                 if move is not None:
                     yield move
-                elif not self._bases.is_done(_url_of(record), _keys_of(own)):
+                elif not self._bases.is_done(_url_of(record), record_uri, _keys_of(own)):
                     self.has_unknown = True
                     line = f"left: {record_uri}: it has no link to a file of that name"
                     self._console.report("left", line, record=record_uri)
@@ -169,7 +181,12 @@ class Relocation:
         return False
 
     def _move(self, record_uri: str, record: scan.Object, links: list[scan.Object]) -> Move | None:
-        found = self._bases.relocate(_url_of(record), _keys_of(links))
+        # Of several private files, the record has the one of which the link has its metadata.
+        attachment = record.get("attachment")
+        links = sorted(
+            links, key=lambda link: not metadata.are_equal(link.get("attachment"), attachment)
+        )
+        found = self._bases.relocate(_url_of(record), record_uri, _keys_of(links))
         return Move(record_uri, record, links, *found) if found else None
 
     def _read_again(self, record_uri: str) -> Move | None:

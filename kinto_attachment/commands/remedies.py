@@ -10,6 +10,7 @@ from kinto_attachment.commands.claims import Claims
 from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.inventory import Inventory
 from kinto_attachment.commands.problems import Finding
+from kinto_attachment.commands.references import refers
 from kinto_attachment.commands.scan import (
     all_deletions,
     attachment_of,
@@ -18,7 +19,7 @@ from kinto_attachment.commands.scan import (
 )
 from kinto_attachment.commands.server import Server
 from kinto_attachment.retention import by_due
-from kinto_attachment.storage.names import KeyPatterns
+from kinto_attachment.storage.names import KeyPatterns, is_private
 
 
 Remedy = Callable[[], None]
@@ -116,11 +117,12 @@ class Remedies:
 
     def _remove_link(self, finding: Finding) -> None:
         with self._locked(finding.record_uri):
-            links = links_between(self.server, finding.record_uri, finding.key)
+            own = self.server.links.of_records([finding.record_uri])
+            links = [link for link in own if link["location"] == finding.key]
             # First, so that no other transaction can make the record refer to the file.
             self.server.links.change([], links)
             attachment = attachment_of(self.server, finding.record_uri)
-            if metadata.points_to(attachment, finding.key):
+            if refers(attachment, finding.record_uri, finding.key, own):
                 raise RepairRefused("the record refers to the file again")
             if not self._is_in_other_record(finding):
                 for due, released in by_due(self.server.settings, links).items():
@@ -146,7 +148,7 @@ class Remedies:
         :raises RepairRefused: its metadata is not that of the file.
         """
         attachment: Any = (record_of(self.server, finding.record_uri) or {}).get("attachment")
-        if not metadata.points_to(attachment, finding.key):
+        if not self._may_refer(attachment, finding):
             raise RepairRefused("the record has changed")
         sizes: list[int] = []
         actual = sha256_of(self.server.files, finding.key, sizes.append)
@@ -154,6 +156,12 @@ class Remedies:
         if not metadata.are_equal(claimed, [actual, sum(sizes)]):
             raise RepairRefused("the size or the SHA-256 in the record is not the file's")
         return attachment
+
+    def _may_refer(self, attachment: Any, finding: Finding) -> bool:
+        is_located = metadata.is_private_location(attachment, finding.record_uri)
+        return metadata.points_to(attachment, finding.key) or (
+            is_private(finding.key) and is_located
+        )
 
     def _make_link(self, finding: Finding, attachment: Any, original: str | None) -> None:
         with self._locked(finding.record_uri):

@@ -59,15 +59,16 @@ def links_between(server: Server, record_uri: str, key: str) -> list[Object]:
 def record_of(server: Server, record_uri: str) -> Object | None:
     """Return a record as it is now, or ``None``."""
     with server.reading():
-        return _record_of(server, record_uri)
+        return current_record(server, record_uri)
 
 
 def attachment_of(server: Server, record_uri: str) -> Any:
     """Return a record's attachment, in this transaction, or ``None``."""
-    return (_record_of(server, record_uri) or {}).get("attachment")
+    return (current_record(server, record_uri) or {}).get("attachment")
 
 
-def _record_of(server: Server, record_uri: str) -> Object | None:
+def current_record(server: Server, record_uri: str) -> Object | None:
+    """Return a record as it is in this transaction, or ``None``."""
     collection_uri, _, id_ = record_uri.rsplit("/", 2)
     return paging.records_by_id(server.objects, collection_uri, [id_]).get(id_)
 
