@@ -7,7 +7,7 @@ import sqlite3
 
 from kinto.core.storage.exceptions import BackendError
 
-from kinto_attachment.commands import check, copy, options, relocate, repair
+from kinto_attachment.commands import check, copy, move_private, options, relocate, repair
 from kinto_attachment.commands.server import ServerError, first_line
 from kinto_attachment.console import (
     EXIT_FAILED,
@@ -30,7 +30,13 @@ The exit code is 0 if all is well, 1 if something is wrong (which is reported), 
 or the server's settings are wrong (nothing was done).
 """
 
-SUBCOMMANDS = {"check": check, "repair": repair, "relocate": relocate, "copy": copy}
+SUBCOMMANDS = {
+    "check": check,
+    "repair": repair,
+    "relocate": relocate,
+    "copy": copy,
+    "move-private": move_private,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

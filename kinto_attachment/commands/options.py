@@ -49,6 +49,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def web_url(text: str) -> str:
+    """Return the URL in an option's text, without a slash at its end."""
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a URL with http:// or https://")
+    return text.rstrip("/")
+
+
 def _duration(text: str) -> int:
     try:
         return casts.duration(text)

@@ -35,6 +35,8 @@ class Server:
     :ivar links: which record refers to which file.
     :ivar deletions: the deletion queue.
     :ivar uploads: the resumable uploads.
+    :ivar api_path: the path of Kinto's API, ``/v1``.
+    :ivar api_url: its URL, or ``None`` if the settings do not have it.
     """
 
     objects: Any
@@ -44,6 +46,8 @@ class Server:
     links: Links
     deletions: Deletions
     uploads: Uploads
+    api_path: str
+    api_url: str | None
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -91,6 +95,8 @@ def open_server(ini: str) -> Server:
         registry.attachments.links,
         registry.attachments.deletions,
         registry.attachments.uploads,
+        f"/{registry.route_prefix}",
+        _api_url(registry),
     )
     try:
         with server.reading():
@@ -112,6 +118,11 @@ def first_line(error: Exception) -> str:
     """Return the first line of an error's message."""
     lines = str(getattr(error, "original", None) or error).splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _api_url(registry: Any) -> str | None:
+    scheme, host = (registry.settings[name] for name in ("http_scheme", "http_host"))
+    return f"{scheme or 'http'}://{host}/{registry.route_prefix}" if host else None
 
 
 def _load(ini: str) -> Any:
