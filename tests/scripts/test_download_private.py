@@ -4,12 +4,25 @@ The credentials are sent there, and nowhere else.
 """
 
 import base64
+import uuid
 
 import pytest
+import requests
 
 from kinto_attachment.scripts.downloads import absolute_location, is_private_location
 from tests.support.fake_kinto import FakeKinto, cut_off
-from tests.support.scripts import STORY, actions, failures, tree
+from tests.support.scripts import (
+    MIB,
+    STORY,
+    Scripts,
+    actions,
+    failures,
+    make_folder,
+    make_large_file,
+    script_storage,
+    start_server,
+    tree,
+)
 
 
 PATH = "/v1/buckets/blog/collections/photos/records/record-1/attachment"
@@ -159,3 +172,63 @@ def test_hash_decides_as_for_public_files(kinto, get, folder):
     add_private(kinto, PATH, STORY[::-1])
     assert "its hash is" in failures(get(code=1))["story.txt"]
     assert tree(folder).keys() <= {".partial/lock", ".partial/journal"}
+
+
+# With a real server
+
+
+@pytest.fixture(scope="module", params=["local", "S3"])
+def private_server(request, external, tmp_path_factory):
+    """A server of private files, in a folder, or in a bucket to which it redirects."""
+    with script_storage(request) as storage:
+        deliver = "redirect" if request.param == "S3" else "stream"
+        settings = {"attachment__downloads": "private", "attachment__deliver": deliver}
+        folder = tmp_path_factory.mktemp("private")
+        server = start_server(folder, storage, **settings)
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def private_scripts(private_server):
+    return Scripts(private_server.url, bucket=uuid.uuid4().hex)
+
+
+def test_folder_comes_back_from_a_private_collection(private_scripts, source, folder):
+    make_large_file(source / "large.bin", 9 * MIB)
+    assert len(actions(private_scripts.upload(source, "-r"))["uploaded"]) == 6
+    locations = [one["attachment"]["location"] for one in private_scripts.records().values()]
+    assert all(location.endswith("/attachment") for location in locations)
+    assert len(actions(private_scripts.download(folder))["downloaded"]) == 6
+    assert tree(folder) == tree(source)
+    assert actions(private_scripts.download(folder, "--full")).keys() == {"unchanged"}
+
+
+def test_unchanged_files_are_not_sent_again_to_a_private_collection(
+    private_scripts, source, folder
+):
+    private_scripts.upload(source, "-r")
+    private_scripts.download(folder)
+    assert actions(private_scripts.upload(source, "-r")).keys() == {"unchanged"}
+    (source / "file 1.bin").write_bytes(b"changed")
+    assert actions(private_scripts.upload(source, "-r"))["uploaded"] == {"file 1.bin"}
+    # The location is the same, and the hash is not.
+    assert actions(private_scripts.download(folder)) == {"downloaded": {"file 1.bin"}}
+    assert tree(folder) == tree(source)
+
+
+def test_compressed_files_come_back_from_a_private_collection(private_scripts, source, folder):
+    private_scripts.upload(source, "-r", "--gzip")
+    private_scripts.download(folder)
+    assert tree(folder) == tree(source)
+
+
+def test_user_without_permission_gets_no_private_file(private_scripts, tmp_path, folder):
+    private_scripts.upload(make_folder(tmp_path / "source", 1), "-r")
+    (record,) = private_scripts.records().values()
+    location = record["attachment"]["location"]
+    assert requests.get(location).status_code == 401
+    assert requests.get(location, auth=("bob", "secret")).status_code == 403
+    assert requests.get(location, auth=private_scripts.auth).ok
+    private_scripts.but(auth="bob:secret").download(folder, code=3)
+    assert not [name for name in tree(folder) if not name.startswith(".")]
