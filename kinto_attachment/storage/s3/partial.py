@@ -285,7 +285,7 @@ def uploads_of(bucket: Bucket, key: str) -> list[str]:
         # Nobody else begins one of this key: there are few.
         answer = bucket.call("list_multipart_uploads", Prefix=key)
     except S3Error as error:
-        if not error.status:
+        if error.is_transient:
             raise
         logger.info("Multipart uploads of %s that a worker has lost may stay: %s", key, error)
         return []

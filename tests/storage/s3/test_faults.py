@@ -278,3 +278,28 @@ def test_a_worker_that_is_killed_before_it_saves_the_state_loses_no_earlier_byte
     assert partial.publish("story.txt")
     partial.discard()
     assert read(watched, "story.txt") == b"once upon a time"
+
+
+@pytest.mark.parametrize("status", [403, 501])
+def test_a_partial_file_is_discarded_though_uploads_may_not_be_listed(watched, proxy, status):
+    partial = SavedPartial(watched)
+    partial.append(b"x" * (PART_BYTES + 1))
+    proxy.misbehave = lambda handler, seen: (
+        seen.operation == "ListMultipartUploads" and proxy.refuse(handler, status, "Refused")
+    )
+    partial.discard(is_last=True)
+    proxy.misbehave = lambda handler, seen: False
+    assert list(watched.incomplete_uploads()) == []
+
+
+def test_a_partial_file_is_not_discarded_if_s3_does_not_answer(watched, proxy):
+    partial = SavedPartial(watched)
+    partial.append(b"x" * (PART_BYTES + 1))
+    proxy.misbehave = lambda handler, seen: (
+        seen.operation == "ListMultipartUploads" and breaking_off(proxy)(handler, seen)
+    )
+    with pytest.raises(StorageError):
+        partial.discard(is_last=True)
+    proxy.misbehave = lambda handler, seen: False
+    partial.discard(is_last=True)
+    assert list(watched.incomplete_uploads()) == []
