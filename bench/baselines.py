@@ -1,4 +1,4 @@
-"""The baselines: two WSGI functions without Kinto."""
+"""The baselines: three WSGI functions without Kinto."""
 
 import hashlib
 import os
@@ -33,6 +33,19 @@ def discard(environ, start_response):
     while left:
         left -= len(environ["wsgi.input"].read(min(left, CHUNK_BYTES)))
     return _answer(start_response, b"done")
+
+
+def bare_file(environ, start_response):
+    """A bare file response: the largest file of the folder, in blocks, and nothing else."""
+    with os.scandir(os.environ["BENCH_FILES"]) as entries:
+        size, path = max((e.stat().st_size, e.path) for e in entries if e.is_file())
+    start_response("200 OK", [("Content-Length", str(size))])
+    return _blocks(path)
+
+
+def _blocks(path):
+    with open(path, "rb") as file:
+        yield from iter(lambda: file.read(CHUNK_BYTES), b"")
 
 
 def _answer(start_response, body):

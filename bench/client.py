@@ -95,7 +95,9 @@ class Client:
     def _answer(self, method):
         response = http.client.HTTPResponse(self._socket, method=method)
         response.begin()
-        answer = response.read()
+        answer = response.read(BLOCK_BYTES)
+        while response.read(BLOCK_BYTES):
+            pass  # The rest of a file.
         if response.status >= 300:
             raise RuntimeError(f"{method}: {response.status} {answer[:1000]!r}")
         return answer

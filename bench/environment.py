@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +14,34 @@ from tests.support.gcs import FakeGCSServer, GCSBucket
 from tests.support.paths import ROOT, SCRIPTS
 from tests.support.postgresql import create_database, postgresql_backends, postgresql_server
 from tests.support.s3 import Bucket, SeaweedFS
-from tests.support.servers import Server
+from tests.support.servers import Server, eventually_answers, free_port
 from tests.support.settings import base_settings
 
 
 COLLECTION = "/v1/buckets/plain/collections/files"
 GZIPPED_COLLECTION = "/v1/buckets/gzipped/collections/files"
+
+
+NGINX = """
+{user}
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    access_log off;
+    sendfile on;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        root {files};
+    }}
+}}
+"""
 
 
 class Setup(NamedTuple):
@@ -102,6 +125,7 @@ class Environment(contextlib.ExitStack):
         self._database = None
         self._bucket = None
         self._gcs_bucket = None
+        self._nginx = None
 
     def server(self, setup):
         """Return the server of a setup, started once."""
@@ -142,6 +166,23 @@ class Environment(contextlib.ExitStack):
             self.callback(emulator.stop)
             self._gcs_bucket = GCSBucket(emulator.url, "bench")
         return self._gcs_bucket
+
+    def nginx(self):
+        """Return the port of an nginx that serves the folder of the files."""
+        if self._nginx is None:
+            folder = self._folder / "nginx"
+            folder.mkdir()
+            self._nginx = free_port()
+            user = "user root;" if os.geteuid() == 0 else ""
+            configuration = NGINX.format(
+                user=user, folder=folder, port=self._nginx, files=self.files
+            )
+            (folder / "nginx.conf").write_text(configuration)
+            process = subprocess.Popen(["nginx", "-p", folder, "-c", folder / "nginx.conf"])
+            self.callback(process.wait)
+            self.callback(process.terminate)
+            eventually_answers(f"http://127.0.0.1:{self._nginx}")
+        return self._nginx
 
     def database(self):
         """Return the URL of the PostgreSQL of all servers."""

@@ -1,5 +1,6 @@
 """The scenarios of ``make bench`` and of ``make bench-quick``, and their bars: tables."""
 
+import shutil
 from dataclasses import replace
 
 from bench.client import MIB
@@ -118,6 +119,18 @@ def servers(title, unit, kinds, size, rounds, clients=1, requests=1, **setup):
         for server in SERVERS
     )
     return Comparison(title, unit, rounds, workloads)
+
+
+def downloads(server, rounds=9):
+    """Compare downloads of a large file, with nginx if that is installed."""
+    kinds = {"ours": "download", "bare": "bare download"}
+    bars = [Bar(f"download, {server}: ours / bare", "ours", "bare", at_least=0.7, stretch_goal=0.9)]
+    if shutil.which("nginx"):
+        kinds["nginx"] = "nginx"
+        bars.append(Bar(f"download, {server}: ours / nginx", "ours", "nginx", at_least=0.5))
+    setup = Setup(server)
+    workloads = tuple(Workload(name, kind, LARGE, setup) for name, kind in kinds.items())
+    return Comparison(f"download of 100 MiB, {server}", "MB/s", rounds, workloads, tuple(bars))
 
 
 def size(label, size, rounds, requests=1):
@@ -294,6 +307,7 @@ TO_S3 = Comparison(
     ),
     (Bar("S3 100 MiB: ours / upload_file", "ours", "upload_file", at_least=0.9),),
 )
+DOWNLOADS = tuple(map(downloads, SERVERS[:2]))
 MEMORY = (
     Memory("local", "ours", LOCAL, "random", 8),
     Memory("gzip", "gzip", LOCAL, "text", 8),
@@ -342,6 +356,7 @@ SCENARIOS = (
     *WSGI_SERVERS,
     GZIP,
     TO_S3,
+    *DOWNLOADS,
     *MEMORY,
     *RESUMABLE,
     *CURVE,

@@ -49,6 +49,8 @@ def run(environment, workload):
     """Run one round, and return the seconds for one request."""
     if workload.kind == "upload_file":
         return _upload_file(environment.bucket(), workload.size)
+    if workload.kind == "nginx":
+        return _nginx(environment, workload)
     return run_on(environment.server(workload.setup), workload)
 
 
@@ -110,6 +112,8 @@ REQUESTS = {
     "bare": lambda c: ("POST", "/bare", _file(c)),
     "bare fsync": lambda c: ("POST", "/bare?fsync", _file(c)),
     "discard": lambda c: ("POST", "/discard", _file(c)),
+    "download": lambda c: ("GET", f"{RECORD}/attachment", NO_BODY),
+    "bare download": lambda c: ("GET", "/bare-file", NO_BODY),
     "put": lambda c: ("PUT", RECORD, json_body({"data": PLAIN_RECORD})),
     "get": lambda c: ("GET", RECORD, NO_BODY),
     "patch": lambda c: ("PATCH", RECORD, CHANGE),
@@ -119,9 +123,24 @@ REQUESTS = {
 
 PREPARED_BY = {
     **dict.fromkeys(("replace", "detach", "patch attached", "delete attached"), "ours"),
+    **dict.fromkeys(("download", "bare download"), "ours"),
     **dict.fromkeys(("get", "patch", "delete"), "put"),
 }
 """``{kind: the kind of the requests that are sent before it, and not timed}``."""
+
+
+def _nginx(environment, workload):
+    """Return the seconds in which nginx sends a file of that size, with ``sendfile``."""
+    client = Client(environment.server(workload.setup).port)
+    _send_all(client, workload._replace(kind="ours"), [uuid.uuid4()])
+    client.close()
+    name = max(environment.files.iterdir(), key=lambda path: path.stat().st_size).name
+    client = Client(environment.nginx())
+    begin = time.perf_counter()
+    client.send("GET", f"/{name}", NO_BODY)
+    seconds = time.perf_counter() - begin
+    client.close()
+    return seconds
 
 
 def _upload_file(bucket, size):

@@ -9,11 +9,13 @@ from bench import baselines
 
 setup_logging(os.environ["KINTO_INI"])
 kinto = get_app(os.environ["KINTO_INI"])
+BASELINES = {
+    "/bare": baselines.bare,
+    "/bare-file": baselines.bare_file,
+    "/discard": baselines.discard,
+}
 
 
 def application(environ, start_response):
     """Serve the baselines without calling Kinto, so that they do not pay for it."""
-    baseline = {"/bare": baselines.bare, "/discard": baselines.discard}.get(
-        environ["PATH_INFO"], kinto
-    )
-    return baseline(environ, start_response)
+    return BASELINES.get(environ["PATH_INFO"], kinto)(environ, start_response)
