@@ -11,6 +11,7 @@ import sqlalchemy
 from kinto.core.events import ResourceChanged
 
 from kinto_attachment.storage.contract import StorageError
+from kinto_attachment.storage.names import is_private
 from tests.support.app import App
 from tests.support.forms import file_part
 from tests.support.gcs import GCSBucket
@@ -42,8 +43,8 @@ class Action:
     changes: dict = None
     content_type: str = "application/json"
 
-    def holders(self):
-        held = {**BEFORE, **(self.changes or {})}
+    def holders(self, before):
+        held = {**before, **(self.changes or {})}
         return {path: content for path, content in held.items() if content}
 
 
@@ -85,11 +86,16 @@ CELLS = [
 
 
 class World:
-    """A Kinto on PostgreSQL, with three records that hold two files, and one in another bucket."""
+    """A Kinto on PostgreSQL, with three records that hold two files, and one in another bucket.
+
+    :ivar before: which records hold files. The copy of a private attachment holds none.
+    """
 
     def __init__(self, app, files):
         self.app = app
         self.files = files
+        self.is_private = app.registry.attachments.settings.has_private_files
+        self.before = {k: v for k, v in BEFORE.items() if not (self.is_private and k == COPY)}
         self.bucket = None
         self.refusing = False
         app.registry.registerHandler(self._listen, (ResourceChanged,))
@@ -144,12 +150,17 @@ class World:
         """Return records with their files, links with theirs, all files, and the released ones."""
         self.app.wait_for_deletions()
         stored = self.files.read()
+        assert {key for key in stored if is_private(key) != self.is_private} == set()
         contents = {self.app.registry.attachments.files.url(n): c for n, c in stored.items()}
         records = {}
         for path in (FIRST, SECOND, NEW, COPY):
             answer = self.app.get(self.bucket + path, headers=ALICE, status="*").json
             attachment = answer.get("data", {}).get("attachment")
-            if attachment:
+            if attachment and self.is_private:
+                url = f"{self.bucket}{path}/attachment"
+                fetched = self.app.get(url, headers=ALICE, status=(200, 404))
+                records |= {path: fetched.body} if fetched.status_int == 200 else {}
+            elif attachment:
                 records[path] = contents[attachment["location"]]
         links = {
             "/" + link["record_uri"].split("/", 3)[3]: stored[link["location"]]
@@ -220,13 +231,21 @@ class GCSFiles:
         self.clear = self.bucket.clear
 
 
-WORLDS = [("local", False), ("local", True), ("S3", False), ("S3", True), ("GCS", False)]
-"""Storages, and whether previous files are kept."""
+WORLDS = [
+    ("local", False, "public"),
+    ("local", True, "public"),
+    ("S3", False, "public"),
+    ("S3", True, "public"),
+    ("GCS", False, "public"),
+    ("local", False, "private"),
+    ("S3", True, "private"),
+]
+"""Storages, whether previous files are kept, and who may fetch files."""
 
 
 @pytest.fixture(scope="module", params=WORLDS, ids=str)
 def world(request, postgresql, tmp_path_factory):
-    kind, keep = request.param
+    kind, keep, downloads = request.param
     folder = tmp_path_factory.mktemp("files")
     if kind == "local":
         files = LocalFiles(folder)
@@ -238,6 +257,7 @@ def world(request, postgresql, tmp_path_factory):
         **postgresql_backends(postgresql()),
         **files.settings,
         "kinto.attachment.keep_old_files": str(keep),
+        "kinto.attachment.downloads": downloads,
         "kinto.includes": "kinto.plugins.default_bucket kinto.plugins.flush kinto_attachment",
     }
     world = World(App(folder, **settings), files)
@@ -273,10 +293,10 @@ def test_what_is_left(world, name, ending, monkeypatch):
         response = world.do(action, conditions)
     succeeds = ending in ("commit", "storage delete fails")
     assert (response.status_code < 300) == (succeeds or (name == "batch" and bool(conditions)))
-    holders = action.holders() if succeeds else BEFORE
+    holders = action.holders(world.before) if succeeds else world.before
     files = set(holders.values())
     if ending == "storage delete fails" or world.keep:
-        files |= set(BEFORE.values())
+        files |= set(world.before.values())
     elsewhere = 0 if name == "flush" else 1
     stays = elsewhere or ending == "storage delete fails" or world.keep
     files |= {b"e"} if stays else set()
