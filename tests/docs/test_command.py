@@ -91,6 +91,17 @@ def test_relocate_and_copy_print_what_the_guide_shows(run, tmp_path):
     assert len(shown) >= 4
 
 
+def test_move_private_prints_what_the_guide_shows(deployment, run):
+    write_ini(deployment.ini, deployment.app.settings | {"kinto.attachment.downloads": "private"})
+    shown = [one for one in sessions("docs/how-to/private-files") if "kinto-att" in one[0]]
+    for command, printed in shown:
+        assert run(command) == without_names(printed), command
+    keys = deployment.files()
+    assert len(keys) == 3
+    assert all(key.startswith("private/") for key in keys)
+    assert len(shown) == 3
+
+
 def test_the_check_after_a_restore_finds_nothing_if_nothing_is_lost(run):
     (command,) = [code for code in blocks("docs/how-to/backup", "shell") if "check" in code]
     assert run(command) == without_names("Compared 3 files, 3 links, 3 records")
