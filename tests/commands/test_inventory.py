@@ -269,6 +269,8 @@ def test_changes_while_the_inventory_is_read_are_no_problems(deployment, monkeyp
     def change(suffix):
         deployment.upload(f"replaced{suffix}", b"another")
         deployment.app.delete(f"{COLLECTION}/records/deleted{suffix}", headers=ALICE)
+        # What waits for the next batch of deletions is reported.
+        deployment.app.wait_for_deletions()
 
     change_before("links", "")
     change_before("records", "-later")
