@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from urllib3.util.url import Url, parse_url
+
 from kinto_attachment.scripts.content import Content, original_of
 from kinto_attachment.scripts.errors import Failure
 from kinto_attachment.scripts.names import check_filename, is_path_of
@@ -118,14 +120,12 @@ def is_private_location(url: str, server: str) -> bool:
 
     :raises ValueError: it is none.
     """
-    file, kinto = urllib.parse.urlsplit(url), urllib.parse.urlsplit(server)
-    path = file.path.removeprefix(kinto.path.rstrip("/"))
+    # As the one who sends the request reads them: of "https://a\\@b/", urllib takes b for the host.
+    file, kinto = parse_url(url), parse_url(server)
+    path = (file.path or "").removeprefix((kinto.path or "").rstrip("/"))
     return _origin(file) == _origin(kinto) and bool(PRIVATE_PATH.fullmatch(path))
 
 
-def _origin(url: urllib.parse.SplitResult) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port.
-
-    :raises ValueError: the port is no number.
-    """
-    return url.scheme, url.hostname, url.port or DEFAULT_PORTS.get(url.scheme)
+def _origin(url: Url) -> tuple[str | None, str | None, int | None]:
+    """Return scheme, host and port."""
+    return url.scheme, url.host, url.port or DEFAULT_PORTS.get(url.scheme or "")

@@ -156,11 +156,21 @@ def test_server_is_recognised(url, server):
         "https://example.org@evil.test" + PATH,
         "https://evil.test/https://example.org" + PATH,
         "//evil.test" + PATH,
+        # Parsers differ in which of the two is the host.
+        "https://evil.test\\@example.org" + PATH,
+        "//evil.test\\@example.org" + PATH,
     ],
 )
 def test_other_servers_are_recognised(url):
     server = "https://example.org/v1"
     assert not is_private_location(absolute_location(url, "", server), server)
+
+
+def test_location_whose_host_parsers_disagree_on_gets_no_credentials(kinto, other, get):
+    host = kinto.origin.removeprefix("http://")
+    add_private(kinto, f"{other.origin}\\@{host}{PATH}")
+    assert "404 Not Found" in failures(get(code=1))["story.txt"]
+    assert not any(headers.get("Authorization") for headers in other.headers)
 
 
 def test_refusal_of_kinto_is_reported_as_one(kinto, get):
