@@ -162,6 +162,9 @@ def test_metadata_cannot_be_forged(make_world, forged):
     world.upload(b"b", SECOND)
     world.patch({"attachment": {**attachment, **forged}}, status=400)
     world.put({"attachment": {**attachment, **forged}}, status=400)
+    merge = {**ALICE, "Content-Type": "application/merge-patch+json"}
+    body = {"data": {"attachment": forged}}
+    world.app.patch_json(FIRST, body, headers=merge, status=400)
     assert world.app.record()["attachment"] == attachment
     assert world.linked() == {FIRST: b"a", SECOND: b"b"}
 

@@ -1,11 +1,14 @@
 """A random walk over all that changes records, looking at all there is after every step."""
 
 import contextlib
+import hashlib
+import itertools
 import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import transaction
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -18,6 +21,7 @@ from hypothesis.stateful import (
 )
 from kinto.core.events import ResourceChanged
 
+from kinto_attachment.storage.names import is_private
 from tests.support.app import App
 from tests.support.forms import file_part
 from tests.support.postgresql import postgresql_backends
@@ -159,7 +163,7 @@ class Walk(RuleBasedStateMachine):
     @rule(record=records, changes=st.sampled_from((None, {"size": 1}, {"location": "a"})))
     def merge_patch(self, record, changes):
         before = self.attachment_of(record)
-        if before:
+        if before and self.is_ours(record):
             body = {"data": {"attachment": changes}}
             self.do("patch", record_url(record), body, headers=MERGE_PATCH)
             assert self.attachment_of(record) == (before if changes else None)
@@ -252,6 +256,10 @@ class Walk(RuleBasedStateMachine):
             for collection in COLLECTIONS:
                 self.app.create_collection(bucket, collection, headers=ALICE)
 
+    def is_ours(self, record):
+        """Return whether the attachment of a record is about a file of ours."""
+        return True
+
     def is_held(self, attachment):
         return any(link["attachment"] == attachment for link in self.app.links())
 
@@ -282,12 +290,56 @@ class Walk(RuleBasedStateMachine):
         transaction.abort()
 
 
-def test_nothing_is_lost_and_nothing_left_wherever_a_walk_goes(postgresql, tmp_path):
+class PrivateWalk(Walk):
+    """The same where files are private: a copy is a URL, and each record has its own file or none.
+
+    Most of all that is there is looked at as a reader fetches it.
+    """
+
+    def is_ours(self, record):
+        return any(link["record_uri"] == record_url(record) for link in self.app.links())
+
+    @invariant()
+    def nothing_is_lost_and_nothing_left(self):
+        Walk.steps += 1
+        transaction.abort()
+        links = {link["record_uri"]: link for link in self.app.links()}
+        assert len(links) == len(self.app.links())
+        files = self.app.files()
+        for record in itertools.product(BUCKETS, COLLECTIONS, RECORDS):
+            url = record_url(record)
+            fetched = self.app.get(f"{url}/attachment", headers=ALICE, status=(200, 404))
+            assert (fetched.status_code == 200) == (url in links)
+            if url in links:
+                attachment = self.attachment_of(record)
+                assert links[url]["attachment"] == attachment
+                assert attachment["location"].endswith(f"/v1{url}/attachment")
+                assert fetched.body == files[links[url]["location"]]
+                assert hashlib.sha256(fetched.body).hexdigest() == attachment["hash"]
+        keys = {link["location"] for link in links.values()}
+        assert all(map(is_private, files)) and len(keys) == len(links)
+        self.ever_kept |= {
+            link["location"]
+            for link in links.values()
+            if link["origin"].endswith("/collections/kept")
+        }
+        assert files.keys() - keys <= self.ever_kept <= files.keys()
+        assert self.app.released() == []
+        transaction.abort()
+
+
+@pytest.mark.parametrize(
+    ("walk", "downloads"), [(Walk, "public"), (PrivateWalk, "private")], ids=["public", "private"]
+)
+def test_nothing_is_lost_and_nothing_left_wherever_a_walk_goes(
+    postgresql, tmp_path, walk, downloads
+):
     Walk.app = App(
         tmp_path / "files",
         **postgresql_backends(postgresql()),
         **{
             "kinto.includes": "kinto.plugins.flush kinto_attachment",
+            "kinto.attachment.downloads": downloads,
             "kinto.attachment.resources.one.kept.keep_old_files": "true",
             "kinto.attachment.resources.two.kept.keep_old_files": "true",
         },
@@ -300,7 +352,7 @@ def test_nothing_is_lost_and_nothing_left_wherever_a_walk_goes(postgresql, tmp_p
     Walk.app.registry.registerHandler(fail, (ResourceChanged,))
     try:
         run_state_machine_as_test(
-            Walk,
+            walk,
             settings=settings(
                 max_examples=WALKS,
                 stateful_step_count=STEPS,
