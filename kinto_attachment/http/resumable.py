@@ -31,7 +31,7 @@ from kinto_attachment.resumable.receiving import Reception
 from kinto_attachment.resumable.upload import DONE, RECEIVING, Upload, new_id
 from kinto_attachment.resumable.uploads import Uploads
 from kinto_attachment.storage.contract import PartialFile, Superseded
-from kinto_attachment.storage.names import upload_key
+from kinto_attachment.storage.names import is_private, upload_key
 
 
 PRECONDITIONS = ("If-Match", "If-None-Match")
@@ -231,6 +231,9 @@ def _take_over(
     elif length not in (None, found.length):
         raise errors.length_changed(found.length)
     chunk.check(found, max_size)
+    is_begun = found.phase == RECEIVING
+    if is_begun and is_private(found.wanted_key) != _settings(request).is_private:
+        raise errors.expired_upload()
     if found.phase == DONE:
         return found, None, 0
     known = 1 if found.phase != RECEIVING else size - chunk.offset
@@ -246,7 +249,8 @@ def _take_over(
 def _found(request: Any, record: Record) -> Upload:
     """Return the upload of the URL.
 
-    :raises HTTPException: it is unknown, or it is done and the record has its file no more.
+    :raises HTTPException: it is unknown, or it is done and the record has its file no more; or the
+        files of the collection have become private or public, and the key would be a wrong one.
     """
     id_ = request.matchdict["upload_id"]
     found = _uploads(request).get(record.uri, id_, _user(request))

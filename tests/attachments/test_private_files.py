@@ -8,11 +8,12 @@ import pytest
 import transaction
 
 from kinto_attachment.attachments import Change
+from kinto_attachment.links import new_link
 from kinto_attachment.storage.names import is_private
 from tests.support.app import App
 from tests.support.forms import file_part
 from tests.support.postgresql import postgresql_backends
-from tests.support.resumable import CHUNK, TUS, encode
+from tests.support.resumable import CHUNK, TUS, Client, encode
 from tests.support.s3 import Bucket
 from tests.support.users import ALICE, BOB
 
@@ -505,6 +506,44 @@ def test_the_files_of_a_public_bucket_called_private_are_public(make_world):
     assert key.startswith("_private/")
     path = attachment["location"].removeprefix("http://localhost/v1")
     assert world.app.get(path).body == b"a"
+
+
+def test_earlier_public_files_of_a_bucket_called_private_follow_their_records(make_world):
+    world = make_world(downloads="public", base_url="https://files.test/")
+    attachment = world.upload(b"a")
+    (name,) = world.files()
+    key = f"private/{name}"
+    (world.app.folder / "private").mkdir()
+    (world.app.folder / name).rename(world.app.folder / key)
+    moved = {**attachment, "location": f"https://files.test/{key}"}
+    links, storage = world.app.registry.attachments.links, world.app.registry.storage
+    with transaction.manager:
+        storage.update("record", PHOTOS, "first", {"attachment": moved})
+        links.change([new_link(FIRST, key, moved)], links.of_records([FIRST]))
+    world.patch({"title": "x"})
+    world.put({"attachment": moved}, COPY)
+    assert world.linked() == {FIRST: b"a", COPY: b"a"}
+    world.app.delete(FIRST, headers=ALICE)
+    assert world.linked() == {COPY: b"a"}
+    world.app.delete(COPY, headers=ALICE)
+    assert world.contents() == []
+
+
+@pytest.mark.parametrize("began", ["public", "private"])
+def test_an_upload_that_began_with_another_setting_begins_again(make_world, began):
+    """It would be stored where the setting of that time says."""
+    world = make_world(downloads="private" if began == "public" else "public")
+    settings = world.app.registry.attachments.settings
+    now = settings.defaults
+    client = Client(world.app, record=FIRST)
+    object.__setattr__(settings, "defaults", dataclasses.replace(now, downloads=began))
+    path = client.begun(4)
+    object.__setattr__(settings, "defaults", now)
+    client.patch(path, 0, b"once", status=410)
+    assert world.linked() == {}
+    client.patch(client.begun(4), 0, b"once")
+    assert world.linked() == {FIRST: b"once"}
+    assert is_private(world.app.links()[0]["location"]) == now.is_private
 
 
 def test_no_public_file_takes_the_name_of_the_private_folder(make_world):
