@@ -124,8 +124,8 @@ class Mover:
         self._server.deletions.process(entry for entry in entries if entry.get(MOVING))
 
     def plan(self, link: scan.Object) -> Outcome:
-        """Return what :meth:`move` would do."""
-        return self._outcome(link, lambda attachment: Outcome("to move", _moved(link["location"])))
+        """Return what :meth:`move` would do, except that a name may be taken."""
+        return self._outcome(link, lambda attachment: self._plan(link, attachment))
 
     def move(self, link: scan.Object) -> Outcome:
         """Move the file of a link, and return what became of it."""
@@ -159,6 +159,11 @@ class Mover:
         if not refers(attachment, record_uri, key, links):
             raise MoveRefused("the record does not refer to it, see kinto-attachment check")
         return attachment
+
+    def _plan(self, link: scan.Object, attachment: Any) -> Outcome:
+        # Only to see whether it is known.
+        self._locations.of(link["record_uri"], link["location"], attachment)
+        return Outcome("to move", _moved(link["location"]))
 
     def _move(self, link: scan.Object, attachment: Any) -> Outcome:
         # Before a byte is copied: it may not be known.

@@ -420,11 +420,12 @@ def test_url_of_the_server_is_the_one_of_the_option(public):
     assert locations(public, "first") == [expected]
 
 
-def test_url_of_the_server_that_is_not_known_is_asked_for(public, capsys):
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_url_of_the_server_that_is_not_known_is_asked_for(public, capsys, dry_run):
     public.upload()
     write_ini(public.ini, public.app.settings | {"kinto.attachment.downloads": "private"})
     before = public.state()
-    assert main(["move-private", "--ini", public.ini]) == 2
+    assert main(["move-private", "--ini", public.ini, *dry_run]) == 2
     assert "set --server-url" in capsys.readouterr().err
     assert public.state() == before
 
