@@ -52,9 +52,18 @@ class CollectionSettings:
         return GZIP_EXTENSION if self.gzipped else ""
 
     @property
-    def keys_are_unique(self) -> bool:
-        """Whether no two files are ever given the same key."""
+    def names_are_random(self) -> bool:
+        """Whether the name of a stored file has a random part by these settings."""
         return self.randomize and "{filename}" in self.filename_pattern
+
+    @property
+    def keys_are_unique(self) -> bool:
+        """Whether no two files are ever given the same key.
+
+        Those of private files never are: a link to one of them, or a download that has begun, would
+        lead to the next.
+        """
+        return self.is_private or self.names_are_random
 
     def folder_of(self, bucket_id: str, collection_id: str) -> str:
         """Return the folder for the files of a collection, relative and without outer slashes.

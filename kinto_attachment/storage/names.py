@@ -35,8 +35,8 @@ HEARTBEAT = re.compile(f"heartbeat-{UUID4}")
 
 ID = "[A-Za-z0-9_-]+"
 STEM = "[A-Za-z0-9_.-]+"
-ENDING = r"(-[0-9]+)?(\.[A-Za-z0-9_.-]+)?"
-"""The number of a candidate key, and the extension."""
+ENDING = rf"(-{UUID4})?(-[0-9]+)?(\.[A-Za-z0-9_.-]+)?"
+"""What makes the key of a private file unique, the number of a candidate key, and the extension."""
 
 
 def upload_key(
@@ -52,7 +52,9 @@ def upload_key(
     if any(len(name.encode()) > MAX_NAME_BYTES for name in folder.split("/")):
         raise errors.ids_too_long(MAX_NAME_BYTES)
     pattern, randomize = settings.filename_pattern, settings.randomize
-    return make_key(filename, folder, randomize, pattern, record_id, settings.added_extension)
+    is_suffixed = settings.keys_are_unique and not settings.names_are_random
+    appended = settings.added_extension
+    return make_key(filename, folder, randomize, pattern, record_id, appended, is_suffixed)
 
 
 def make_key(
@@ -62,6 +64,7 @@ def make_key(
     pattern: str = "{filename}",
     record_id: str = "",
     appended: str = "",
+    is_suffixed: bool = False,
 ) -> str:
     """Return the key to ask the storage for: safe in any file system and URL.
 
@@ -70,6 +73,7 @@ def make_key(
     :param pattern: the key without folder and extension: text in which ``{datetime}`` is the time
         in UTC, ``{rid}`` the record's id and ``{filename}`` the (random) name.
     :param appended: another extension, that of a compressed file.
+    :param is_suffixed: whether a random part follows that, so that the key is unique.
     """
     stem, extension = _safe_parts(filename)
     if randomize:
@@ -77,7 +81,8 @@ def make_key(
     now = time.strftime("%Y%m%d%H%M%S", time.gmtime())
     # The id is cut here, so that a long one does not displace what makes a random key unique.
     stem = _safe_stem(pattern.format(datetime=now, rid=record_id[:MAX_RID], filename=stem))
-    name = _fit(stem, extension + appended)
+    suffix = f"-{uuid.uuid4()}" if is_suffixed else ""
+    name = _fit(stem, suffix + extension + appended)
     return f"{folder}/{name}" if folder else name
 
 

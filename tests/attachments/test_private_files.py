@@ -9,7 +9,7 @@ import transaction
 
 from kinto_attachment.attachments import Change
 from kinto_attachment.links import new_link
-from kinto_attachment.storage.names import is_private
+from kinto_attachment.storage.names import KeyPatterns, is_private
 from tests.support.app import App
 from tests.support.forms import file_part
 from tests.support.postgresql import postgresql_backends
@@ -494,6 +494,9 @@ def test_private_files_with_names_of_their_own(make_world, name):
     world.upload(b"a")
     (key,) = world.files()
     assert key.startswith("private/blog/photos/")
+    patterns = KeyPatterns(world.app.registry.attachments.settings)
+    assert patterns.match(key).is_ours
+    assert patterns.match_upload(key, "blog", "photos", "first", "story.txt").is_ours
     world.upload(b"b")
     assert world.linked() == {FIRST: b"b"} and world.contents() == [b"b"]
 

@@ -87,6 +87,20 @@ def test_a_link_is_valid_for_as_long_as_it_was_asked_for(app, later, seconds):
     assert app.head(path, status=403).body == b""
 
 
+@pytest.mark.parametrize("name", ["randomize", "filename_pattern"])
+def test_a_link_to_a_private_file_never_leads_to_a_later_one_of_its_name(share_app, name):
+    value = {"randomize": "false", "filename_pattern": "{datetime}"}[name]
+    app = share_app(**{"attachment__downloads": "private", f"attachment__{name}": value})
+    app.upload()
+    path = path_of(link_of(app)["location"])
+    app.delete(RECORD, headers=ALICE)
+    app.wait_for_deletions()
+    other = ATTACHMENT.replace("first", "second")
+    app.upload(file_part(b"of others"), url=other)
+    app.get(path, status=404)
+    assert app.get(other, headers=ALICE).body == b"of others"
+
+
 @pytest.mark.parametrize("seconds", ["0", "-1", "3601", "", "x", "1.5", "9" * 5000, "\u0661"])
 def test_a_link_is_not_asked_for_longer_than_allowed(app, seconds):
     response = app.get(LINK, {"expires_in": seconds}, headers=ALICE, status=400)
