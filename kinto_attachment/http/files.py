@@ -19,6 +19,7 @@ from kinto_attachment.http.representation import Representation, described
 from kinto_attachment.http.schemas import FILE_RESPONSES
 from kinto_attachment.http.sending import read_errors, respond
 from kinto_attachment.http.transactions import Transactions
+from kinto_attachment.kinto_internals import is_in_batch
 from kinto_attachment.storage.names import PRIVATE_FOLDER, is_private
 
 
@@ -44,6 +45,8 @@ files = Service(
 )
 def get_file(request: Any) -> Any:
     """Return a stored file, or the requested range of it."""
+    if is_in_batch(request):
+        raise errors.download_in_batch()
     key = "/".join(request.matchdict["subpath"])
     attachments = request.registry.attachments
     if "signature" in request.GET:

@@ -11,7 +11,12 @@ from pyramid.httpexceptions import HTTPNotFound
 from kinto_attachment import errors
 from kinto_attachment.http.byte_range import ByteRange, Unsatisfiable, requested_range
 from kinto_attachment.http.conditions import Outcome, evaluate, range_applies
-from kinto_attachment.http.representation import SAMPLE_BYTES, Representation, charset_of
+from kinto_attachment.http.representation import (
+    SAMPLE_BYTES,
+    SECURITY_HEADERS,
+    Representation,
+    charset_of,
+)
 from kinto_attachment.kinto_internals import StreamedResponse
 from kinto_attachment.storage.contract import Storage, StorageError
 from kinto_attachment.storage.ranges import BLOCK_BYTES
@@ -44,7 +49,8 @@ def respond(request: Any, files: Storage, file: Representation, more: dict[str, 
     if outcome is Outcome.FAILED:
         raise errors.file_changed()
     if outcome is Outcome.NOT_MODIFIED:
-        return _response(304, [], {**file.validators, **more})
+        # Caches replace what they have by all of these headers, and Kinto's own allow more.
+        return _response(304, [], {**file.validators, **SECURITY_HEADERS, **more})
     part = _requested_part(request, file)
     with read_errors():
         if request.method == "HEAD":

@@ -101,6 +101,20 @@ def test_a_link_to_a_private_file_never_leads_to_a_later_one_of_its_name(share_a
     assert app.get(other, headers=ALICE).body == b"of others"
 
 
+def test_a_link_cannot_be_fetched_in_a_batch(app):
+    path = path_of(link_of(app)["location"])
+    batch = {"requests": [{"path": path}, {"path": path, "method": "HEAD"}]}
+    for response in app.post_json("/batch", batch).json["responses"]:
+        assert response["status"] == 400
+
+
+def test_a_cache_that_asks_again_keeps_what_confines_the_file(app):
+    path = path_of(link_of(app)["location"])
+    for url, headers in ((path, {}), (ATTACHMENT, ALICE)):
+        response = app.get(url, headers={**headers, "If-None-Match": "*"}, status=304)
+        assert response.headers["Content-Security-Policy"] == "sandbox"
+
+
 @pytest.mark.parametrize("seconds", ["0", "-1", "3601", "", "x", "1.5", "9" * 5000, "\u0661"])
 def test_a_link_is_not_asked_for_longer_than_allowed(app, seconds):
     response = app.get(LINK, {"expires_in": seconds}, headers=ALICE, status=400)
