@@ -7,6 +7,7 @@ Records are kept in a PostgreSQL and, for ``make serve-s3``, files in a SeaweedF
 import argparse
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -21,6 +22,22 @@ from pathlib import Path
 CONFIG = Path(__file__).resolve().parent
 INI = str(CONFIG / "serve.ini")
 SCRIPTS = Path(sys.executable).parent
+
+S3_KEY, S3_SECRET = "kinto", "for-trying-things-out"
+
+# SeaweedFS ignores the ACLs of files. This is public-read.json of the documentation.
+PUBLIC_READ = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Sid": "EverybodyReadsFiles",
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "NotResource": "arn:aws:s3:::attachments/private/*",
+        }
+    ],
+}
 
 IN_MEMORY = "Records are kept in memory: they are gone when Kinto stops, and their files are left."
 
@@ -151,7 +168,7 @@ def seaweedfs(var, port):
         process = psutil.Popen(command, stdout=log, stderr=log, start_new_session=True)
     pid_file.write_text(str(process.pid))
     try:
-        while not answers(port):
+        while not (answers(port) and publishes_files(port)):
             if process.poll() is not None:
                 sys.exit(f"The S3 server does not start: see {var / 's3.log'}")
             time.sleep(0.2)
@@ -160,8 +177,8 @@ def seaweedfs(var, port):
             "KINTO_ATTACHMENT_SERVE_FILES": "false",
             "KINTO_ATTACHMENT_AWS_BUCKET_NAME": "attachments",
             "KINTO_ATTACHMENT_AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "KINTO_ATTACHMENT_AWS_ACCESS_KEY": "kinto",
-            "KINTO_ATTACHMENT_AWS_SECRET_KEY": "for-trying-things-out",
+            "KINTO_ATTACHMENT_AWS_ACCESS_KEY": S3_KEY,
+            "KINTO_ATTACHMENT_AWS_SECRET_KEY": S3_SECRET,
         }
     finally:
         stop(process)
@@ -170,6 +187,25 @@ def seaweedfs(var, port):
 
 def answers(port):
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def publishes_files(port):
+    """Let everybody read the files of the bucket but private ones, and say whether that worked."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="us-east-1",
+        aws_access_key_id=S3_KEY,
+        aws_secret_access_key=S3_SECRET,
+    )
+    # It answers before it has its bucket.
+    with contextlib.suppress(BotoCoreError, ClientError):
+        client.put_bucket_policy(Bucket="attachments", Policy=json.dumps(PUBLIC_READ))
         return True
     return False
 

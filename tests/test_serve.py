@@ -47,6 +47,10 @@ class Serve(Server):
         url = f"{self._record}/attachment"
         requests.post(url, files=files, auth=AUTH, timeout=30).raise_for_status()
 
+    def link(self):
+        url = f"{self._record}/attachment/link"
+        return requests.get(url, auth=AUTH, timeout=30).json()["location"]
+
     def downloaded(self):
         """Return the content of the file that is attached."""
         record = requests.get(self._record, auth=AUTH, timeout=30).json()
@@ -116,6 +120,15 @@ def test_they_are_there_on_s3_after_a_restart(serve, end):
     server.attach()
     server.end(end)
     assert serve(*options).downloaded() == CONTENT
+
+
+def test_private_files_on_s3_need_a_signature(serve):
+    options = ("--files", "s3", "--s3-port", str(free_port()), "--records", "memory")
+    server = serve(*options, KINTO_ATTACHMENT_DOWNLOADS="private")
+    server.attach()
+    link = server.link()
+    assert eventually(lambda: requests.get(link, timeout=30).content == CONTENT)
+    assert requests.get(link.partition("?")[0], timeout=30).status_code == 403
 
 
 def test_postgresql_starts_where_another_process_has_the_id_of_a_killed_one(serve, folder):

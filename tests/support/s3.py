@@ -24,7 +24,7 @@ from tests.support.servers import free_port
 
 ACCESS_KEY = "kinto"
 SECRET_KEY = "for-trying-things-out"
-"""Those of config/seaweedfs.json."""
+"""Those of seaweedfs.json beside this, with which everybody may read all files."""
 
 MIB = 1024 * 1024
 PART_BYTES = 5 * MIB
@@ -49,7 +49,7 @@ class SeaweedFS:
             "ip": "127.0.0.1",
             "ip.bind": "127.0.0.1",
             "s3.port": port,
-            "s3.config": ROOT / "config" / "seaweedfs.json",
+            "s3.config": ROOT / "tests" / "support" / "seaweedfs.json",
             "s3.autoCreateBucket": "false",
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
