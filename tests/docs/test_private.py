@@ -1,11 +1,14 @@
 """The guide to private files, as it is printed."""
 
+import json
 import os
 import subprocess
 
 import pytest
 import requests
 
+from kinto_attachment.storage.names import PRIVATE_FOLDER
+from kinto_attachment.storage.s3.staged import STAGING_FOLDER
 from tests.browser.test_behind_nginx import AROUND
 from tests.support.app import ATTACHMENT
 from tests.support.documentation import ENVIRONMENT, blocks, only, sessions
@@ -97,8 +100,12 @@ def test_nginx_serves_no_private_file_by_its_name(nginx):
     api, files, server = nginx
     (path,) = (one for one in (server.files / "private").rglob("*") if one.is_file())
     key = path.relative_to(server.files)
+    received = server.files / ".uploads" / "0a1b"
+    received.parent.mkdir(exist_ok=True)
+    received.write_bytes(STORY)
     for url in (
         f"{files}/{key}",
+        f"{files}/.uploads/0a1b",
         f"{api}/internal/{key}",
         f"{files}//{key}",
         f"{files}/x/../{key}",
@@ -107,6 +114,12 @@ def test_nginx_serves_no_private_file_by_its_name(nginx):
         request = requests.Request("GET", url).prepare()
         request.url = url
         assert session.send(request).status_code == 404, url
+
+
+def test_policy_of_a_bucket_leaves_out_what_is_private_and_what_is_being_received():
+    (statement,) = json.loads(only("docs/how-to/s3", "json", "EverybodyReadsFiles"))["Statement"]
+    left_out = (f"arn:aws:s3:::BUCKET/{folder}*" for folder in (PRIVATE_FOLDER, STAGING_FOLDER))
+    assert set(statement["NotResource"]) == set(left_out)
 
 
 def test_guide_to_production_leaves_private_files_out():
