@@ -59,7 +59,8 @@ def _with_security_headers(view: Callable[..., Any]) -> Callable[..., Any]:
 
 def _origins(files: Any) -> list[str]:
     """Return where files are, and where the links to private ones lead."""
-    urls = [files.base_url, getattr(files, "bucket_url", "")]
+    bucket_url = getattr(files, "bucket_url", str)
+    urls = [files.base_url, bucket_url()]
     return sorted({_origin(url) for url in urls} - {""})
 
 

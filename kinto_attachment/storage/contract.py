@@ -138,9 +138,8 @@ class LocalFiles(Protocol):
 class PresignedFiles(Protocol):
     """A storage with URLs of its own that need no credentials, and end."""
 
-    @property
     def bucket_url(self) -> str:
-        """What they begin with."""
+        """Return what they begin with."""
         ...
 
     def presigned_url(self, key: str, since: int, expires: int, headers: dict[str, str], /) -> str:

@@ -36,7 +36,7 @@ class GCSStorage(Storage, ResumableFiles, PresignedFiles):
     def __init__(self, options: Mapping[str, Any]):
         self.bucket = Bucket(options)
         self._endpoint = options["gcloud.endpoint_url"] or "https://storage.googleapis.com"
-        self.base_url = options["base_url"] or self.bucket_url
+        self.base_url = options["base_url"] or self.bucket_url()
         self._part_size: int = options["gcloud.part_size_bytes"]
 
     def __str__(self) -> str:
@@ -78,7 +78,6 @@ class GCSStorage(Storage, ResumableFiles, PresignedFiles):
         stream.seek(first)
         return part_of(stream, length, self.bucket.errors)
 
-    @property
     def bucket_url(self) -> str:
         return f"{self._endpoint}/{self.bucket.name}/"
 

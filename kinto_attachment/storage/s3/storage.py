@@ -1,6 +1,5 @@
 """Files in a bucket of Amazon S3, or of another store that speaks its protocol."""
 
-import functools
 import io
 import logging
 import urllib.parse
@@ -61,6 +60,7 @@ class S3Storage(Storage, ResumableFiles, PresignedFiles):
         self._parameters = parameters
         self._part_size = part_size
         self._lists_uploads = True
+        self._bucket_url: str | None = None
 
     def __str__(self) -> str:
         return str(self.bucket)
@@ -119,7 +119,7 @@ class S3Storage(Storage, ResumableFiles, PresignedFiles):
         return part_of(stream, length, self.bucket.errors)
 
     def presigned_url(self, key: str, since: int, expires: int, headers: dict[str, str]) -> str:
-        url = self.bucket_url + urllib.parse.quote(key, safe="/~")
+        url = self.bucket_url() + urllib.parse.quote(key, safe="/~")
         bucket = self.bucket
         return bucket.client.presigned_url(bucket.name, url, since, expires, headers)
 
@@ -152,10 +152,11 @@ class S3Storage(Storage, ResumableFiles, PresignedFiles):
             self._lists_uploads = False
             logger.warning("Multipart uploads are left out, since they cannot be listed: %s", error)
 
-    @functools.cached_property
     def bucket_url(self) -> str:
         # A base_url may be that of something in front, which knows no signatures.
-        return self.bucket.client.public_url(self.bucket.name)
+        if self._bucket_url is None:
+            self._bucket_url = self.bucket.client.public_url(self.bucket.name)
+        return self._bucket_url
 
     def _open(self, key: str, **parameters: str) -> BinaryIO:
         try:
