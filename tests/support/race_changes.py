@@ -237,6 +237,7 @@ class Round:
 
     def left(self):
         """Return what there is: the attributes, whether they are public, whether the source is."""
+        self._cluster.wait_for_deletions()
         source = self._cluster.request("GET", self.source)
         answer = self._cluster.request("GET", self.record)
         if not answer.ok:

@@ -78,7 +78,7 @@ class Cluster:
             self._sessions.session.auth = AUTH
         return self._sessions.session
 
-    def _wait_for_deletions(self):
+    def wait_for_deletions(self):
         """Wait until the servers have deleted the files that no record refers to any more."""
         deadline = time.monotonic() + 60
         with self.engine.connect() as connection:
@@ -89,7 +89,7 @@ class Cluster:
 
     def seen(self):
         """Return the URIs of objects, the locations in records and links, and the files."""
-        self._wait_for_deletions()
+        self.wait_for_deletions()
         query = "SELECT resource_name, parent_id, id, data FROM objects WHERE NOT deleted"
         with self.engine.connect() as connection:
             rows = connection.execute(sqlalchemy.text(query)).all()
