@@ -223,7 +223,8 @@ def process_of(pid_file, name):
 def stop(process):
     import psutil
 
-    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGINT)
     try:
         process.wait(10)
     except psutil.TimeoutExpired:

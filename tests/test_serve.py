@@ -1,5 +1,6 @@
 """What ``make serve`` runs: data survive a restart, and no server outlives it."""
 
+import fcntl
 import os
 import re
 import signal
@@ -90,6 +91,14 @@ def folder(external):
 
 
 @pytest.fixture
+def s3_port(tmp_path_factory):
+    """A port for the S3 server, which chooses more by itself: no other test starts one now."""
+    with (tmp_path_factory.getbasetemp().parent / "s3.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield free_port()
+
+
+@pytest.fixture
 def serve(folder):
     """Start a Kinto on the data of the folder."""
     servers = []
@@ -114,16 +123,16 @@ def test_records_and_files_are_there_after_a_restart(serve, end):
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_they_are_there_on_s3_after_a_restart(serve, end):
-    options = ("--files", "s3", "--s3-port", str(free_port()))
+def test_they_are_there_on_s3_after_a_restart(s3_port, serve, end):
+    options = ("--files", "s3", "--s3-port", str(s3_port))
     server = serve(*options)
     server.attach()
     server.end(end)
     assert serve(*options).downloaded() == CONTENT
 
 
-def test_private_files_on_s3_need_a_signature(serve):
-    options = ("--files", "s3", "--s3-port", str(free_port()), "--records", "memory")
+def test_private_files_on_s3_need_a_signature(s3_port, serve):
+    options = ("--files", "s3", "--s3-port", str(s3_port), "--records", "memory")
     server = serve(*options, KINTO_ATTACHMENT_DOWNLOADS="private")
     server.attach()
     link = server.link()
