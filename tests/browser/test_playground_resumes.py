@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from functools import partial
 
 import pytest
 import requests
@@ -72,8 +73,13 @@ class Uploading:
     def wait_for_requests(self, expected, begin=0):
         """Wait until these were the next ones."""
         end = begin + len(expected)
-        look = lambda: self.page.wait_for_timeout(20) or self.requests[begin:end]  # noqa: E731
-        assert_eventually(look, expected)
+
+        def requests_by_now():
+            # The page's events arrive while Playwright waits.
+            self.page.wait_for_timeout(20)
+            return self.requests[begin:end]
+
+        assert_eventually(requests_by_now, expected)
 
     def choose(self):
         self.page.locator("#files").set_input_files(self.film)
@@ -91,8 +97,7 @@ class Uploading:
         self.assert_nothing_left()
 
     def assert_nothing_left(self):
-        unfinished = lambda: files_in(self.server.files / ".uploads")  # noqa: E731
-        assert_eventually(unfinished, [])
+        assert_eventually(partial(files_in, self.server.files / ".uploads"), [])
         assert files_in(self.server.files / ".staging") == []
         assert self.page.evaluate("Object.keys(localStorage)") == []
 
