@@ -13,6 +13,7 @@ from tusclient.storage.filestorage import FileStorage
 from tests.support.fake_kinto import BreakingLine
 from tests.support.node import run_node
 from tests.support.scripts import MIB, start_server
+from tests.support.servers import assert_eventually, files_in
 from tests.support.users import ALICE
 
 
@@ -56,7 +57,9 @@ def check(server, record, content):
     attachment = attached(server, record)
     sha256 = hashlib.sha256(content).hexdigest()
     assert (attachment["size"], attachment["hash"]) == (len(content), sha256)
-    (stored,) = [path for path in server.files.rglob("*") if path.is_file()]
+    # The file of the test before is deleted after the answer.
+    assert_eventually(lambda: len(files_in(server.files)), 1)
+    (stored,) = files_in(server.files)
     assert attachment["location"].endswith(f"/{stored.name}")
     assert hashlib.sha256(stored.read_bytes()).hexdigest() == sha256
     requests.delete(server.url + record, headers=ALICE, timeout=30).raise_for_status()
