@@ -34,8 +34,14 @@ def as_text(value: Any) -> str:
 
 
 def are_equal(one: Any, other: Any) -> bool:
-    """Return whether two values are the same JSON."""
-    return as_text(one) == as_text(other)
+    """Return whether two values are the same JSON: 1 is neither ``true`` nor 1.0."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(
+            are_equal(value, other[name]) for name, value in one.items()
+        )
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(are_equal, one, other))
+    return type(one) is type(other) and one == other
 
 
 def is_among(value: Any, others: Any) -> bool:
