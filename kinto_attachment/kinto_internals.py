@@ -7,11 +7,12 @@ has a test for each, named like the function. That is why ``setup.cfg`` bounds t
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import colander
 import transaction
-from kinto.authorization import AuthorizationPolicy, RouteFactory
+from kinto.authorization import AuthorizationPolicy
+from kinto.authorization import RouteFactory as RouteFactory
 from kinto.core.cornice.errors import Errors
 from kinto.core.errors import raise_invalid
 from kinto.core.events import EventCollector
@@ -19,20 +20,19 @@ from kinto.core.resource import has_null_character as has_null_character
 from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
 from kinto.core.schema import HeaderQuotedInteger
 from kinto.core.storage import postgresql
-from kinto.core.utils import prefixed_principals, sqlalchemy
+from kinto.core.utils import prefixed_principals as prefixed_principals
+from kinto.core.utils import sqlalchemy
 from kinto.plugins.default_bucket import resource_create_object
 from kinto.views.buckets import Bucket
 from kinto.views.collections import Collection
 from kinto.views.records import Record
-from pyramid.httpexceptions import HTTPNoContent
+from pyramid.httpexceptions import HTTPNoContent, HTTPNotFound
 from pyramid.interfaces import IRequestExtensions, IRoutesMapper
 from pyramid.response import Response
 
 
-RecordRouteFactory = RouteFactory
 RECORD_PERMISSIONS = Record.permissions
 PERMISSIONS_SCHEMA = PermissionsSchema(name="permissions", permissions=RECORD_PERMISSIONS)
-
 DATABASE_ERRORS = (sqlalchemy.exc.SQLAlchemyError,) if sqlalchemy else ()
 """What a commit raises, unlike Kinto's own calls of the database, which raise BackendError."""
 
@@ -50,8 +50,7 @@ class PreconditionsSchema(HeaderSchema):
     if_none_match = ETag(name="If-None-Match")
 
 
-# A schema is costly to make.
-HEADER_SCHEMA = PreconditionsSchema()
+HEADER_SCHEMA = PreconditionsSchema()  # It is costly to make.
 PRECONDITIONS = [node.name for node in HEADER_SCHEMA]
 
 
@@ -78,6 +77,10 @@ def parents_beginning_with(text: str) -> str:
     return text.replace("_", r"\_") + "*"
 
 
+def is_postgresql(storage: Any) -> bool:
+    return isinstance(storage, postgresql.Storage)
+
+
 def execute(storage: Any, statements: str, parameters: Mapping[str, Any]) -> Any:
     """Return the result of SQL in the running transaction, ``None`` if it is not PostgreSQL.
 
@@ -85,7 +88,7 @@ def execute(storage: Any, statements: str, parameters: Mapping[str, Any]) -> Any
     statements at once, and returns the result of the last; SQLAlchemy would take longer to build a
     query than PostgreSQL to answer it.)
     """
-    if not isinstance(storage, postgresql.Storage):
+    if not is_postgresql(storage):
         return None
     with storage.client.connect() as session:
         return session.connection().exec_driver_sql(statements, parameters)
@@ -96,7 +99,7 @@ def stream(storage: Any, query: str) -> Iterator[Any] | None:
 
     :raises BackendError: while they are consumed.
     """
-    if not isinstance(storage, postgresql.Storage):
+    if not is_postgresql(storage):
         return None
     return _streamed(storage.client, query)
 
@@ -133,11 +136,6 @@ def may_read(request: Any, record_uris: Iterable[str]) -> bool:
     """Return whether the user of a request may read any of these records."""
     permissions = {one for uri in record_uris for one in granting(uri, "read")}
     return _ReadingContext(request).check_permission(prefixed_principals(request), permissions)
-
-
-def principals_of(request: Any) -> list[str]:
-    """Return the principals of a request, as ``RouteFactory.get_prefixed_principals`` does."""
-    return prefixed_principals(request)
 
 
 # A change of a record by Kinto's own resource (kinto.core.resource)
@@ -215,8 +213,17 @@ def change_record(context: Any, body: dict[str, Any]) -> Any:
     made.validated["body"] = body
     made.method = "PATCH" if context.current_object else "PUT"
     resource = resource_of(context)
-    resource.patch() if context.current_object else resource.put()
+    if context.current_object:
+        resource.patch()
+    else:
+        # It would look for the record once more, and make a response that nobody gets.
+        resource._get_object_or_404 = _raise_not_found
+        resource.put()
     return made.response
+
+
+def _raise_not_found(object_id: str) -> NoReturn:
+    raise HTTPNotFound()
 
 
 def remove_attribute(context: Any, name: str) -> Any:
@@ -256,19 +263,12 @@ class Changes(EventCollector):
         super().__init__()
         self._requests: dict[int, tuple[Any, Any]] = {}
 
-    def add_event(
-        self,
-        resource_name: str,
-        parent_id: str,
-        action: Any,
-        payload: Any,
-        impacted: list[dict[str, Any]],
-        request: Any,
-    ) -> None:
+    def add_event(self, *arguments: Any) -> None:
         """Collect changes (``EventCollector.add_event``)."""
+        *_, impacted, request = arguments
         # With the change itself, so that its id is not reused.
         self._requests |= {id(change): (change, request) for change in impacted}
-        super().add_event(resource_name, parent_id, action, payload, impacted, request)
+        super().add_event(*arguments)
 
     def request_of(self, change: dict[str, Any]) -> Any:
         """Return the request that made a change, or ``None``."""

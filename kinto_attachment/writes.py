@@ -6,7 +6,7 @@ from typing import Any
 
 from kinto.core.storage.exceptions import ObjectNotFoundError
 
-from kinto_attachment.kinto_internals import execute
+from kinto_attachment.kinto_internals import execute, is_postgresql
 
 
 Row = tuple[str, str, dict[str, Any]]
@@ -37,10 +37,10 @@ def write(storage: Any, added: Sequence[Row], removed: Sequence[Row] = ()) -> se
     """
     if not (added or removed):
         return set()
-    gone = [(name, parent, {"id": one["id"]}) for name, parent, one in removed]
-    found = execute(storage, WRITE, {"added": json.dumps(added), "removed": json.dumps(gone)})
-    if found is not None:
-        return set(found.scalars())
+    if is_postgresql(storage):
+        gone = [(name, parent, {"id": one["id"]}) for name, parent, one in removed]
+        rows = {"added": json.dumps(added), "removed": json.dumps(gone)}
+        return set(execute(storage, WRITE, rows).scalars())
     for name, parent, one in added:
         storage.update(name, parent, one["id"], one)
     return {row[2]["id"] for row in removed if _remove(storage, row)}

@@ -8,7 +8,7 @@ import inspect
 
 import pytest
 import transaction
-from kinto.core import initialization
+from kinto.core import initialization, resource
 from kinto.core.events import ACTIONS, EventCollector
 from kinto.core.storage import postgresql
 from kinto.core.storage.exceptions import BackendError
@@ -113,7 +113,7 @@ def test_may_read(app):
     assert sorted(answers.values()) == [False, True]
 
 
-def test_principals_of(app, contexts):
+def test_prefixed_principals(app, contexts):
     app.get(f"{COLLECTION}/records", headers=ALICE)
     (context,) = contexts
     assert "system.Authenticated" in context.get_prefixed_principals()
@@ -129,6 +129,11 @@ def test_record_request_and_change_record(app, contexts):
     assert isinstance(kinto_internals.resource_of(context), Record)
     history = app.get(f"{COLLECTION}/records/first", headers=ALICE).json
     assert history["data"]["attachment"]["size"] == len(b"once upon a time")
+
+
+def test_new_record_is_not_looked_for_again(app, monkeypatch):
+    monkeypatch.setattr(resource.Resource, "_404_for_object", None)
+    app.upload(status=201)
 
 
 def test_check_preconditions(app, contexts):

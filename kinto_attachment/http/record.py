@@ -4,6 +4,7 @@ So permissions, JSON schemas, preconditions, events and history hold as for any 
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import transaction
@@ -15,7 +16,7 @@ from kinto_attachment import errors, kinto_internals, uris
 from kinto_attachment.http import default_bucket, tus
 
 
-class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
+class AttachmentRouteFactory(kinto_internals.RouteFactory):
     """The context of a request on an attachment: that of a request on the record.
 
     Kinto finds the required permission and the record by itself (``kinto.core.authorization``).
@@ -63,7 +64,7 @@ class AttachmentRouteFactory(kinto_internals.RecordRouteFactory):
             # If it does not exist yet, nobody has a permission on it.
             kinto_internals.resource_of(self)
         # Of the client's own request, where Kinto remembers who it is.
-        self.get_prefixed_principals = lambda: kinto_internals.principals_of(request)
+        self.get_prefixed_principals = partial(kinto_internals.prefixed_principals, request)
 
     @property
     def is_stale(self) -> bool:
