@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from pyramid.exceptions import ConfigurationError
 from pyramid_storage.local import LocalFileStorage
@@ -37,6 +37,8 @@ from kinto_attachment.storage.staging import StagingFolder
 
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
@@ -203,11 +205,13 @@ class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
 
         :param publish: gives the complete file at a path a key, and returns that key.
         """
+        move = functools.partial(self._move, publish, key)
+        path = self._staging.new_path()
         with storage_errors():
-            self._make_folder(self._staging.path)
-            move = functools.partial(self._move, publish, key)
-            path = self._staging.new_path()
-            return LocalStagedFile(self.base_path, path, self._file_system, move)
+            return self._in_folder(
+                self._staging.path,
+                lambda: LocalStagedFile(self.base_path, path, self._file_system, move),
+            )
 
     def _move(self, publish: Callable[[str, str], str], key: str, staged_path: str) -> str:
         """Publish a complete staged file, also on another volume, and return its key."""
@@ -215,9 +219,8 @@ class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
         # A link in it could lead to a hidden folder, which is not served.
         if "/" in key and _is_hidden(os.path.realpath(folder), os.path.realpath(self.base_path)):
             raise FileNotFoundError(f"{folder} leads to a hidden folder")
-        self._make_folder(folder)
         try:
-            return publish(staged_path, key)
+            return self._in_folder(folder, lambda: publish(staged_path, key))
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -258,6 +261,14 @@ class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
         if os.path.commonpath([root, path]) != root or _is_hidden(path, root):
             raise FileNotFoundError(key)
         return path
+
+    def _in_folder(self, folder: str, action: Callable[[], Result]) -> Result:
+        """Return the result of an action in a folder, which is made if it is missing."""
+        try:
+            return action()
+        except FileNotFoundError:
+            self._make_folder(folder)
+            return action()
 
     def _make_folder(self, folder: str) -> None:
         if os.path.isdir(folder):

@@ -21,6 +21,8 @@ def another_volume(folder, patch):
 
     def checked(function):
         def moving(source, target):
+            # As Linux, which finds the folders before it compares their volumes.
+            os.stat(os.path.dirname(target))
             if (os.path.dirname(source) == folder) != (os.path.dirname(target) == folder):
                 raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
             function(source, target)
