@@ -79,14 +79,16 @@ class ProductionServer(Server):
     :ivar files: the folder of its files.
     """
 
-    def __init__(self, folder, database_url):
+    def __init__(self, folder, database_url, settings=""):
+        """Take settings beside those of the guide, as a text."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self.log = folder / "server.log"
         self.files = folder / "files"
         ini = folder / "production.ini"
         printed = only("docs/how-to/production", "ini", "kinto.plugins.prometheus")
-        printed = printed.replace("/srv/kinto/files", str(self.files))
+        places = {"/srv/kinto/files": str(self.files), "[loggers]": f"{settings}\n\n[loggers]"}
+        printed = replaced(printed, places)
         ini.write_text(re.sub(r"postgresql\+psycopg2://kinto:\S+", database_url, printed))
         commands = replaced(
             only("docs/how-to/production", "shell", "kinto migrate"),
@@ -109,13 +111,16 @@ class ProductionServer(Server):
         self.start()
 
     def wait_until_ready(self, seconds=60):
-        """Wait for both workers: each deletes the metrics of those that have started before it."""
-        super().wait_until_ready(seconds)
+        """Wait for both workers before any request.
+
+        Each deletes the metrics of all when it starts, in any order, and a worker that has counted
+        a request by then goes on to count where nobody looks.
+        """
         deadline = time.monotonic() + seconds
-        while "Started worker-2" not in self.log.read_text():
-            assert time.monotonic() < deadline
+        while not all(f"Started worker-{n}" in self.log.read_text() for n in (1, 2)):
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
-        return self
+        return super().wait_until_ready(seconds)
 
 
 def replaced(text, replacements):
