@@ -1,65 +1,63 @@
-"""nginx sends the downloads that Kinto permits, as the guide to production has it."""
+"""nginx sends the downloads that Kinto permits, as the guides have it."""
 
-import os
-import subprocess
+import hashlib
+import json
 
 import pytest
-import requests
 
 from kinto_attachment.http.representation import disposition
-from tests.browser.test_behind_nginx import AROUND
 from tests.support.app import ATTACHMENT
-from tests.support.documentation import only, replaced
-from tests.support.servers import eventually_answers, free_port
-from tests.support.users import ALICE, BOB
+from tests.support.documentation import ProductionServer, only
+from tests.support.nginx import API, ProductionNginx
+from tests.support.users import basic_auth
 
 
 CONTENT = "Grüße\n".encode() * 100_000
-SERVER = """
-server {{
-    listen 127.0.0.1:{port};
-    location / {{
-        proxy_pass http://127.0.0.1:{kinto};
-        proxy_set_header Host $http_host;
-    }}
-{printed}
-}}
-"""
+ATTACHMENTS = {
+    "private": ATTACHMENT,
+    "public": "/buckets/blog/collections/articles/records/first/attachment",
+}
+"""Of records of a collection with private files, and of one with public ones."""
 
 
-@pytest.fixture
-def url(serve, tmp_path):
-    """The URL of nginx in front of a Kinto with a private file."""
-    settings = {"downloads": "private", "deliver": "accel", "accel_prefix": "/internal/"}
-    kinto = serve("granian", **{f"attachment__{name}": v for name, v in settings.items()})
-    port, folder = free_port(), tmp_path / "nginx"
-    folder.mkdir()
-    printed = replaced(
-        only("docs/how-to/production", "nginx", "internal;"),
-        {"/srv/kinto/files": str(tmp_path / "files")},
-    )
-    server = SERVER.format(port=port, kinto=kinto.port, printed=printed)
-    # As the workers are another user, who cannot enter the test's folder.
-    user = "user root;" if os.geteuid() == 0 else ""
-    (folder / "nginx.conf").write_text(user + AROUND.format(folder=folder, printed=server))
-    process = subprocess.Popen(["nginx", "-p", folder, "-c", folder / "nginx.conf"])
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory, postgresql):
+    """The nginx in front of a Kinto of the guide, with what it and the guide to private files add.
+
+    Nobody but admin may read the records.
+    """
+    settings = [
+        only("docs/how-to/production", "ini", "kinto.attachment.deliver"),
+        only("docs/how-to/private-files", "ini", "downloads = private"),
+    ]
+    folder = tmp_path_factory.mktemp("accel")
+    kinto = ProductionServer(folder, postgresql(), "\n".join(settings))
     try:
-        url = f"http://127.0.0.1:{port}"
-        eventually_answers(url)
-        for path in ("/buckets/blog", "/buckets/blog/collections/photos"):
-            requests.put(f"{url}/v1{path}", headers=ALICE, timeout=30).raise_for_status()
-        files = {"attachment": ("Grüße.txt", CONTENT, "text/plain")}
-        attached = requests.post(f"{url}/v1{ATTACHMENT}", files=files, headers=ALICE, timeout=30)
-        attached.raise_for_status()
-        yield url
+        kinto.wait_until_ready()
+        with ProductionNginx(folder / "nginx", kinto) as nginx:
+            for path in ATTACHMENTS.values():
+                nginx.create_collection(path.split("/")[4])
+                assert nginx.attach("Grüße.txt", CONTENT, path).ok
+            yield nginx
     finally:
-        process.terminate()
-        process.wait(20)
+        kinto.stop()
 
 
-def test_nginx_sends_what_kinto_permits(url):
-    download = f"{url}/v1{ATTACHMENT}"
-    response = requests.get(download, headers=ALICE, timeout=30)
+def key_of(nginx, path):
+    """Return the key of the file of a record in a collection, which has no other file."""
+    is_private = path == ATTACHMENTS["private"]
+    files = nginx.kinto.files
+    (key,) = (
+        key
+        for key in (one.relative_to(files).as_posix() for one in files.rglob("*.txt"))
+        if key.startswith("private/") == is_private
+    )
+    return key
+
+
+@pytest.mark.parametrize("path", ATTACHMENTS.values(), ids=ATTACHMENTS)
+def test_nginx_sends_what_kinto_permits(nginx, path):
+    response = nginx.api("GET", path)
     assert response.content == CONTENT
     assert "X-Accel-Redirect" not in response.headers
     expected = {
@@ -73,28 +71,41 @@ def test_nginx_sends_what_kinto_permits(url):
     assert {name: response.headers[name] for name in expected} == expected
     assert response.headers["Repr-Digest"].startswith("sha-256=:")
     assert "Authorization" in response.headers["Vary"]
-    part = requests.get(download, headers={**ALICE, "Range": "bytes=1-3"}, timeout=30)
+    part = nginx.api("GET", path, {**API, "Range": "bytes=1-3"})
     assert (part.status_code, part.content) == (206, CONTENT[1:4])
-    known = {**ALICE, "If-None-Match": response.headers["ETag"]}
-    assert requests.get(download, headers=known, timeout=30).status_code == 304
-    head = requests.head(download, headers=ALICE, timeout=30)
+    known = {**API, "If-None-Match": response.headers["ETag"]}
+    assert nginx.api("GET", path, known).status_code == 304
+    head = nginx.api("HEAD", path)
     assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(CONTENT)))
-    other_page = {**ALICE, "Origin": "https://app.test"}
-    response = requests.get(download, headers=other_page, timeout=30)
-    assert response.headers["Access-Control-Allow-Origin"] in ("*", "https://app.test")
+    other_page = nginx.api("GET", path, {**API, "Origin": "https://app.test"})
+    assert other_page.headers["Access-Control-Allow-Origin"] in ("*", "https://app.test")
 
 
-def test_nginx_sends_nothing_else(url, tmp_path):
-    (path,) = (tmp_path / "files").rglob("private/*.txt")
-    for headers, status in ((BOB, 403), ({}, 401)):
-        response = requests.get(f"{url}/v1{ATTACHMENT}", headers=headers, timeout=30)
-        assert response.status_code == status
-    for prefix in ("/internal/", "/internal//", "/v1/../internal/", "/private/"):
-        response = requests.get(f"{url}{prefix}private/{path.name}", headers=ALICE, timeout=30)
-        assert response.status_code == 404
+@pytest.mark.parametrize("path", ATTACHMENTS.values(), ids=ATTACHMENTS)
+def test_nginx_sends_nothing_else(nginx, path):
+    nobody = {"Host": API["Host"]}
+    stranger = {**nobody, "Authorization": basic_auth("admin", "another password")}
+    for headers in (nobody, stranger):
+        assert nginx.api("GET", path, headers).status_code == 401
+    key = key_of(nginx, path)
+    for prefix in ("/internal/", "/internal//", "//internal/", "/v1/../internal/"):
+        assert nginx.status(f"{prefix}{key}", API) == 404
 
 
-def test_a_link_is_answered_by_kinto(url):
-    link = requests.get(f"{url}/v1{ATTACHMENT}/link", headers=ALICE, timeout=30).json()
-    assert link["location"].startswith(url)
-    assert requests.get(link["location"], timeout=30).content == CONTENT
+def test_nginx_sends_no_file_that_the_user_may_not_read(nginx):
+    bob = {"Host": API["Host"], "Authorization": basic_auth("bob")}
+    account = json.dumps({"data": {"password": "secret"}})
+    headers = {**API, "Content-Type": "application/json"}
+    assert nginx.api("PUT", "/accounts/bob", headers, data=account).ok
+    assert nginx.api("GET", "/", bob).json()["user"]["id"] == "account:bob"
+    for path in ATTACHMENTS.values():
+        assert nginx.api("GET", path, bob).status_code == 403
+
+
+def test_a_link_is_answered_by_kinto(nginx):
+    link = nginx.api("GET", f"{ATTACHMENT}/link").json()["location"]
+    path = link.removeprefix("https://kinto.example.com/v1")
+    response = nginx.api("GET", path, {"Host": API["Host"]})
+    assert response.content == CONTENT
+    # nginx would have one of its own.
+    assert response.headers["ETag"] == f'"{hashlib.sha256(CONTENT).hexdigest()}"'
