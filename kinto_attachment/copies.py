@@ -59,13 +59,12 @@ class Copies:
 
         :raises IntegrityError: the time of a file that waited for its deletion is over by now.
         """
-        removed = unit_of_work.current().links.removed_ids
-        for source in self._sources(writer, record_uri, attachment):
-            if source["id"] in removed or self._links.lock(source):
-                if retention.settings_of_file(self._settings, source).delete_after:
-                    self._deletions.withdraw(source["location"])
-                self._add(record_uri, attachment, source)
-                return True
+        locked = self._locked_source(writer, record_uri, attachment)
+        if locked is not None:
+            if retention.settings_of_file(self._settings, locked).delete_after:
+                self._deletions.withdraw(locked["location"])
+            self._add(record_uri, attachment, locked)
+            return True
         waiting = self._waiting(writer, record_uri, attachment)
         for source in waiting:
             if self._deletions.withdraw(source["location"]):
@@ -78,6 +77,27 @@ class Copies:
     def _add(self, record_uri: str, attachment: Any, source: Link) -> None:
         link = self._links.add(record_uri, source["location"], attachment, origin_of(source))
         unit_of_work.current().links.remember(record_uri, [link])
+
+    def _locked_source(self, writer: Writer, record_uri: str, attachment: Any) -> Link | None:
+        """Return a link to the file of this metadata that stays until this transaction has ended.
+
+        A transaction that removed one meanwhile may have linked another record to the file: after
+        it was waited for, all are read again.
+        """
+        removed = unit_of_work.current().links.removed_ids
+        gone: set[tuple[Any, ...]] = set()
+        are_read_again = True
+        while are_read_again:
+            are_read_again = False
+            for source in self._sources(writer, record_uri, attachment):
+                version = source["id"], source["record_uri"], source.get("last_modified")
+                if version in gone:
+                    continue
+                if source["id"] in removed or self._links.lock(source):
+                    return source
+                gone.add(version)
+                are_read_again = True
+        return None
 
     def _sources(self, writer: Writer, record_uri: str, attachment: Any) -> Iterator[Link]:
         """Yield the links to the file of this metadata, of records that the writer may read."""

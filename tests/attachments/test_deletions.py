@@ -408,6 +408,26 @@ class TestLastHolders:
         assert (files, released) == ([attachment["location"]], [])
         assert [link["record_uri"] for link in links] == [THIRD]
 
+    def test_a_copy_of_what_passes_to_another_record_meanwhile_has_the_file(self, app):
+        attachment = app.upload().json
+        body_of_copy = {"data": {"attachment": attachment}}
+        body = {
+            "requests": [
+                {"method": "PUT", "path": THIRD, "body": body_of_copy},
+                {"method": "DELETE", "path": RECORD},
+            ]
+        }
+        moving, race = app.start("post_json", "/batch", body)
+        assert race.reached.wait(SECONDS)
+        copying = in_background(lambda: app.put_json(COPY, body_of_copy, headers=ALICE))
+        wait_for_lock(app)
+        race.go()
+        moving.result(SECONDS)
+        assert copying.result(SECONDS).status_code == 201
+        files, links, released = left(app)
+        assert (files, released) == ([attachment["location"]], [])
+        assert sorted(link["record_uri"] for link in links) == [COPY, THIRD]
+
 
 def as_earlier_plugins_linked(app):
     """Have the links be like those of earlier plugins."""
