@@ -25,7 +25,7 @@ def includeme(config: Any) -> None:
     - subscribers to each request: the method of requests on uploads is overridden, the body is
       bounded, read ahead and discarded, the default bucket is replaced by the user's own, changes
       are collected, pending deletions are retried, the record is locked and its attachment
-      remembered before a change;
+      remembered before a change, and a flush waits for the deletion of a bucket or collection;
     - subscribers to Kinto's events: files and uploads follow records, collections, buckets and
       flushes.
     """
@@ -118,6 +118,7 @@ def includeme(config: Any) -> None:
     if not is_readonly:
         config.add_migration(Migration(links))
         config.add_subscriber(listeners.lock_record, BeforeTraversal)
+        config.add_subscriber(listeners.block_flush, BeforeTraversal)
         config.add_subscriber(listeners.retry_deletions, NewRequest)
 
     deleted = (ACTIONS.DELETE,)

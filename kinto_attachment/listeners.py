@@ -6,7 +6,7 @@ from typing import Any
 from kinto.core.events import ACTIONS
 from kinto.core.utils import instance_uri
 
-from kinto_attachment import attachments, kinto_internals, unit_of_work, uris
+from kinto_attachment import attachments, kinto_internals, locks, unit_of_work, uris
 from kinto_attachment.metadata import attachment_of
 from kinto_attachment.paging import records_by_id
 
@@ -19,6 +19,8 @@ WRITING_METHODS = {
     "record-plural": ("POST", "DELETE"),
 }
 """Those of the routes of Kinto's records that change something."""
+
+CONTAINER_ROUTES = ("bucket-object", "bucket-plural", "collection-object", "collection-plural")
 
 
 class RequestWriter:
@@ -58,6 +60,17 @@ def lock_record(event: Any) -> None:
             request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"]
         )
         request.registry.attachments.links.lock_record(collection_uri, ids.get("id"))
+
+
+def block_flush(event: Any) -> None:
+    """Have a deletion of buckets or collections and a flush take turns.
+
+    The deletion needs that lock at its end, when it holds rows that a flush would wait for.
+    """
+    request = event.request
+    route = request.matched_route
+    if route is not None and request.method == "DELETE" and route.name in CONTAINER_ROUTES:
+        locks.block_flush(request.registry.storage)
 
 
 def snapshot_before_change(event: Any) -> None:

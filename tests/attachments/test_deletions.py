@@ -511,6 +511,33 @@ class TestCopyAtTheLastRelease:
         assert left(app) == NOTHING
 
 
+@pytest.mark.parametrize("kind", ["collection", "collections", "bucket", "buckets"])
+def test_a_deletion_beside_a_flush_ends_in_no_deadlock(app, monkeypatch, kind):
+    app.upload()
+    flush, is_locked, go = app.registry.storage.flush, threading.Event(), threading.Event()
+
+    def flush_later():
+        is_locked.set()
+        assert go.wait(SECONDS)
+        flush()
+
+    monkeypatch.setattr(app.registry.storage, "flush", flush_later)
+    flushing = in_background(lambda: app.post("/__flush__", headers=ALICE, status="*"))
+    assert is_locked.wait(SECONDS)
+    url = {
+        "collection": "/buckets/blog/collections/photos",
+        "collections": "/buckets/blog/collections",
+        "bucket": "/buckets/blog",
+        "buckets": "/buckets",
+    }[kind]
+    deleting = in_background(lambda: app.delete(url, headers=ALICE, status="*"))
+    wait_for_lock(app)
+    go.set()
+    assert flushing.result(SECONDS).status_code == 202
+    assert deleting.result(SECONDS).status_code in (200, 403, 404)
+    assert left(app) == NOTHING
+
+
 class TestManyHolders:
     def test_files_that_many_records_hold_stay(self, postgresql, tmp_path):
         limited = RacingApp(tmp_path, postgresql(), **{"kinto.storage_max_fetch_size": "2"})
