@@ -20,7 +20,7 @@ from kinto_attachment.http.schemas import (
     AttachRequestSchema,
     DetachRequestSchema,
 )
-from kinto_attachment.http.transactions import Transactions
+from kinto_attachment.http.transactions import Transactions, retried
 from kinto_attachment.kinto_internals import MediaType, NoContent
 from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.names import is_private
@@ -44,7 +44,7 @@ attachment = AttachmentService(
     name="attachment",
     path="/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment",
     description="The file attached to a record",
-    factory=AttachmentRouteFactory,
+    factory=retried(AttachmentRouteFactory),
 )
 
 

@@ -23,7 +23,7 @@ from kinto_attachment.http.attachment import (
 from kinto_attachment.http.chunk import Chunk, check_type, refuse_too_long
 from kinto_attachment.http.record import Record, UploadRouteFactory
 from kinto_attachment.http.schemas import APPEND, BEGIN, TERMINATE
-from kinto_attachment.http.transactions import Transactions
+from kinto_attachment.http.transactions import Transactions, retried
 from kinto_attachment.kinto_internals import is_in_batch
 from kinto_attachment.metadata import attachment_of, refers_to
 from kinto_attachment.resumable.completion import Completion
@@ -40,7 +40,7 @@ REPRESENTATION = re.compile(r"(^|[,;])\s*return=representation\s*($|[,;])", re.I
 PATH = "/buckets/{bucket_id}/collections/{collection_id}/records/{id}/attachment/uploads"
 COMMON = {
     "description": "Uploads that can be resumed (tus 1.0.0)",
-    "factory": UploadRouteFactory,
+    "factory": retried(UploadRouteFactory),
 }
 
 uploads = Service(name="attachment-uploads", path=PATH, **COMMON)

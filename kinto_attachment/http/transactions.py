@@ -60,19 +60,34 @@ class Transactions:
         """
         if self._is_shared:
             return change()
-        for left in reversed(range(MAX_TRIES)):
+
+        def change_and_notify() -> Result:
+            result = change()
+            kinto_internals.notify_changes(self._request)
+            return result
+
+        result = self.attempt(change_and_notify, on_retry)
+        self._commit()
+        return result
+
+    def attempt(
+        self, action: Callable[[], Result], on_retry: Callable[[], Any] = contextlib.nullcontext
+    ) -> Result:
+        """Return the result of an action in the running transaction, or in one that follows it.
+
+        What conflicts with others is retried, as in :meth:`run`, but nothing is committed.
+        """
+        left = 1 if self._is_shared else MAX_TRIES
+        while True:
+            left -= 1
             try:
-                result = change()
-                kinto_internals.notify_changes(self._request)
-                break
+                return action()
             except BackendError as error:
                 if not left or not is_conflict(error):
                     raise
             with on_retry():
                 self.restart()
             time.sleep(random.uniform(0, MAX_PAUSE_SECONDS))
-        self._commit()
-        return result
 
     def _commit(self) -> None:
         try:
@@ -83,6 +98,14 @@ class Transactions:
         # pyramid_tm ends one more transaction, whose events would be sent again.
         kinto_internals.forget_changes(self._request)
         self._request.tm.begin()
+
+
+def retried(factory: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a route factory that is called again if it conflicts.
+
+    (It locks the record, and Kinto may write the timestamp of the collection there.)
+    """
+    return lambda request: Transactions(request).attempt(lambda: factory(request))
 
 
 def is_conflict(error: BackendError) -> bool:

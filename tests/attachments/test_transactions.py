@@ -19,6 +19,7 @@ from kinto_attachment.background import in_background
 from tests.support.app import ATTACHMENT, RECORD
 from tests.support.forms import BOUNDARY, file_part, multipart
 from tests.support.postgresql import postgresql_backends
+from tests.support.resumable import Client
 from tests.support.settings import unprefixed
 from tests.support.users import ALICE, basic_auth
 
@@ -149,6 +150,44 @@ def test_a_detachment_that_conflicts_is_tried_again(app):
     app.delete(ATTACHMENT, headers=ALICE, status=204)
     assert conflicts.told == 3
     assert (app.files(), app.links(), app.record()["attachment"]) == ({}, [], None)
+
+
+class TestConflictsBeforeTheView:
+    """A batch that has written the timestamp of a new collection may wait for a record of it."""
+
+    @pytest.fixture
+    def conflicts(self, app, monkeypatch):
+        storage, left = app.registry.storage, [CONFLICTS["deadlock"]] * 2
+        ask = storage.resource_timestamp
+
+        def resource_timestamp(resource_name, parent_id):
+            if resource_name == "record" and left:
+                raise left.pop()
+            return ask(resource_name, parent_id)
+
+        monkeypatch.setattr(storage, "resource_timestamp", resource_timestamp)
+        return left
+
+    def test_an_upload_is_tried_again(self, app, conflicts):
+        committed = []
+        app.registry.registerHandler(committed.append, (AfterResourceChanged,))
+        attachment = app.upload(status=201).json
+        assert conflicts == []
+        assert [link["location"] for link in app.links()] == [attachment["location"]]
+        assert len(committed) == 1
+
+    def test_a_detachment_is_tried_again(self, app, conflicts):
+        app.delete(ATTACHMENT, headers=ALICE, status=404)
+        assert conflicts == []
+
+    def test_a_resumable_upload_is_tried_again(self, app, conflicts):
+        Client(app).begin()
+        assert conflicts == []
+
+    def test_a_request_of_a_batch_is_not(self, app, conflicts):
+        batch = {"requests": [{"method": "DELETE", "path": ATTACHMENT}]}
+        app.post_json("/batch", batch, headers=ALICE, status=503)
+        assert len(conflicts) == 1
 
 
 def test_a_conflict_within_a_batch_is_kintos_to_answer(app):
