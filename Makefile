@@ -87,7 +87,7 @@ fuzz: $(VENV)/installed-test
 	$(BIN)/python -m tests.fuzz_uploads
 
 walk: $(VENV)/installed-test
-	WALKS=200 $(BIN)/pytest -s tests/attachments/test_walk.py
+	WALKS=100 $(BIN)/pytest -s tests/attachments/test_walk.py tests/attachments/test_crowd.py
 
 races: $(VENV)/installed-test
 	RACE_ROUNDS=20 $(BIN)/pytest tests/attachments/test_races.py

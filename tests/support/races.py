@@ -41,11 +41,15 @@ class Cluster:
 
     def race(self, *actions):
         """Run actions at the same time, and return the statuses of the responses."""
+        return [answer.status_code for answer in self.at_once(*actions)]
+
+    def at_once(self, *actions):
+        """Run actions at the same time, and return what they return."""
         start = threading.Barrier(len(actions))
 
         def act(action):
             start.wait()
-            return action().status_code
+            return action()
 
         with ThreadPoolExecutor(len(actions)) as pool:
             return list(pool.map(act, actions))
