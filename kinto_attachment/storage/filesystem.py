@@ -34,6 +34,9 @@ NO_FOLDER_SYNC = UNSUPPORTED | {errno.EBADF, errno.EISDIR, errno.EACCES}
 NO_HARD_LINKS = {errno.EPERM, errno.EMLINK} | UNSUPPORTED - {errno.EINVAL}
 """The errors of ``link`` on file systems like FAT and some network ones."""
 
+NAMELESS = getattr(os, "O_TMPFILE", 0)
+"""Linux only. Without it, a folder cannot be opened for writing."""
+
 CONSEQUENCES = {
     "locks": "what a killed worker leaves is deleted a day later",
     "fsync of files": "a power cut may damage what was stored just before",
@@ -94,6 +97,24 @@ class FileSystem:
                 os.fsync(descriptor)
             except OSError as error:
                 self._go_on_without("fsync of files", UNSUPPORTED, error)
+
+    def create(self, path: str, content: bytes) -> None:
+        """Make a file that has no name before it is complete: a killed process leaves nothing.
+
+        (``O_TMPFILE`` in open(2) of Linux, and its example of linkat(2).)
+
+        :raises OSError: that is not possible here, or failed.
+        """
+        flags = NAMELESS | os.O_WRONLY
+        with open(os.open(os.path.dirname(path), flags, 0o666), "wb") as file:
+            file.write(content)
+            file.flush()
+            self.sync(file.fileno())
+            # The descriptor is without a meaning, but without one Python calls link(2), which does
+            # not follow the first name.
+            os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=file.fileno())
+            with removed_on_error(path):
+                file.close()
 
     def sync_folder(self, folder: str) -> None:
         """Write the names in a folder to the disk, unless ``fsync`` is off.

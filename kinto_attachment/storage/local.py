@@ -33,7 +33,8 @@ from kinto_attachment.storage.partial import (
     partial_files,
 )
 from kinto_attachment.storage.ranges import part_of
-from kinto_attachment.storage.staging import StagingFolder
+from kinto_attachment.storage.small import SmallFile
+from kinto_attachment.storage.staging import LocalStagedFile, StagingFolder
 
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
 
     A file is staged in a hidden folder beside the stored ones, and published by an atomic rename,
     or by a link if its key may be taken: concurrent equal keys never overwrite one another, and
-    no reader sees a part of a file.
+    no reader sees a part of a file. A small one has no name before (:meth:`FileSystem.create`).
     """
 
     def __init__(
@@ -86,11 +87,14 @@ class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
         """
         return self._resolved(_checked(key))
 
-    def stage(self, key: str, mimetype: str, unique: bool = False) -> "LocalStagedFile":
+    def stage(self, key: str, mimetype: str, unique: bool = False) -> StagedFile:
         """Return a staged file. (A file system stores no mimetypes.)"""
-        return self._staged(self._publish_unique if unique else self._publish_free, key)
+        if not unique:
+            return self._staged(self._publish_free, key)
+        stage = functools.partial(self._staged, self._publish_unique, key)
+        return SmallFile(stage, functools.partial(self._create, key))
 
-    def replace(self, key: str, mimetype: str) -> "LocalStagedFile":
+    def replace(self, key: str, mimetype: str) -> StagedFile:
         with storage_errors():
             self.path(key)
         return self._staged(self._publish_over, key)
@@ -200,7 +204,7 @@ class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
         move_to_free_name(source, os.path.join(self.base_path, key))
         return self._synced(key)
 
-    def _staged(self, publish: Callable[[str, str], str], key: str) -> "LocalStagedFile":
+    def _staged(self, publish: Callable[[str, str], str], key: str) -> LocalStagedFile:
         """Return a new staged file.
 
         :param publish: gives the complete file at a path a key, and returns that key.
@@ -213,12 +217,31 @@ class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
                 lambda: LocalStagedFile(self.base_path, path, self._file_system, move),
             )
 
-    def _move(self, publish: Callable[[str, str], str], key: str, staged_path: str) -> str:
-        """Publish a complete staged file, also on another volume, and return its key."""
+    def _create(self, key: str, content: bytes) -> str | None:
+        """Store a small file under a free key, and return the key.
+
+        ``None`` if that is not possible: the folder is missing, or the file system is full, or has
+        no files without a name.
+        """
+        with contextlib.suppress(OSError):
+            self._refuse_hidden(key)
+            self._file_system.create(os.path.join(self.base_path, key), content)
+            return self._synced(key)
+        return None
+
+    def _refuse_hidden(self, key: str) -> None:
+        """Refuse a key in a folder that leads to a hidden one, which is not served.
+
+        :raises FileNotFoundError: a link leads there.
+        """
         folder = os.path.dirname(os.path.join(self.base_path, key))
-        # A link in it could lead to a hidden folder, which is not served.
         if "/" in key and _is_hidden(os.path.realpath(folder), os.path.realpath(self.base_path)):
             raise FileNotFoundError(f"{folder} leads to a hidden folder")
+
+    def _move(self, publish: Callable[[str, str], str], key: str, staged_path: str) -> str:
+        """Publish a complete staged file, also on another volume, and return its key."""
+        self._refuse_hidden(key)
+        folder = os.path.dirname(os.path.join(self.base_path, key))
         try:
             return self._in_folder(folder, lambda: publish(staged_path, key))
         except OSError as error:
@@ -278,54 +301,6 @@ class LocalStorage(Storage, ResumableFiles, LocalFileStorage):
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder)
         self._file_system.sync_folder(parent)
-
-
-class LocalStagedFile(StagedFile):
-    """A file that is being written, locked while its writer lives.
-
-    :param root: the folder of the storage.
-    :param publish: gives the complete file at a path its key, and returns that key.
-    :raises OSError: it cannot be made.
-    """
-
-    def __init__(
-        self, root: str, path: str, file_system: FileSystem, publish: Callable[[str], str]
-    ):
-        self._root = root
-        self._path = path
-        self._file_system = file_system
-        self._publish = publish
-        self._is_published = False
-        self._file = open(path, "xb")
-        try:
-            file_system.lock(self._file)
-        except OSError:
-            self.discard()
-            raise
-
-    def write(self, chunk: bytes) -> None:
-        with storage_errors():
-            self._file.write(chunk)
-
-    def publish(self) -> str:
-        with storage_errors():
-            self._file.flush()
-            # An upload may take hours, and the age of the file counts from its end.
-            os.utime(self._file.fileno())
-            self._file_system.sync(self._file.fileno())
-            key = self._publish(self._path)
-            self._is_published = True
-            with removed_on_error(os.path.join(self._root, key)):
-                self._file.close()
-            return key
-
-    def discard(self) -> None:
-        if self._is_published:
-            return
-        # Removed before it is closed: closing may fail (a full disk), and unlocks.
-        remove_or_log(self._path)
-        with contextlib.suppress(OSError):
-            self._file.close()
 
 
 def files_in(root: str, folders: Folders) -> Iterator[StoredFile]:

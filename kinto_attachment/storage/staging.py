@@ -1,4 +1,4 @@
-"""The hidden folder of the staged files of a local storage."""
+"""The staged files of a local storage, and their hidden folder."""
 
 import contextlib
 import logging
@@ -8,11 +8,16 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
-from kinto_attachment.storage.contract import StoredFile
-from kinto_attachment.storage.filesystem import FileSystem, remove_or_log
+from kinto_attachment.storage.contract import StagedFile, StoredFile
+from kinto_attachment.storage.filesystem import (
+    FileSystem,
+    remove_or_log,
+    removed_on_error,
+    storage_errors,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -150,6 +155,54 @@ class StagingFolder:
             os.remove(note)
         with contextlib.suppress(FileNotFoundError):
             os.remove(path)
+
+
+class LocalStagedFile(StagedFile):
+    """A file that is being written, locked while its writer lives.
+
+    :param root: the folder of the storage.
+    :param publish: gives the complete file at a path its key, and returns that key.
+    :raises OSError: it cannot be made.
+    """
+
+    def __init__(
+        self, root: str, path: str, file_system: FileSystem, publish: Callable[[str], str]
+    ):
+        self._root = root
+        self._path = path
+        self._file_system = file_system
+        self._publish = publish
+        self._is_published = False
+        self._file = open(path, "xb")
+        try:
+            file_system.lock(self._file)
+        except OSError:
+            self.discard()
+            raise
+
+    def write(self, chunk: bytes) -> None:
+        with storage_errors():
+            self._file.write(chunk)
+
+    def publish(self) -> str:
+        with storage_errors():
+            self._file.flush()
+            # An upload may take hours, and the age of the file counts from its end.
+            os.utime(self._file.fileno())
+            self._file_system.sync(self._file.fileno())
+            key = self._publish(self._path)
+            self._is_published = True
+            with removed_on_error(os.path.join(self._root, key)):
+                self._file.close()
+            return key
+
+    def discard(self) -> None:
+        if self._is_published:
+            return
+        # Removed before it is closed: closing may fail (a full disk), and unlocks.
+        remove_or_log(self._path)
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _is_note(name: str) -> bool:

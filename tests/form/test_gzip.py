@@ -11,7 +11,7 @@ import pytest
 from kinto_attachment.background import Threads
 from kinto_attachment.form.gzip import GzipWriter
 from kinto_attachment.storage.contract import StorageError
-from kinto_attachment.storage.local import LocalStagedFile
+from kinto_attachment.storage.small import SmallFile
 from tests.support.forms import file_part, multipart, part
 from tests.support.s3 import eventually
 from tests.support.threads import busy_threads
@@ -137,7 +137,7 @@ def test_a_storage_that_fails_is_a_503(app, monkeypatch, content):
     def full(self, chunk):
         raise StorageError("No space left on device")
 
-    monkeypatch.setattr(LocalStagedFile, "write", full)
+    monkeypatch.setattr(SmallFile, "write", full)
     app.upload(file_part(content), status=503)
     assert app.files() == {}
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from kinto_attachment.storage import small
 from kinto_attachment.storage.local import LocalStorage
 
 
@@ -27,8 +28,12 @@ WAYS = {
 
 
 @pytest.fixture(params=WAYS.values(), ids=WAYS.keys())
-def stage(request, storage):
-    """Return a function that stages a file with content, for each way to publish it."""
+def stage(request, storage, monkeypatch):
+    """Return a function that stages a file with content, for each way to publish it.
+
+    In its folder, as if it were not small.
+    """
+    monkeypatch.setattr(small, "MAX_SMALL_BYTES", -1)
 
     def staged(name, content=b"content"):
         staged = request.param(storage, name)

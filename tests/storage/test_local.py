@@ -125,9 +125,9 @@ def test_a_name_that_cannot_be_synced_is_not_left(storage, monkeypatch, unique):
     assert listing(storage) == []
 
 
-@pytest.mark.parametrize("unique", [False, True])
-def test_a_file_whose_closing_fails_is_not_left(storage, unique):
-    staged = storage.stage("story.txt", "text/plain", unique=unique)
+def test_a_file_whose_closing_fails_is_not_left(storage, stage):
+    staged = stage("story.txt")
+    staged = getattr(staged, "_staged", staged)
     file = staged._file
 
     class Failing:
