@@ -14,7 +14,7 @@ import sqlalchemy
 from kinto_attachment.storage.names import is_private
 from tests.support.postgresql import postgresql_backends
 from tests.support.races import Cluster
-from tests.support.servers import Server, files_in
+from tests.support.servers import Server, assert_eventually, files_in
 from tests.support.settings import base_settings
 
 
@@ -37,8 +37,10 @@ RETRIED = ("upload", "upload_in_pieces", "detach")
 """What the plugin itself retries after a conflict with others."""
 
 
-@pytest.fixture(scope="module", params=["public", "private"])
+@pytest.fixture(scope="module", params=["public", "private", "public later", "private later"])
 def cluster(request, postgresql, tmp_path_factory):
+    """Servers with public or private files, which go at once or later."""
+    downloads, *later = request.param.split()
     folder = tmp_path_factory.mktemp("crowd")
     url = postgresql()
     settings = {
@@ -46,7 +48,8 @@ def cluster(request, postgresql, tmp_path_factory):
         **postgresql_backends(url),
         "kinto.includes": "kinto.plugins.flush kinto_attachment",
         "kinto.attachment.base_path": str(folder / "files"),
-        "kinto.attachment.downloads": request.param,
+        "kinto.attachment.downloads": downloads,
+        "kinto.attachment.delete_after": "7d" if later else "0",
     }
     servers = [Server("granian", folder / str(number), settings) for number in range(SERVERS)]
     try:
@@ -71,6 +74,7 @@ class Client:
         self._rng = rng
         self.plan = [(rng.choice(KINDS), self._any_record()) for _ in range(STEPS)]
         self.answers = []
+        self._seen = []
 
     def walk(self):
         for kind, record in self.plan:
@@ -116,6 +120,13 @@ class Client:
         attachment = self._attachment_of(self._any_record())
         self._write("copy", "PUT", record, attachment=attachment)
 
+    def restore(self, record):
+        """Write what a record had at some time, back to it or to another one."""
+        if self._seen:
+            source, attachment = self._rng.choice(self._seen)
+            record = self._rng.choice([source, record])
+            self._write("restore", "PUT", record, attachment=attachment)
+
     def patch(self, record):
         self._write("patch", "PATCH", record, title="patched")
 
@@ -158,7 +169,10 @@ class Client:
 
     def _attachment_of(self, record):
         answer = self._cluster.request("GET", record)
-        return answer.json()["data"].get("attachment") if answer.ok else None
+        attachment = answer.json()["data"].get("attachment") if answer.ok else None
+        if attachment:
+            self._seen.append((record, attachment))
+        return attachment
 
     def _any_record(self):
         collection = self._rng.choice(COLLECTIONS)
@@ -169,7 +183,7 @@ class Client:
 
 
 KINDS = [
-    *["upload", "upload_in_pieces", "copy", "move"] * 3,
+    *["upload", "upload_in_pieces", "copy", "move", "restore"] * 3,
     *["detach", "put_without", "put_what_it_has", "patch", "patch_null", "json_patch"],
     *["delete", "delete_list", "delete_collection", "delete_bucket"],
 ]
@@ -202,15 +216,22 @@ def stored(cluster):
     }
 
 
+def queued(cluster):
+    return [data for _, _, data in rows(cluster, "attachment-releases")]
+
+
+def is_due(entry):
+    return entry.get("due", 0) <= time.time() * 1000
+
+
 def check(cluster):
     """Assert that each record has its file or none, and that nothing else is left."""
-    cluster.wait_for_deletions()
+    assert_eventually(lambda: any(map(is_due, queued(cluster))), False, seconds=60)
     links = [data for _, _, data in rows(cluster, "attachments")]
     keys = {link["location"] for link in links}
-    deadline = time.monotonic() + 30
-    while (files := stored(cluster)).keys() != keys and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert files.keys() == keys
+    waiting = {key for entry in queued(cluster) for key in entry["locations"]}
+    assert_eventually(lambda: stored(cluster).keys(), keys | waiting)
+    files = stored(cluster)
     own = {link["record_uri"]: link for link in links}
     assert len(own) == len(links)
     attached = {
