@@ -47,6 +47,7 @@ def download_file(request: Any) -> Any:
     attachments = request.registry.attachments
     settings, files = attachments.settings, attachments.files
     if settings.deliver == "redirect" and request.method == "GET":
+        # Also if its conditions say 304 or 412: a redirect precedes them (RFC 9110, 13.2.1).
         return _redirected(files, file, min(REDIRECT_SECONDS, settings.link_max_seconds))
     if settings.deliver == "accel":
         return _accelerated(files, file, settings.accel_prefix)

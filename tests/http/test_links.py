@@ -266,6 +266,17 @@ def test_a_redirect_to_a_bucket_of_s3(make_app, bucket):
     app.wait_for_deletions()
 
 
+def test_a_redirect_precedes_the_conditions_that_head_answers(make_app, bucket):
+    """RFC 9110, section 13.2.1."""
+    app = make_app(**bucket.settings(downloads="private", deliver="redirect"))
+    tag = f'"{app.upload().json["hash"]}"'
+    for condition, status in (({"If-None-Match": tag}, 304), ({"If-Match": '"another"'}, 412)):
+        app.get(ATTACHMENT, headers={**ALICE, **condition}, status=307)
+        app.head(ATTACHMENT, headers={**ALICE, **condition}, status=status)
+    app.delete(ATTACHMENT, headers=ALICE)
+    app.wait_for_deletions()
+
+
 @pytest.fixture
 def key_file(tmp_path):
     server = TokenServer()
