@@ -10,7 +10,7 @@ import shlex
 from kinto_attachment.commands import options
 from kinto_attachment.commands.detection import find_problems
 from kinto_attachment.commands.inventory import Inventory
-from kinto_attachment.commands.problems import RESTORE, Finding
+from kinto_attachment.commands.problems import MISPLACED_FILES, RESTORE, Finding, Kind
 from kinto_attachment.commands.server import open_server
 from kinto_attachment.console import Console
 
@@ -51,9 +51,9 @@ def report_totals(inventory: Inventory, console: Console) -> None:
 
 def _report(finding: Finding, console: Console, args: argparse.Namespace) -> None:
     kind = finding.kind
-    command = kind.command and shlex.join([*kind.command.split(), *_options_of(args)])
+    command = kind.command and shlex.join([*kind.command.split(), *_options_of(args, kind)])
     next_step = f"; next: {command}" if command else ""
-    if command and not kind.repair:
+    if kind.needs_restore:
         next_step = f"; {RESTORE}{next_step}"
     console.report(
         kind.name,
@@ -66,8 +66,9 @@ def _report(finding: Finding, console: Console, args: argparse.Namespace) -> Non
     )
 
 
-def _options_of(args: argparse.Namespace) -> list[str]:
-    """Return the options with which another command sees what this one sees."""
+def _options_of(args: argparse.Namespace, kind: Kind) -> list[str]:
+    """Return the options with which the next command sees what this one sees."""
     ini = ["--ini", args.ini] if args.ini != options.default_ini() else []
     grace = ["--grace", str(args.grace)] if args.grace != options.DEFAULT_GRACE_SECONDS else []
-    return [*ini, *grace]
+    # It moves what is younger, too.
+    return ini if kind is MISPLACED_FILES else [*ini, *grace]

@@ -8,6 +8,7 @@ from kinto_attachment.commands import problems
 from kinto_attachment.commands.claims import Claims
 from kinto_attachment.commands.contents import sha256_of
 from kinto_attachment.commands.inventory import Inventory
+from kinto_attachment.commands.misplaced import count_misplaced
 from kinto_attachment.commands.problems import Finding
 from kinto_attachment.commands.scan import record_of
 from kinto_attachment.commands.server import Server
@@ -99,6 +100,7 @@ def find_problems(
         _unreferenced_files(server, inventory, ages),
         _deletions(server, inventory, ages),
         _uploads(inventory, ages),
+        _misplaced_files(server, inventory),
         _hash_mismatches(server, inventory, console, ages) if with_hash else (),
         _incomplete_uploads(server, ages),
     )
@@ -174,6 +176,12 @@ def _uploads(inventory: Inventory, ages: Ages) -> Iterator[Finding]:
     """
     for key, record in inventory.rows(unattached, before=ages["before"]):
         yield Finding(problems.UNATTACHED_FILE, key, record)
+
+
+def _misplaced_files(server: Server, inventory: Inventory) -> Iterator[Finding]:
+    for collection, downloads, number in count_misplaced(inventory, server.settings):
+        details = {"collection": collection, "downloads": downloads, "files": number}
+        yield Finding(problems.MISPLACED_FILES, str(server.files), details=details)
 
 
 def _hash_mismatches(

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import hashlib
 import threading
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kinto.core.storage.exceptions import BackendError
@@ -20,6 +19,7 @@ from kinto_attachment.background import in_parallel
 from kinto_attachment.commands import options, scan
 from kinto_attachment.commands.contents import chunks_of
 from kinto_attachment.commands.locations import Locations
+from kinto_attachment.commands.misplaced import misplaced
 from kinto_attachment.commands.references import refers
 from kinto_attachment.commands.server import Server, first_line, open_server
 from kinto_attachment.console import Console
@@ -89,14 +89,6 @@ def run(args: argparse.Namespace, console: Console) -> bool:
         _report(console, link, done.result())
     console.end(counts=console.counts)
     return not console.counts["left"]
-
-
-def misplaced(server: Server, links: Iterator[scan.Object]) -> Iterator[scan.Object]:
-    """Return the links to files that are not where their record's collection has them."""
-    for link in links:
-        ids = uris.ids_of_collection(uris.parent_uri(link["record_uri"]))
-        if server.settings.for_collection(*ids).is_private != is_private(link["location"]):
-            yield link
 
 
 class Mover:

@@ -15,6 +15,8 @@ from kinto_attachment.commands.server import Server
 FAULT = "fault"
 INFORMATIONAL = "informational"
 
+CHECK = "kinto-attachment check"
+
 RESTORE = "attach the file again or restore it from a backup"
 """The repair that no command makes."""
 
@@ -28,8 +30,7 @@ class Kind:
     :ivar confirm: returns whether the problem exists now, called in a transaction with the server,
         the key and the record's URI. ``None``: it needs no confirmation.
     :ivar repair: what ``repair`` does, as an imperative, or ``None`` if it does nothing.
-    :ivar command: the next command to type, or ``None``. If ``repair`` does nothing, ``RESTORE``
-        comes first.
+    :ivar command: the next command to type, or ``None``.
     """
 
     name: str
@@ -38,6 +39,11 @@ class Kind:
     confirm: Callable[[Server, str, str], bool] | None
     repair: str | None = None
     command: str | None = None
+
+    @property
+    def needs_restore(self) -> bool:
+        """Whether ``RESTORE`` comes before the next command, which only checks."""
+        return self.command is not None and self.command.startswith(CHECK)
 
 
 KINDS: dict[str, Kind] = {}
@@ -62,19 +68,19 @@ MISSING_FILE = _fault(
     "missing-file",
     "the record's file does not exist",
     confirm.is_missing,
-    command="kinto-attachment check",
+    command=CHECK,
 )
 SIZE_MISMATCH = _fault(
     "size-mismatch",
     "the file's size is not the one in its record",
     confirm.is_in_record,
-    command="kinto-attachment check",
+    command=CHECK,
 )
 HASH_MISMATCH = _fault(
     "hash-mismatch",
     "the file's SHA-256 is not the one in its record",
     confirm.is_in_record,
-    command="kinto-attachment check --hash",
+    command=f"{CHECK} --hash",
 )
 MISSING_LINK = _fault(
     "missing-link",
@@ -141,7 +147,7 @@ UNKNOWN_FILE = _information(
     "the record has a private location, and no link says which file that is",
     confirm.is_unknown,
     None,
-    "kinto-attachment check",
+    CHECK,
 )
 POSSIBLE_FILE = _information(
     "possible-file",
@@ -172,6 +178,13 @@ DELETION_SCHEDULED = _information(
     None,
     "delete them now",
     "kinto-attachment repair --now",
+)
+MISPLACED_FILES = _information(
+    "misplaced-files",
+    "these files are not where the setting downloads of their collection has them",
+    None,
+    None,
+    "kinto-attachment move-private",
 )
 UNATTACHED_FILE = _information(
     "unattached-file",

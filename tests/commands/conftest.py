@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.app import App
-from tests.support.commands import GCS, S3, Deployment, Folder
+from tests.support.commands import FILES_URL, GCS, S3, Deployment, Folder, write_ini
 from tests.support.postgresql import postgresql_backends
 from tests.support.settings import unprefixed
 
@@ -70,3 +70,24 @@ def deployment_in(request, place):
     else:
         store = GCS(request.getfixturevalue("emulated_bucket"))
     return request.getfixturevalue("make_deployment")(store)
+
+
+@pytest.fixture
+def make_switched(make_deployment, request):
+    """Return a deployment whose setting changes to the opposite before the command runs."""
+
+    def make(place="folder", is_private=False, **settings):
+        store = {
+            "folder": lambda: None,
+            "S3": lambda: S3(request.getfixturevalue("bucket")),
+            "GCS": lambda: GCS(request.getfixturevalue("emulated_bucket")),
+        }[place]()
+        before, after = ("private", "public") if is_private else ("public", "private")
+        settings = {"attachment__base_url": FILES_URL, **settings}
+        made = make_deployment(store, attachment__downloads=before, **settings)
+        made.app.create_collection()
+        changed = {"kinto.attachment.downloads": after}
+        write_ini(made.ini, made.app.settings | {"kinto.http_host": "localhost:80"} | changed)
+        return made
+
+    return make

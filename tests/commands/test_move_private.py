@@ -15,13 +15,12 @@ from kinto_attachment.commands.main import main
 from kinto_attachment.deletions import Deletions
 from kinto_attachment.links import Links
 from kinto_attachment.storage.contract import StorageError
-from tests.support.commands import COLLECTION, GCS, S3, write_ini
+from tests.support.commands import COLLECTION, FILES_URL, write_ini
 from tests.support.users import ALICE
 
 
 API = "http://localhost:80/v1"
 STORY = b"once upon a time"
-FILES_URL = "https://files.example.com/"
 
 
 class Killed(BaseException):
@@ -29,30 +28,9 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def make(make_deployment, request):
-    """Return a deployment whose setting changes to the opposite before the command runs."""
-
-    def make(place="folder", is_private=False, **settings):
-        store = {
-            "folder": lambda: None,
-            "S3": lambda: S3(request.getfixturevalue("bucket")),
-            "GCS": lambda: GCS(request.getfixturevalue("emulated_bucket")),
-        }[place]()
-        before, after = ("private", "public") if is_private else ("public", "private")
-        settings = {"attachment__base_url": FILES_URL, **settings}
-        made = make_deployment(store, attachment__downloads=before, **settings)
-        made.app.create_collection()
-        changed = {"kinto.attachment.downloads": after}
-        write_ini(made.ini, made.app.settings | {"kinto.http_host": "localhost:80"} | changed)
-        return made
-
-    return make
-
-
-@pytest.fixture
-def public(make):
+def public(make_switched):
     """A deployment with public files, of which the collection becomes private."""
-    return make()
+    return make_switched()
 
 
 def locations(deployment, *records):
@@ -71,8 +49,8 @@ def is_consistent(deployment):
 
 
 @pytest.mark.parametrize("place", ["folder", "S3", "GCS"])
-def test_files_of_a_collection_that_became_private_are_moved(make, place, external):
-    deployment = make(place)
+def test_files_of_a_collection_that_became_private_are_moved(make_switched, place, external):
+    deployment = make_switched(place)
     before = deployment.upload()
     record, key = deployment.record(), key_of(deployment)
     code, output = deployment.run("move-private")
@@ -87,8 +65,8 @@ def test_files_of_a_collection_that_became_private_are_moved(make, place, extern
 
 
 @pytest.mark.parametrize("place", ["folder", "S3", "GCS"])
-def test_files_of_a_collection_that_became_public_are_moved(make, place, external):
-    deployment = make(place, is_private=True)
+def test_files_of_a_collection_that_became_public_are_moved(make_switched, place, external):
+    deployment = make_switched(place, is_private=True)
     before = deployment.upload()
     key = key_of(deployment)
     assert key.startswith("private/")
@@ -101,8 +79,8 @@ def test_files_of_a_collection_that_became_public_are_moved(make, place, externa
     assert is_consistent(deployment)
 
 
-def test_other_collections_stay_as_they_are(make):
-    deployment = make(attachment__resources__blog__photos__downloads="public")
+def test_other_collections_stay_as_they_are(make_switched):
+    deployment = make_switched(attachment__resources__blog__photos__downloads="public")
     deployment.upload()
     before = deployment.state()
     code, output = deployment.run("move-private")
@@ -129,8 +107,8 @@ def test_a_second_run_changes_nothing(public):
     assert public.state() == before
 
 
-def test_names_that_are_not_random_stay_distinct(make):
-    deployment = make(attachment__randomize=False, attachment__folder="f")
+def test_names_that_are_not_random_stay_distinct(make_switched):
+    deployment = make_switched(attachment__randomize=False, attachment__folder="f")
     deployment.upload("first", b"1")
     deployment.upload("second", b"2")
     deployment.store.put("private/f/story.txt", b"of somebody else")
@@ -153,9 +131,9 @@ def test_records_that_share_a_file_get_one_each(public):
     assert is_consistent(public)
 
 
-def test_a_shared_file_stays_for_the_record_of_a_public_collection(make):
+def test_a_shared_file_stays_for_the_record_of_a_public_collection(make_switched):
     settings = {"attachment__resources__blog__press__downloads": "public"}
-    deployment = make(**settings)
+    deployment = make_switched(**settings)
     attachment = deployment.upload("first")
     deployment.app.create_collection(collection="press")
     copy = "/buckets/blog/collections/press/records/first"
@@ -167,8 +145,8 @@ def test_a_shared_file_stays_for_the_record_of_a_public_collection(make):
     assert is_consistent(deployment)
 
 
-def test_old_file_goes_at_once_whatever_is_kept_of_others(make):
-    deployment = make(attachment__delete_after="1d", attachment__keep_old_files=True)
+def test_old_file_goes_at_once_whatever_is_kept_of_others(make_switched):
+    deployment = make_switched(attachment__delete_after="1d", attachment__keep_old_files=True)
     deployment.upload()
     key = key_of(deployment)
     deployment.run("move-private")
@@ -222,8 +200,8 @@ STEPS = {
 @pytest.mark.parametrize("is_before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("is_private", [False, True], ids=["to private", "to public"])
-def test_run_that_is_killed_is_continued_by_the_next(make, step, is_before, is_private):
-    deployment = make(is_private=is_private)
+def test_run_that_is_killed_is_continued_by_the_next(make_switched, step, is_before, is_private):
+    deployment = make_switched(is_private=is_private)
     deployment.upload("first", b"1")
     deployment.upload("second", b"2")
     with (
@@ -430,8 +408,8 @@ def test_url_of_the_server_that_is_not_known_is_asked_for(public, capsys, dry_ru
     assert public.state() == before
 
 
-def test_url_of_the_server_is_that_of_the_files_that_it_serves(make):
-    deployment = make(attachment__base_url="", attachment__serve_files=True)
+def test_url_of_the_server_is_that_of_the_files_that_it_serves(make_switched):
+    deployment = make_switched(attachment__base_url="", attachment__serve_files=True)
     changed = {"kinto.attachment.downloads": "private"}
     write_ini(deployment.ini, deployment.app.settings | changed)
     before = deployment.upload()
@@ -449,8 +427,8 @@ def test_url_of_the_server_is_that_of_the_files_that_it_serves(make):
 
 
 @pytest.mark.parametrize("base_url", ["", "/files/"])
-def test_relative_locations_stay_relative(make, base_url):
-    deployment = make(attachment__base_url=base_url)
+def test_relative_locations_stay_relative(make_switched, base_url):
+    deployment = make_switched(attachment__base_url=base_url)
     before = deployment.upload()
     deployment.run("move-private")
     assert locations(deployment, "first") == [f"/v1{COLLECTION}/records/first/attachment"]

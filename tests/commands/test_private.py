@@ -228,9 +228,11 @@ def test_public_folder_that_was_called_private_keeps_its_files(make):
     remove_links(deployment)
     with deployment.committing():
         deployment.app.registry.attachments.links.add(FIRST, "private/story.txt", changed)
-    assert deployment.check("--hash") == (0, {})
+    code, found = deployment.check("--hash")
+    assert (code, list(found)) == (0, ["misplaced-files"])
     # It is moved out of there.
     assert deployment.run("move-private")[0] == 0
+    assert deployment.check("--hash") == (0, {})
     assert deployment.files() == {"story.txt": b"once upon a time"}
     assert deployment.record()["attachment"] == attachment
 

@@ -18,6 +18,7 @@ from tests.support.users import ALICE
 
 
 COLLECTION = RECORD.rpartition("/records/")[0]
+FILES_URL = "https://files.example.com/"
 
 
 class Deployment:
