@@ -85,7 +85,7 @@ def test_pieces_are_composed_so_that_the_state_stays_short(client, gcs_bucket):
     ((pieces,),) = [
         [part["pieces"] for part in state["parts"].values()] for state in states(client.app)
     ]
-    assert [piece[1:] for piece in pieces] == [[32, 1], [32, 1], *[[1, 0]] * 5]
+    assert [piece[1:] for piece in pieces] == [[32, 1], [31, 1], *[[1, 0]] * 6]
     # Those that were composed are deleted with the next piece.
     assert len(gcs_bucket.keys()) == len(pieces)
     client.patch(path, len(content) - 1, content[-1:])

@@ -23,10 +23,11 @@ MAX_COMPOSED = 32
 """A limit of GCS ("Composite objects")."""
 
 State = dict[str, Any]
+Piece = list[Any]
 
 
 class GCSPartialFile(PartialFile):
-    """Objects in ``.staging/``, of which GCS composes one at the end.
+    """Objects in ``.staging/``, of which GCS composes one at the end, in one request.
 
     (A resumable session could not drop bytes whose checksum is wrong, and would take those of a
     request that was superseded.) Each object is written once. What a request writes after another
@@ -64,7 +65,6 @@ class GCSPartialFile(PartialFile):
         self._buffer = bytearray()
         self._sending: Future[State] | None = None
         self._delete_others: Callable[[list[str]], None] | None = delete_others
-        self._sources: list[str] = []
         self._made: list[str] = []
 
     def write(self, chunk: bytes) -> None:
@@ -94,9 +94,9 @@ class GCSPartialFile(PartialFile):
                 self._bucket.call_if_found(self._bucket.blob(key).delete)
 
     def open(self) -> BinaryIO:
-        if len(self._composable()) > 1:
-            self._sources = [self._compose_staged(self._sources)]
-        return self._bucket.open(self._sources[0], self._part_size)
+        keys = self._piece_keys()
+        key = keys[0] if len(keys) == 1 else self._compose_staged(keys)
+        return self._bucket.open(key, self._part_size)
 
     def sha256(self) -> str | None:
         return self._hash.hexdigest()
@@ -131,18 +131,27 @@ class GCSPartialFile(PartialFile):
         """Return what changes in the state with a piece that was sent."""
         if self._delete_others is not None:
             # Not before: now the state is that of no other request any more.
-            self._delete_others([piece[0] for piece in self.state["pieces"]])
+            self._delete_others(self._piece_keys())
             self._delete_others = None
         key = self._staged_key()
         upload = self._bucket.blob(key).upload_from_file
         self._bucket.call(upload, io.BytesIO(content), size=len(content), rewind=True)
         pieces = [*self.state["pieces"], [key, len(content), 0]]
-        # So the state stays short, however small the pieces are.
-        while len(last := pieces[-MAX_COMPOSED:]) == MAX_COMPOSED and last[0][2] == last[-1][2]:
-            composed = self._compose_staged([piece[0] for piece in last])
-            size = sum(piece[1] for piece in last)
-            pieces[-MAX_COMPOSED:] = [[composed, size, last[0][2] + 1]]
+        # So one request composes the file, which a request that repeats it finds. And the state
+        # stays short, however small the pieces are.
+        while len(pieces) >= MAX_COMPOSED:
+            pieces = self._compose_last(pieces)
         return {**sums, "pieces": pieces}
+
+    def _compose_last(self, pieces: list[Piece]) -> list[Piece]:
+        """Return the pieces with one in place of the last ones, which were composed least often.
+
+        (How often a piece was composed never increases from one to the next.)
+        """
+        times = pieces[-2][2]
+        first = next(number for number, piece in enumerate(pieces) if piece[2] <= times)
+        key = self._compose_staged([piece[0] for piece in pieces[first:]])
+        return [*pieces[:first], [key, sum(piece[1] for piece in pieces[first:]), times + 1]]
 
     def _wait(self) -> None:
         """Wait for the piece that is sent, and have it in the state.
@@ -161,20 +170,15 @@ class GCSPartialFile(PartialFile):
         if self._sending is not None:
             wait([self._sending])
 
-    def _composable(self) -> list[str]:
-        """Return the keys of the objects that make the file, no more than can be composed."""
-        self._sources = self._sources or [piece[0] for piece in self.state["pieces"]]
-        while len(self._sources) > MAX_COMPOSED:
-            first = self._compose_staged(self._sources[:MAX_COMPOSED])
-            self._sources = [first, *self._sources[MAX_COMPOSED:]]
-        return self._sources
+    def _piece_keys(self) -> list[str]:
+        return [piece[0] for piece in self.state["pieces"]]
 
     def _compose_new(self, key: str) -> Blob:
         """Return the object of a key: the file, or what has taken the key meanwhile."""
         blob = self._bucket.blob(key, self.state["mimetype"])
         blob.metadata = {UPLOAD_ID: self._name}
         try:
-            self._compose(blob, self._composable(), if_generation_match=0)
+            self._compose(blob, self._piece_keys(), if_generation_match=0)
         except GCSError as error:
             found = self._bucket.find(key) if error.status == PRECONDITION_FAILED else None
             if found is None:

@@ -35,16 +35,32 @@ def filled(storage):
     return filled
 
 
-def test_more_objects_than_can_be_composed_at_once_are_composed_in_turn(
+def test_a_file_of_any_number_of_pieces_is_composed_by_one_request_at_the_end(
     storage, gcs_bucket, gcs_proxy, monkeypatch
 ):
-    monkeypatch.setattr(partial, "MAX_COMPOSED", 3)
-    content = os.urandom(8)
+    monkeypatch.setattr(partial, "MAX_COMPOSED", 4)
+    content = os.urandom(20)
     file = SavedPartial(storage)
+    sizes = []
     for number in range(len(content)):
         file.append(content[number : number + 1])
-    assert [piece[1:] for piece in file.state["pieces"]] == [[3, 1], [3, 1], [1, 0], [1, 0]]
+        sizes.append([piece[1:] for piece in file.state["pieces"]])
+    assert sizes[:9] == [
+        [[1, 0]],
+        [[1, 0], [1, 0]],
+        [[1, 0], [1, 0], [1, 0]],
+        [[4, 1]],
+        [[4, 1], [1, 0]],
+        [[4, 1], [1, 0], [1, 0]],
+        [[4, 1], [3, 1]],
+        [[4, 1], [3, 1], [1, 0]],
+        [[4, 1], [3, 1], [2, 1]],
+    ]
+    assert sizes[9] == [[10, 2]]
+    assert max(map(len, sizes)) == 3
+    gcs_proxy.seen.clear()
     assert file.publish("story.txt")
+    assert gcs_proxy.operations() == ["Get", "Compose", "Patch"]
     file.discard()
     assert gcs_bucket.files() == {"story.txt": content}
 
