@@ -184,7 +184,8 @@ class Seen:
             span, total = self.headers["Content-Range"].removeprefix("bytes ").split("/")
             return "Status" if span == "*" else "Part" if total == "*" else "LastPart"
         if self.path.startswith("/upload/"):
-            return {"multipart": "Upload", "resumable": "Begin"}[self.query["uploadType"]]
+            kinds = {"media": "Upload", "multipart": "Upload", "resumable": "Begin"}
+            return kinds[self.query["uploadType"]]
         if self.path.startswith("/batch/"):
             return "Batch"
         if "/rewriteTo/" in self.path:

@@ -1,13 +1,14 @@
 """A bucket of Google Cloud Storage: its client, its limits in time, its errors."""
 
+import base64
 import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import google.auth
-from google.api_core.exceptions import Conflict
+from google.api_core.exceptions import Conflict, from_http_response
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud.storage import Blob, Client
@@ -21,6 +22,7 @@ from kinto_attachment.storage.names import is_private
 
 
 PRIVATE_ACL = "private"
+MEDIA_TYPE = "application/octet-stream"
 
 SILENT_SHARE = 2 / 3
 """The share of the timeout for each request. After the rest of it, none is retried."""
@@ -104,6 +106,18 @@ class Bucket:
         parameters = {"raw_download": True, "if_generation_match": blob.generation}
         return self.call(blob.open, "rb", chunk_size=chunk_size, **parameters)
 
+    def put(self, key: str, content: bytearray, crc32c: int) -> None:
+        """Make an object, of which no other request knows the key, without metadata.
+
+        ("Single-request uploads". The library's own function copies the content.)
+
+        :raises StorageError: GCS does not take it, or has another checksum of it.
+        """
+        with self.errors():
+            stored = self.retry(self._post_media)(key, content, encoded_crc32c(crc32c))
+            if stored.get("crc32c") != encoded_crc32c(crc32c):
+                raise StorageError(f"{self} has received a piece with another CRC32C")
+
     def acl_of(self, key: str) -> str | None:
         """Return the predefined ACL of an object, if one is sent: private files have their own."""
         return PRIVATE_ACL if self._acl and is_private(key) else self._acl
@@ -145,6 +159,20 @@ class Bucket:
             raise
         except Exception as error:
             raise GCSError(self, error) from error
+
+    def _post_media(self, key: str, content: bytearray, crc32c: str) -> dict[str, Any]:
+        """Return what GCS knows about the object that it has made."""
+        response = self.session.request(
+            "POST",
+            f"{self.client.api_endpoint}/upload/storage/v1/b/{self.name}/o",
+            params={"uploadType": "media", "name": key},
+            data=content or b"",
+            headers={"Content-Type": MEDIA_TYPE, "X-Goog-Hash": f"crc32c={crc32c}"},
+            timeout=self.max_silent_seconds,
+        )
+        if not response.ok:
+            raise from_http_response(response)
+        return cast(dict[str, Any], response.json())
 
     def _connect(self) -> tuple[Client, AuthorizedSession]:
         """Return what this process has made at its first use, or makes after a fork.
@@ -191,3 +219,8 @@ class Bucket:
             with contextlib.suppress(Conflict):  # Another worker has created it.
                 acl = self._options["auto_create_acl"]
                 client.create_bucket(bucket, predefined_acl=acl, **limits)
+
+
+def encoded_crc32c(crc32c: int) -> str:
+    """Return a CRC32C as GCS writes it."""
+    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()

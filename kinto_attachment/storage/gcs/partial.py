@@ -1,7 +1,5 @@
 """Files of a Google Cloud Storage bucket that come in pieces."""
 
-import base64
-import io
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -13,7 +11,7 @@ from google.cloud.storage import Blob
 
 from kinto_attachment.background import in_background
 from kinto_attachment.storage.contract import PartialFile, StorageError, Superseded
-from kinto_attachment.storage.gcs.bucket import Bucket, GCSError
+from kinto_attachment.storage.gcs.bucket import Bucket, GCSError, encoded_crc32c
 from kinto_attachment.storage.gcs.staged import PRECONDITION_FAILED, STAGING_FOLDER, UPLOAD_ID
 from kinto_attachment.storage.names import REMOTE_NUMBERED_IN_ORDER, candidate_keys
 from kinto_attachment.storage.resumable_hash import ResumableHash
@@ -63,6 +61,9 @@ class GCSPartialFile(PartialFile):
         self._crc32c: int = state["crc32c"]
         self._hash = ResumableHash(state["hash"], self.size)
         self._buffer = bytearray()
+        self._filled = 0
+        self._piece_crc32c = 0
+        self._sent = bytearray()
         self._sending: Future[State] | None = None
         self._delete_others: Callable[[list[str]], None] | None = delete_others
         self._made: list[str] = []
@@ -70,10 +71,12 @@ class GCSPartialFile(PartialFile):
     def write(self, chunk: bytes) -> None:
         left = memoryview(chunk)
         while left:
-            if len(self._buffer) == self._part_size:
+            if self._filled == self._part_size:
                 self._send()
-            piece = bytes(left[: self._part_size - len(self._buffer)])
-            self._buffer += piece
+            piece = bytes(left[: self._part_size - self._filled])
+            self._buffer[self._filled : self._filled + len(piece)] = piece
+            self._filled += len(piece)
+            self._piece_crc32c = google_crc32c.extend(self._piece_crc32c, piece)
             self._crc32c = google_crc32c.extend(self._crc32c, piece)
             self._hash.update(piece)
             self.size += len(piece)
@@ -82,7 +85,7 @@ class GCSPartialFile(PartialFile):
     def flush(self) -> None:
         self._wait()
         # A file without bytes is one piece without bytes.
-        if self._buffer or not self.state["pieces"]:
+        if self._filled or not self.state["pieces"]:
             self._send()
             self._wait()
 
@@ -110,32 +113,33 @@ class GCSPartialFile(PartialFile):
         blob = self._bucket.find(key) or self._compose_new(key)
         if (blob.metadata or {}).get(UPLOAD_ID) != self._name:
             return False
-        expected = base64.b64encode(self._crc32c.to_bytes(4, "big")).decode()
-        if blob.crc32c != expected:
+        if blob.crc32c != encoded_crc32c(self._crc32c):
             raise StorageError(f"{self._bucket} has composed a file with another CRC32C")
         self._bucket.save_acl(blob)
         return True
 
     def close(self) -> None:
-        self._buffer = bytearray()
         self._settle()
+        self._buffer, self._sent = bytearray(), bytearray()
 
     def _send(self) -> None:
         """Send a piece in the background, while the next one is filled."""
         self._wait()
-        content, self._buffer = self._buffer, bytearray()
+        del self._buffer[self._filled :]
+        # The buffer of the previous piece is filled again: there are two, however large the file.
+        self._sent, self._buffer, self._filled = self._buffer, self._sent, 0
+        crc32c, self._piece_crc32c = self._piece_crc32c, 0
         sums = {"crc32c": self._crc32c, "hash": self._hash.state}
-        self._sending = in_background(partial(self._put, bytes(content), sums))
+        self._sending = in_background(partial(self._put, self._sent, crc32c, sums))
 
-    def _put(self, content: bytes, sums: State) -> State:
+    def _put(self, content: bytearray, crc32c: int, sums: State) -> State:
         """Return what changes in the state with a piece that was sent."""
         if self._delete_others is not None:
             # Not before: now the state is that of no other request any more.
             self._delete_others(self._piece_keys())
             self._delete_others = None
         key = self._staged_key()
-        upload = self._bucket.blob(key).upload_from_file
-        self._bucket.call(upload, io.BytesIO(content), size=len(content), rewind=True)
+        self._bucket.put(key, content, crc32c)
         pieces = [*self.state["pieces"], [key, len(content), 0]]
         # So one request composes the file, which a request that repeats it finds. And the state
         # stays short, however small the pieces are.

@@ -1,6 +1,5 @@
 """Resumable sessions: objects that are sent part by part."""
 
-import base64
 import logging
 from typing import Any
 
@@ -9,7 +8,7 @@ import requests
 from google.api_core.exceptions import ServiceUnavailable, from_http_response
 
 from kinto_attachment.storage.contract import StorageError
-from kinto_attachment.storage.gcs.bucket import Bucket
+from kinto_attachment.storage.gcs.bucket import Bucket, encoded_crc32c
 from kinto_attachment.storage.running import RUNNING
 
 
@@ -79,7 +78,7 @@ class UploadSession:
             rest = b""
         span = f"{self.stored}-{self.stored + len(rest) - 1}" if rest else "*"
         headers = {"Content-Range": f"bytes {span}/{total or '*'}"}
-        checksum = base64.b64encode(self._crc32c.to_bytes(4, "big")).decode()
+        checksum = encoded_crc32c(self._crc32c)
         if total:
             headers["X-Goog-Hash"] = f"crc32c={checksum}"
         self._is_uncertain = True

@@ -1,6 +1,7 @@
 """Files on Google Cloud Storage that come in pieces: requests, conditions, faults."""
 
 import os
+import tracemalloc
 
 import pytest
 
@@ -122,6 +123,42 @@ def test_a_file_that_is_composed_wrongly_is_not_published(filled, gcs_bucket):
     for _ in range(2):
         with pytest.raises(StorageError, match="another CRC32C"):
             filled.publish("story.txt")
+
+
+def test_a_piece_that_is_damaged_on_its_way_is_refused(storage, gcs_proxy):
+    def damage(handler, seen):
+        handler.body = handler.body.replace(b"123", b"321")
+        return False
+
+    file = SavedPartial(storage)
+    gcs_proxy.misbehave = damage
+    with pytest.raises(StorageError, match="another CRC32C"):
+        file.append(b"123456789")
+    assert [seen.headers.get("X-Goog-Hash") for seen in gcs_proxy.seen] == [
+        None,
+        "crc32c=4waSgw==",
+    ]
+    gcs_proxy.misbehave = lambda handler, seen: False
+    file.append(b"123456789")
+    assert file.publish("story.txt")
+    assert read(storage, "story.txt") == b"123456789"
+
+
+def test_two_parts_are_in_memory_however_large_the_file_is(gcs_bucket):
+    part_bytes = 8 * PART_BYTES
+    storage = gcs_storage(gcs_bucket.options, part_size_bytes=part_bytes)
+    file = SavedPartial(storage).resume()
+    chunk = os.urandom(part_bytes // 32)
+    tracemalloc.start()
+    try:
+        for _ in range(6 * 32):
+            file.write(chunk)
+        file.flush()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    file.close()
+    assert peak < 2.5 * part_bytes
 
 
 def test_nothing_counts_that_follows_a_piece_that_could_not_be_sent(storage, filled, gcs_proxy):
