@@ -70,6 +70,7 @@ WITHOUT_PLUGIN = POSTGRESQL._replace(plugin=False)
 S3 = Setup(files="s3")
 GCS = Setup(files="gcs")
 THREADS = 4
+EMULATOR_SECONDS = 180
 
 
 class BenchServer(Server):
@@ -229,6 +230,8 @@ class Environment(contextlib.ExitStack):
             options = {**self.bucket().options, "aws.part_size_bytes": 8 * MIB}
         else:
             options = {**self.gcs_bucket().options, "gcloud.part_size_bytes": 8 * MIB}
+            # Unlike Google, the emulator copies and hashes all bytes that it composes.
+            options["gcloud.timeout"] = EMULATOR_SECONDS
         return settings | {f"kinto.attachment.{name}": str(v) for name, v in options.items()}
 
     def _create_collections(self, server):

@@ -329,7 +329,7 @@ RESUMABLE = tuple(
         ("local", LOCAL, 1024, 1.5, 8),
         ("S3, parts of 8 MiB", S3, 1024, 1.3, 24),
         # The emulator takes minutes for 1 GiB in one session.
-        ("GCS, parts of 8 MiB", GCS, 256, 1.3, 96),
+        ("GCS, parts of 8 MiB", GCS, 256, 1.3, 48),
     )
 )
 CURVE = (
