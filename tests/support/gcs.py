@@ -177,6 +177,11 @@ class Seen:
         self.query = dict(urllib.parse.parse_qsl(url.query))
 
     @property
+    def key(self):
+        """The key of the object that the path names."""
+        return urllib.parse.unquote(self.path.partition("/o/")[2].split("/")[0])
+
+    @property
     def operation(self):
         if "upload_id" in self.query:
             if self.method == "DELETE":

@@ -28,3 +28,14 @@ def swallowing(proxy, operation):
         return True
 
     return swallow
+
+
+def swallowing_all(proxy):
+    """The storage does what it is asked to, and no answer arrives."""
+
+    def swallow(handler, seen):
+        proxy.forward(handler, answer=False)
+        handler.close_connection = True
+        return True
+
+    return swallow
