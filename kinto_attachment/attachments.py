@@ -198,7 +198,7 @@ class Attachments:
         for links, removed in self.links.remove_of(field, object_uri):
             if is_batch:
                 snapshot.removed_ids |= removed
-                for link in links:
+                for link in self._copies.with_metadata(links):
                     snapshot.remember(link["record_uri"], [link])
             for due, released in retention.by_due(self.settings, links).items():
                 self.deletions.enqueue_files_of(released, due)

@@ -6,6 +6,7 @@ writer that only guesses the metadata gets no link, and does not learn whether i
 The location of a private file names its record: in another one, it is a URL like any other.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from kinto_attachment.links import Links, origin_of
 from kinto_attachment.metadata import (
     are_equal,
     attachment_of,
+    is_among,
     is_private_location,
     possible_keys,
 )
@@ -35,7 +37,11 @@ class Writer(Protocol):
     is_trusted: bool
 
     def may_read(self, record_uris: list[str]) -> bool:
-        """Return whether it may read any of these records."""
+        """Return whether it may read any of these records, or could before it changed them."""
+        ...
+
+    def attachments_before(self, record_uri: str) -> list[Any]:
+        """Return the attachments that a record had before this transaction changed it."""
         ...
 
 
@@ -74,6 +80,23 @@ class Copies:
             raise IntegrityError(message=f"the file of {record_uri} is being deleted")
         return False
 
+    def with_metadata(self, links: list[Link]) -> list[Link]:
+        """Return links with the metadata of their records, which are about to be deleted.
+
+        (Those of earlier plugins have none.)
+        """
+        ids: defaultdict[str, set[str]] = defaultdict(set)
+        for link in links:
+            if "attachment" not in link:
+                uri = link["record_uri"]
+                ids[uris.parent_uri(uri)].add(uris.id_of(uri))
+        attachments = {
+            uris.record_uri(collection_uri, id_): attachment_of(record)
+            for collection_uri, some in ids.items()
+            for id_, record in records_by_id(self._links.storage, collection_uri, some).items()
+        }
+        return [{"attachment": attachments.get(link["record_uri"]), **link} for link in links]
+
     def _add(self, record_uri: str, attachment: Any, source: Link) -> None:
         link = self._links.add(record_uri, source["location"], attachment, origin_of(source))
         unit_of_work.current().links.remember(record_uri, [link])
@@ -110,9 +133,9 @@ class Copies:
             seen = known.by_record.get(record_uri, [])
             pages = iter([self._links.of_records([record_uri])])
         # Those that this transaction has come across are of records that it changes.
-        yield from self._with_metadata(seen, record_uri, attachment)
+        yield from self._with_metadata(writer, seen, record_uri, attachment)
         for page in pages:
-            links = self._with_metadata(page, record_uri, attachment)
+            links = self._with_metadata(writer, page, record_uri, attachment)
             # All at once first: most files have one link.
             if links and self._may_read(writer, links):
                 yield from (link for link in links if self._may_read(writer, [link]))
@@ -130,30 +153,40 @@ class Copies:
             removed = self._deletions.removed_links(keys) if keys else []
         return [
             link
-            for link in self._with_metadata(removed, record_uri, attachment)
+            for link in self._with_metadata(writer, removed, record_uri, attachment)
             if writer.is_trusted or writer.may_read([uris.record_uri(link["collection_uri"], "")])
         ]
 
     def _may_read(self, writer: Writer, links: list[Link]) -> bool:
         return writer.is_trusted or writer.may_read([link["record_uri"] for link in links])
 
-    def _with_metadata(self, links: list[Link], record_uri: str, attachment: Any) -> list[Link]:
+    def _with_metadata(
+        self, writer: Writer, links: list[Link], record_uri: str, attachment: Any
+    ) -> list[Link]:
         of_record = is_private_location(attachment, record_uri)
         keys = possible_keys(attachment)
         return [
             link
             for link in links
             if (is_private(link["location"]) if of_record else link["location"] in keys)
-            and self._describes(link, record_uri, attachment)
+            and self._describes(writer, link, record_uri, attachment)
         ]
 
-    def _describes(self, link: Link, record_uri: str, attachment: Any) -> bool:
+    def _describes(self, writer: Writer, link: Link, record_uri: str, attachment: Any) -> bool:
         if "attachment" in link:
             return are_equal(link["attachment"], attachment)
         # A link of an earlier plugin has no metadata; its record has, but for the one just written.
-        return link["record_uri"] != record_uri and are_equal(
-            attachment_of(self._record_at(link["record_uri"])), attachment
+        return link["record_uri"] != record_uri and is_among(
+            attachment, self._attachments_of(writer, link["record_uri"])
         )
+
+    def _attachments_of(self, writer: Writer, record_uri: str) -> list[Any]:
+        """Return the attachment of a record, and those that it had before this transaction."""
+        before = writer.attachments_before(record_uri)
+        if before:
+            # Kinto mutates the old record in place on a merge patch.
+            before = unit_of_work.current().links.permitted.get(record_uri, before)
+        return [attachment_of(self._record_at(record_uri)), *before]
 
     def _record_at(self, record_uri: str) -> dict[str, Any] | None:
         id_ = uris.id_of(record_uri)

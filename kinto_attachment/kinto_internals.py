@@ -6,6 +6,7 @@ has a test for each, named like the function. That is why ``setup.cfg`` bounds t
 
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ from kinto.authorization import AuthorizationPolicy
 from kinto.authorization import RouteFactory as RouteFactory
 from kinto.core.cornice.errors import Errors
 from kinto.core.errors import raise_invalid
-from kinto.core.events import EventCollector
+from kinto.core.events import ACTIONS, EventCollector
 from kinto.core.resource import has_null_character as has_null_character
 from kinto.core.resource.schema import HeaderSchema, PermissionsSchema
 from kinto.core.schema import HeaderQuotedInteger
@@ -28,7 +29,6 @@ from kinto.views.collections import Collection
 from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPNoContent, HTTPNotFound
 from pyramid.interfaces import IRequestExtensions, IRoutesMapper
-from pyramid.response import Response
 
 
 RECORD_PERMISSIONS = Record.permissions
@@ -257,17 +257,23 @@ class Changes(EventCollector):
     """Kinto's collector, which also knows the request of each change.
 
     (Changes of one kind by all requests of a batch become one event, with the first request.)
+
+    :ivar before: ``{URI: what the object was before each change of it}``.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._requests: dict[int, tuple[Any, Any]] = {}
+        self.before: defaultdict[str, list[Any]] = defaultdict(list)
 
     def add_event(self, *arguments: Any) -> None:
         """Collect changes (``EventCollector.add_event``)."""
-        *_, impacted, request = arguments
-        # With the change itself, so that its id is not reused.
-        self._requests |= {id(change): (change, request) for change in impacted}
+        resource_name, parent_id, action, _, impacted, request = arguments
+        for change in impacted if action != ACTIONS.READ else ():
+            # With the change itself, so that its id is not reused.
+            self._requests[id(change)] = change, request
+            if old := change.get("old"):
+                self.before[f"{parent_id}/{resource_name}s/{old['id']}"].append(old)
         super().add_event(*arguments)
 
     def request_of(self, change: dict[str, Any]) -> Any:
@@ -291,6 +297,12 @@ def request_of(event_request: Any, change: dict[str, Any]) -> Any:
     collected = getattr(event_request, "bound_data", {}).get("resource_events")
     found = collected.request_of(change) if isinstance(collected, Changes) else None
     return found or event_request
+
+
+def objects_before(request: Any, uri: str) -> list[Any]:
+    """Return what an object was before each change of it in this transaction."""
+    collected = getattr(request, "bound_data", {}).get("resource_events")
+    return collected.before.get(uri, []) if isinstance(collected, Changes) else []
 
 
 def notify_changes(request: Any) -> None:
@@ -386,15 +398,3 @@ class NoContent(HTTPNoContent):
     """
 
     json: dict[str, object] = {}
-
-
-class StreamedResponse(Response):
-    """A response whose body is never in memory as a whole.
-
-    Kinto's metrics read the body of every response for its length (``setup_metrics`` in
-    ``kinto.core.initialization``): they find this one empty.
-    """
-
-    @property
-    def body(self) -> bytes:
-        return b""

@@ -34,8 +34,25 @@ class RequestWriter:
         self.is_trusted = bool(getattr(request, "_attachment_auto_save", False))
 
     def may_read(self, record_uris: list[str]) -> bool:
-        """Return whether the user of the request may read any of these records."""
-        return kinto_internals.may_read(self._request, record_uris)
+        """Return whether the user of the request may read any of these records.
+
+        Or could: those that a request of this transaction has changed, or what they are in. With
+        what is deleted, Kinto deletes its permissions.
+        """
+        changed = any(self._has_changed(uri) for uri in record_uris)
+        return changed or kinto_internals.may_read(self._request, record_uris)
+
+    def attachments_before(self, record_uri: str) -> list[Any]:
+        """Return the attachments that a record had before each change in this transaction."""
+        before = kinto_internals.objects_before(self._request, record_uri)
+        return [attachment_of(record) for record in before]
+
+    def _has_changed(self, record_uri: str) -> bool:
+        collection_uri = uris.parent_uri(record_uri)
+        return any(
+            kinto_internals.objects_before(self._request, uri)
+            for uri in (record_uri, collection_uri, uris.parent_uri(collection_uri))
+        )
 
 
 def collect_changes(event: Any) -> None:

@@ -17,6 +17,7 @@ from kinto.views.records import Record
 from pyramid.httpexceptions import HTTPBadRequest, HTTPNotFound, HTTPPreconditionFailed
 
 from kinto_attachment import kinto_internals
+from kinto_attachment.http.sending import StreamedResponse
 from tests.support.app import App
 from tests.support.postgresql import postgresql_backends
 from tests.support.users import ALICE, BOB
@@ -276,6 +277,6 @@ def test_no_content(app):
 def test_streamed_response():
     """Kinto's metrics ask for the length of ``body``, which would read all of a response."""
     assert "len(event.response.body" in inspect.getsource(initialization).replace("\n", "")
-    response = kinto_internals.StreamedResponse(app_iter=iter([b"a file"]))
+    response = StreamedResponse(app_iter=iter([b"a file"]))
     assert response.body == b""
     assert list(response.app_iter) == [b"a file"]
