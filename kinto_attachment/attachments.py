@@ -5,6 +5,7 @@ the transaction ends, a new file belongs to it.
 """
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -174,12 +175,15 @@ class Attachments:
             self._remember(uri_of(change.record_id), change, links, change.record_id in current)
         for change in changed:
             self._refuse_forgery(uri_of(change.record_id), change)
-        writers = {change.record_id: change.writer for change in changed}
+        # Several users of a batch may change a record, of whom the last has copied nothing.
+        writers: defaultdict[str, list[Writer]] = defaultdict(list)
+        for change in changed:
+            writers[change.record_id].append(change.writer)
         unlinked = [
             link
-            for id_, writer in writers.items()
+            for id_, own in writers.items()
             for link in self._settle(
-                writer, uri_of(id_), attachment_of(current.get(id_)), links[uri_of(id_)]
+                own, uri_of(id_), attachment_of(current.get(id_)), links[uri_of(id_)]
             )
         ]
         self._change_links([], unlinked)
@@ -300,18 +304,24 @@ class Attachments:
             raise errors.metadata_locked()
 
     def _settle(
-        self, writer: Writer, record_uri: str, attachment: Any, links: list[Link]
+        self, writers: list[Writer], record_uri: str, attachment: Any, links: list[Link]
     ) -> list[Link]:
-        """Link a record to the file of its attachment, and return the links to be removed."""
+        """Link a record to the file of its attachment, and return the links to be removed.
+
+        :param writers: those that changed it. What one of them may copy is a copy.
+        """
         settlement = reconcile.settle(attachment, links)
-        if settlement.is_unlinked and not self._copies.link(writer, record_uri, attachment):
+        if settlement.is_unlinked and not any(
+            self._copies.link(writer, record_uri, attachment) for writer in writers
+        ):
             # Code on the server may have changed the hash of a private file.
             settlement = reconcile.settle(attachment, links, is_located_at)
         for link in settlement.rewrite:
             # If not permitted, an earlier change in this transaction is at fault and is refused.
             permitted = unit_of_work.current().links.permitted.get(record_uri, ())
-            is_permitted = is_among(attachment, permitted)
-            if is_permitted or self._copies.is_copy(writer, record_uri, attachment):
+            if is_among(attachment, permitted) or any(
+                self._copies.is_copy(writer, record_uri, attachment) for writer in writers
+            ):
                 self.links.add(record_uri, link["location"], attachment, link.get("origin"))
         return settlement.unlink
 

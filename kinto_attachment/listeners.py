@@ -72,11 +72,8 @@ def lock_record(event: Any) -> None:
     request = event.request
     route = request.matched_route
     if route is not None and request.method in WRITING_METHODS.get(route.name, ()):
-        ids = request.matchdict
-        collection_uri = instance_uri(
-            request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"]
-        )
-        request.registry.attachments.links.lock_record(collection_uri, ids.get("id"))
+        collection_uri = _collection_uri(request)
+        request.registry.attachments.links.lock_record(collection_uri, request.matchdict.get("id"))
 
 
 def block_flush(event: Any) -> None:
@@ -94,9 +91,11 @@ def snapshot_before_change(event: Any) -> None:
     """Remember the state before a change of which Kinto's event comes too late."""
     request, context = event.request, event.request.context
     if getattr(context, "resource_name", None) == "record" and "id" in request.matchdict:
-        if context.current_object is not None:
-            uri = uris.record_uri(kinto_internals.parent_of(context), request.matchdict["id"])
-            _snapshot_attachment(uri, context.current_object)
+        uri = uris.record_uri(_collection_uri(request), request.matchdict["id"])
+        # An earlier request of a batch may have deleted it with all others, or made it anew since.
+        before = kinto_internals.objects_before(request, uri) or [context.current_object]
+        if before[0] is not None:
+            _snapshot_attachment(uri, before[0])
     elif getattr(request.matched_route, "name", None) == FLUSH_ROUTE and request.method == "POST":
         # With the request: on PostgreSQL, a flush commits, and goes on in another transaction.
         attachments = request.registry.attachments
@@ -144,6 +143,12 @@ def on_flushed(event: Any) -> None:
     attachments = event.request.registry.attachments
     attachments.flush(keys)
     attachments.uploads.discard(getattr(event.request, "open_uploads", []))
+
+
+def _collection_uri(request: Any) -> str:
+    """Return the URI of the collection of a request on a record or on the list of records."""
+    ids = request.matchdict
+    return instance_uri(request, "collection", bucket_id=ids["bucket_id"], id=ids["collection_id"])
 
 
 def _release(request: Any, field: str, uri: str) -> None:

@@ -1,4 +1,7 @@
-"""A batch that copies an attachment and changes what it copies: the copy has the file."""
+"""A batch that copies an attachment and changes what it copies: the copy has the file.
+
+So has a record that gets its own attachment back, and a copy that another user changes.
+"""
 
 import pytest
 
@@ -68,10 +71,15 @@ def user(request, server):
 
 
 def batch(server, steps):
-    """Return the statuses of the responses."""
+    """Return the statuses of the responses to requests of Bob, or of whom they name."""
     requests = [
-        {"method": method, "path": path, **({} if data is None else {"body": {"data": data}})}
-        for method, path, data in steps
+        {
+            "method": method,
+            "path": path,
+            "headers": headers[0] if headers else {},
+            **({} if data is None else {"body": {"data": data}}),
+        }
+        for method, path, data, *headers in steps
     ]
     answers = server.post_json("/batch", {"requests": requests}, headers=BOB).json["responses"]
     server.wait_for_deletions()
@@ -97,6 +105,47 @@ def test_the_copy_has_the_file(server, user, steps, is_first, is_legacy):
     server.delete(f"{COPIES}/copy", headers=BOB)
     server.wait_for_deletions()
     assert (server.files(), server.links()) == ({}, [])
+
+
+@pytest.mark.parametrize("is_legacy", [False, True], ids=["link", "link of an earlier plugin"])
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize("change", OF_RECORDS)
+@pytest.mark.parametrize("user", ["who may write the bucket"], indirect=True)
+def test_a_record_gets_its_attachment_back(server, user, change, method, is_legacy):
+    attachment = server.get(RECORD, headers=BOB).json["data"]["attachment"]
+    if is_legacy:
+        make_legacy(server)
+    if method == "PATCH" and change.startswith("deletes"):
+        method = "PUT"
+    back = method, RECORD, {"attachment": attachment}
+    assert set(batch(server, [*OF_RECORDS[change], back])) <= {200, 201, 204}
+    assert list(server.files().values()) == [b"once upon a time"]
+    server.delete(RECORD, headers=BOB)
+    server.wait_for_deletions()
+    assert (server.files(), server.links()) == ({}, [])
+
+
+@pytest.mark.parametrize("is_legacy", [False, True], ids=["link", "link of an earlier plugin"])
+@pytest.mark.parametrize("is_new", [False, True], ids=["existing record", "new record"])
+@pytest.mark.parametrize("is_first", [True, False], ids=["after the copy", "before the copy"])
+@pytest.mark.parametrize("user", ["who may write the record"], indirect=True)
+def test_who_may_not_read_the_record_may_change_its_copy(server, user, is_first, is_new, is_legacy):
+    server.delete(RECORD, headers=BOB)
+    server.upload(headers=ALICE)
+    alice = server.get("/", headers=ALICE).json["user"]["id"]
+    server.patch_json("/buckets/other", {"permissions": {"write": [alice]}}, headers=BOB)
+    if not is_new:
+        server.put_json(f"{COPIES}/copy", headers=BOB)
+    copy = (*copying(server, headers=ALICE), ALICE)
+    if is_legacy:
+        make_legacy(server)
+    method = "PUT" if is_new and not is_first else "PATCH"
+    change = method, f"{COPIES}/copy", {"title": "a"}
+    assert set(batch(server, [copy, change] if is_first else [change, copy])) <= {200, 201}
+    server.delete(RECORD, headers=ALICE)
+    server.wait_for_deletions()
+    assert list(server.files().values()) == [b"once upon a time"]
+    assert [link["record_uri"] for link in server.links()] == [f"{COPIES}/copy"]
 
 
 @pytest.mark.parametrize("is_legacy", [False, True], ids=["link", "link of an earlier plugin"])

@@ -131,14 +131,17 @@ class TestForgery:
             ("PATCH", RECORD, {"attachment": None}),
             ("PUT", RECORD, {"title": "a"}),
             ("DELETE", RECORD, None),
+            ("DELETE", RECORD.rpartition("/")[0], None),
             ("DELETE", ATTACHMENT, None),
         ],
     )
+    @pytest.mark.parametrize("later", [(), [("PATCH", RECORD, {"title": "a"})]])
     def test_metadata_that_comes_back_changed_in_a_batch_is_refused(
-        self, attached, method, path, data
+        self, attached, method, path, data, later
     ):
         forged = {**FORGED, "location": attached.record()["attachment"]["location"]}
-        response = batch(attached, (method, path, data), ("PUT", RECORD, {"attachment": forged}))
+        back = "PUT", RECORD, {"attachment": forged}
+        response = batch(attached, (method, path, data), back, *later)
         assert (response.status_code, response.json["message"]) == (400, REFUSED)
         assert contents(attached) == [b"once upon a time"]
 
