@@ -34,10 +34,10 @@ class RequestWriter:
         self.is_trusted = bool(getattr(request, "_attachment_auto_save", False))
 
     def may_read(self, record_uris: list[str]) -> bool:
-        """Return whether the user of the request may read any of these records.
+        """Return whether the user of the request may read any of these records, or could before.
 
-        Or could: those that a request of this transaction has changed, or what they are in. With
-        what is deleted, Kinto deletes its permissions.
+        Whoever changed a record, its collection or its bucket in this transaction could read it.
+        Kinto deletes the permissions with what is deleted.
         """
         changed = any(self._has_changed(uri) for uri in record_uris)
         return changed or kinto_internals.may_read(self._request, record_uris)

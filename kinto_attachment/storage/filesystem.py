@@ -1,4 +1,4 @@
-"""The differences between file systems: locks, ``fsync``, hard links, renames."""
+"""What file systems differ in: locks, ``fsync``, hard links, renames, files without names."""
 
 import contextlib
 import errno

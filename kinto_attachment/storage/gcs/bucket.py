@@ -166,6 +166,7 @@ class Bucket:
             "POST",
             f"{self.client.api_endpoint}/upload/storage/v1/b/{self.name}/o",
             params={"uploadType": "media", "name": key},
+            # An empty bytearray would be sent without a length.
             data=content or b"",
             headers={"Content-Type": MEDIA_TYPE, "X-Goog-Hash": f"crc32c={crc32c}"},
             timeout=self.max_silent_seconds,
