@@ -51,7 +51,8 @@ class Nginx:
         user = "user root;" if os.geteuid() == 0 else ""
         configuration = folder / "nginx.conf"
         configuration.write_text(user + AROUND.format(folder=folder, servers=servers))
-        self._command = ["nginx", "-p", folder, "-c", configuration]
+        # Before it reads its configuration, it opens another log, which is the system's otherwise.
+        self._command = ["nginx", "-e", folder / "error.log", "-p", folder, "-c", configuration]
 
     def __enter__(self):
         self._process = subprocess.Popen(self._command)
