@@ -95,9 +95,11 @@ class Client:
     def _answer(self, method):
         response = http.client.HTTPResponse(self._socket, method=method)
         response.begin()
-        answer = response.read(BLOCK_BYTES)
-        while response.read(BLOCK_BYTES):
-            pass  # The rest of a file.
+        is_json = response.headers.get_content_type() == "application/json"
+        answer = b""
+        while piece := response.read(BLOCK_BYTES):
+            # Of a file, which may be large, nothing but the last piece is kept.
+            answer = answer + piece if is_json else piece
         if response.status >= 300:
             raise RuntimeError(f"{method}: {response.status} {answer[:1000]!r}")
         return answer

@@ -1,12 +1,14 @@
 """The benchmark runs, and says which bars are met and which are missed."""
 
+import http.server
 import json
+import threading
 
 import pytest
 import requests
 
 from bench import report, scale
-from bench.client import MIB
+from bench.client import BLOCK_BYTES, MIB, NO_BODY, Client
 from bench.environment import WITHOUT_PLUGIN, Environment
 from bench.measure import Bar, Figure, Outcome
 from bench.scenarios import SERVERS, SMALLEST
@@ -44,6 +46,30 @@ def test_the_smallest_scale_measures_requests_commands_and_deletions(tmp_path):
     assert list(outcomes) == [*kinds, *deletions]
     for outcome in outcomes.values():
         assert all(figure.median > 0 for figure in outcome.figures.values()), outcome
+
+
+def test_an_answer_in_json_is_returned_whole_and_a_file_is_not_kept():
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps(["a" * BLOCK_BYTES] * 3).encode()
+            self.send_response(200)
+            self.send_header(
+                "Content-Type", "application/json" if self.path == "/" else "text/plain"
+            )
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        answers = []
+        for path in ("/", "/file"):
+            client = Client(server.server_port)
+            answers.append(client.send("GET", path, NO_BODY))
+            client.close()
+        server.shutdown()
+    assert len(json.loads(answers[0])) == 3
+    assert len(answers[1]) <= BLOCK_BYTES
 
 
 @pytest.fixture
