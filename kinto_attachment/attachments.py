@@ -6,7 +6,7 @@ the transaction ends, a new file belongs to it.
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -177,8 +177,10 @@ class Attachments:
             self._refuse_forgery(uri_of(change.record_id), change)
         # Several users of a batch may change a record, of whom the last has copied nothing.
         writers: defaultdict[str, list[Writer]] = defaultdict(list)
+        before: defaultdict[str, list[Any]] = defaultdict(list)
         for change in changed:
             writers[change.record_id].append(change.writer)
+            before[uri_of(change.record_id)].append(change.old)
         unlinked = [
             link
             for id_, own in writers.items()
@@ -186,7 +188,7 @@ class Attachments:
                 own, uri_of(id_), attachment_of(current.get(id_)), links[uri_of(id_)]
             )
         ]
-        self._change_links([], unlinked)
+        self._change_links([], unlinked, before)
 
     def release(self, field: str, object_uri: str, is_batch: bool) -> None:
         """Release the files of all records of a bucket or a collection, and delete these records.
@@ -199,10 +201,12 @@ class Attachments:
         locks.block_flush(self._storage)
         locks.lock_object(self._storage, object_uri)
         snapshot = unit_of_work.current().links
-        for links, removed in self.links.remove_of(field, object_uri):
+        for page, removed in self.links.remove_of(field, object_uri):
+            is_restorable = is_batch or self.settings.delay_deletions
+            links = self._copies.with_metadata(page) if is_restorable else page
             if is_batch:
                 snapshot.removed_ids |= removed
-                for link in self._copies.with_metadata(links):
+                for link in links:
                     snapshot.remember(link["record_uri"], [link])
             for due, released in retention.by_due(self.settings, links).items():
                 self.deletions.enqueue_files_of(released, due)
@@ -275,7 +279,7 @@ class Attachments:
         snapshot.remember(record.uri, found)
         added = [] if key is None else [new_link(record.uri, key, attachment)]
         snapshot.remember(record.uri, added)
-        self._change_links(added, previous)
+        self._change_links(added, previous, {})
         snapshot.attached[record.uri] = attachment
 
     def _remember(
@@ -325,9 +329,14 @@ class Attachments:
                 self.links.add(record_uri, link["location"], attachment, link.get("origin"))
         return settlement.unlink
 
-    def _change_links(self, added: list[Link], removed: list[Link]) -> None:
-        """Add links, remove others, and enqueue the files of these."""
-        by_due = retention.by_due(self.settings, removed)
+    def _change_links(
+        self, added: list[Link], removed: list[Link], before: Mapping[str, list[Any]]
+    ) -> None:
+        """Add links, remove others, and enqueue the files of these.
+
+        :param before: attachments that records had, beside those that the transaction knows.
+        """
+        by_due = retention.by_due(self.settings, self._copies.described(removed, before))
         at_once = {link["location"] for link in by_due.pop(None, ())}
         queued = self.deletions.prepared(sorted(at_once))
         unit_of_work.current().links.removed_ids |= self.links.change(added, removed, queued)

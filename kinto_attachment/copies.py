@@ -7,7 +7,7 @@ The location of a private file names its record: in another one, it is a URL lik
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from kinto.core.storage.exceptions import IntegrityError
@@ -21,6 +21,7 @@ from kinto_attachment.metadata import (
     is_among,
     is_private_location,
     possible_keys,
+    refers_to,
 )
 from kinto_attachment.paging import records_by_id
 from kinto_attachment.settings.values import Settings
@@ -97,6 +98,22 @@ class Copies:
         }
         return [{"attachment": attachments.get(link["record_uri"]), **link} for link in links]
 
+    def described(self, links: list[Link], before: Mapping[str, list[Any]]) -> list[Link]:
+        """Return links with the metadata of their records, from which they are about to be removed.
+
+        :param before: attachments that these had, by their URIs.
+        """
+        permitted = unit_of_work.current().links.permitted
+        found = []
+        for link in links:
+            uri = link["record_uri"]
+            attachments = (*permitted.get(uri, ()), *before.get(uri, ()))
+            # Those of earlier plugins have none.
+            known = "attachment" in link
+            own = [one for one in attachments if not known and refers_to(one, link)]
+            found.append({**link, "attachment": own[0]} if own else link)
+        return found
+
     def _add(self, record_uri: str, attachment: Any, source: Link) -> None:
         link = self._links.add(record_uri, source["location"], attachment, origin_of(source))
         unit_of_work.current().links.remember(record_uri, [link])
@@ -146,7 +163,10 @@ class Copies:
         The writer may read all records of the collection: that it may read this one shows nothing,
         since it may have created the record again.
         """
-        keys = possible_keys(attachment) if self._settings.delay_deletions else []
+        keys = possible_keys(attachment)
+        # What was released before a change of the settings waits all the same.
+        if keys and not (self._settings.delay_deletions or self._deletions.are_delayed()):
+            return []
         if keys and is_private_location(attachment, record_uri):
             removed = self._deletions.removed_links([record_uri], "record_uri")
         else:

@@ -165,6 +165,11 @@ class Deletions:
             if link[field] == value
         ]
 
+    def are_delayed(self) -> bool:
+        """Return whether there are files that are to be deleted later."""
+        filters = [Filter("last_modified", retention.now(), COMPARISON.GT)]
+        return bool(self._storage.list_all(QUEUE, ALL_PARENTS, filters=filters, limit=1))
+
     def keep_in_doubt(self, keys: list[str]) -> None:
         """Remember the new files of a transaction that is in doubt.
 

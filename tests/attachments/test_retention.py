@@ -8,6 +8,7 @@ import transaction
 from kinto_attachment import deletions, retention
 from tests.support.app import ATTACHMENT, RECORD, App
 from tests.support.forms import file_part
+from tests.support.legacy import make_legacy
 from tests.support.postgresql import postgresql_backends
 from tests.support.users import ALICE, BOB
 
@@ -152,16 +153,33 @@ class TestRestored:
         app.delete(RECORD, headers=ALICE)
         assert on_day(14.3) == []
 
+    @pytest.mark.parametrize("is_legacy", [False, True], ids=["link", "link of an earlier plugin"])
     @pytest.mark.parametrize("restored", [RECORD, COPY])
-    @pytest.mark.parametrize("path", [ATTACHMENT, RECORD, f"{PHOTOS}/records"])
-    def test_a_deleted_attachment_also_in_another_record(self, app, on_day, path, restored):
+    @pytest.mark.parametrize(
+        "path", [ATTACHMENT, RECORD, f"{PHOTOS}/records", PHOTOS, "/buckets/blog"]
+    )
+    def test_a_deleted_attachment_also_in_another_record(
+        self, app, on_day, path, restored, is_legacy
+    ):
         attachment = upload(app)
+        if is_legacy:
+            make_legacy(app)
         app.delete(path, headers=ALICE)
+        for collection in ("photos", "copies"):
+            app.create_collection(collection=collection)
         write(app, restored, attachment)
         assert [link["record_uri"] for link in app.links()] == [restored]
         assert on_day(7.1) == [attachment["location"]]
         app.delete(restored, headers=ALICE)
         assert on_day(14.3) == []
+
+    @pytest.mark.parametrize("method", ["put", "patch"])
+    def test_what_an_earlier_plugin_linked_and_a_change_replaced(self, app, on_day, method):
+        attachment = upload(app)
+        make_legacy(app)
+        getattr(app, f"{method}_json")(RECORD, {"data": {"attachment": None}}, headers=ALICE)
+        write(app, RECORD, attachment)
+        assert on_day(7.1) == [attachment["location"]]
 
     def test_files_that_were_queued_with_it_can_be_restored_as_well(self, app, on_day):
         first, other = upload(app), upload(app, OTHER)
@@ -170,6 +188,15 @@ class TestRestored:
         write(app, OTHER, other)
         assert app.released() == []
         assert on_day(7.1) == sorted([first["location"], other["location"]])
+
+    def test_after_the_setting_has_changed(self, app, on_day):
+        attachment = upload(app)
+        app.delete(RECORD, headers=ALICE)
+        changed = App(app.folder, **(app.settings | {"kinto.attachment.delete_after": "0"}))
+        write(changed, RECORD, attachment)
+        assert [link["record_uri"] for link in app.links()] == [RECORD]
+        assert app.released() == []
+        assert on_day(7.1) == [attachment["location"]]
 
     def test_other_metadata_is_refused_as_ever(self, app):
         old = upload(app)
