@@ -190,10 +190,11 @@ class Attachments:
         ]
         self._change_links([], unlinked, before)
 
-    def release(self, field: str, object_uri: str, is_batch: bool) -> None:
+    def release(self, field: str, object_uri: str, writer: Writer, is_batch: bool) -> None:
         """Release the files of all records of a bucket or a collection, and delete these records.
 
         :param field: ``bucket_uri`` or ``collection_uri``.
+        :param writer: who deletes it.
         :param is_batch: whether other requests of the transaction may copy their attachments. If
             not, the links, of which there may be a million, are not kept in memory.
         """
@@ -203,7 +204,7 @@ class Attachments:
         snapshot = unit_of_work.current().links
         for page, removed in self.links.remove_of(field, object_uri):
             is_restorable = is_batch or self.settings.delay_deletions
-            links = self._copies.with_metadata(page) if is_restorable else page
+            links = self._copies.with_metadata(page, writer) if is_restorable else page
             if is_batch:
                 snapshot.removed_ids |= removed
                 for link in links:

@@ -81,25 +81,26 @@ class Copies:
             raise IntegrityError(message=f"the file of {record_uri} is being deleted")
         return False
 
-    def with_metadata(self, links: list[Link]) -> list[Link]:
+    def with_metadata(self, links: list[Link], writer: Writer) -> list[Link]:
         """Return links with the metadata of their records, which are about to be deleted.
 
-        (Those of earlier plugins have none.)
+        :param writer: who deletes them.
         """
+        record_uris = {link["record_uri"] for link in links if "attachment" not in link}
+        # A request of the same batch may have changed a record, or deleted it.
+        before = {uri: writer.attachments_before(uri) for uri in record_uris}
         ids: defaultdict[str, set[str]] = defaultdict(set)
-        for link in links:
-            if "attachment" not in link:
-                uri = link["record_uri"]
-                ids[uris.parent_uri(uri)].add(uris.id_of(uri))
-        attachments = {
-            uris.record_uri(collection_uri, id_): attachment_of(record)
-            for collection_uri, some in ids.items()
-            for id_, record in records_by_id(self._links.storage, collection_uri, some).items()
-        }
-        return [{"attachment": attachments.get(link["record_uri"]), **link} for link in links]
+        for uri in record_uris:
+            ids[uris.parent_uri(uri)].add(uris.id_of(uri))
+        for collection_uri, some in ids.items():
+            for id_, record in records_by_id(self._links.storage, collection_uri, some).items():
+                before[uris.record_uri(collection_uri, id_)].append(attachment_of(record))
+        return self.described(links, before)
 
     def described(self, links: list[Link], before: Mapping[str, list[Any]]) -> list[Link]:
         """Return links with the metadata of their records, from which they are about to be removed.
+
+        (Those of earlier plugins have none.)
 
         :param before: attachments that these had, by their URIs.
         """
@@ -108,7 +109,6 @@ class Copies:
         for link in links:
             uri = link["record_uri"]
             attachments = (*permitted.get(uri, ()), *before.get(uri, ()))
-            # Those of earlier plugins have none.
             known = "attachment" in link
             own = [one for one in attachments if not known and refers_to(one, link)]
             found.append({**link, "attachment": own[0]} if own else link)

@@ -153,7 +153,7 @@ def _collection_uri(request: Any) -> str:
 
 def _release(request: Any, field: str, uri: str) -> None:
     attachments = request.registry.attachments
-    attachments.release(field, uri, kinto_internals.is_in_batch(request))
+    attachments.release(field, uri, RequestWriter(request), kinto_internals.is_in_batch(request))
     attachments.uploads.release_below(uri)
 
 

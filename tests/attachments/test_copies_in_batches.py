@@ -27,6 +27,10 @@ OF_PARENTS = {
     "deletes its collection": [("DELETE", COLLECTION, None)],
     "deletes all collections": [("DELETE", f"{BUCKET}/collections", None)],
     "deletes its bucket": [("DELETE", BUCKET, None)],
+    "deletes its bucket and sets it to null": [
+        ("DELETE", BUCKET, None),
+        ("PATCH", RECORD, {"attachment": None}),
+    ],
     "deletes its bucket and makes it again": [
         ("DELETE", BUCKET, None),
         ("PUT", BUCKET, None),
