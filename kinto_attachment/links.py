@@ -105,7 +105,7 @@ class Links:
 
         Until the transaction ends, no other one changes them.
         """
-        uri = uris.record_uri(collection_uri, str(record_id))
+        uri = uris.record_uri(collection_uri, record_id or "")
         # The second parent is that of all links of earlier plugins.
         parents = (LINKS_PARENT + uri, LINKS_PARENT, UPLOADS_PARENT + uri)
         query = f"{OF_PARENTS} LIMIT {MAX_LOCKED}"

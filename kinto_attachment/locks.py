@@ -57,7 +57,8 @@ def lock_record(
     :param query: what to read as soon as the record is locked, with its parameters.
     :returns: the result of that query, ``None`` if no record was locked now.
     """
-    uri = uris.record_uri(collection_uri, str(record_id))
+    # A record may be named like what would stand for none.
+    uri = collection_uri if record_id is None else uris.record_uri(collection_uri, record_id)
     locked = unit_of_work.current().locked
     if uri in locked:
         return None

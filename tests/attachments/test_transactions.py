@@ -16,6 +16,7 @@ from pyramid.events import NewRequest
 
 from kinto_attachment import listeners, locks
 from kinto_attachment.background import in_background
+from kinto_attachment.kinto_internals import execute
 from tests.support.app import ATTACHMENT, RECORD
 from tests.support.forms import BOUNDARY, file_part, multipart
 from tests.support.postgresql import postgresql_backends
@@ -281,6 +282,21 @@ def test_the_row_of_a_record_that_was_created_meanwhile_is_locked_too(app):
         answer = in_background(others_may_change_it)
         wait_until_one_waits_for_a_lock(storage)
     assert not answer.result()
+
+
+@pytest.mark.parametrize("record_id", ["first", "None"])
+def test_a_record_is_locked_after_the_list_of_records_as_well(app, record_id):
+    storage = app.registry.storage
+    query = (
+        "SELECT count(*) FROM pg_locks"
+        " WHERE pid = pg_backend_pid() AND locktype = 'advisory' AND mode = 'ExclusiveLock'"
+    )
+    transaction.abort()
+    with transaction.manager:
+        locks.lock_record(storage, COLLECTION)
+        assert execute(storage, query, {}).scalar() == 0
+        locks.lock_record(storage, COLLECTION, record_id)
+        assert execute(storage, query, {}).scalar() == 1
 
 
 class TestLostUpdates:
