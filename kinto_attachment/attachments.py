@@ -209,8 +209,9 @@ class Attachments:
                 snapshot.removed_ids |= removed
                 for link in links:
                     snapshot.remember(link["record_uri"], [link])
-            for due, released in retention.by_due(self.settings, links).items():
-                self.deletions.enqueue_files_of(released, due)
+            by_due = retention.by_due(self.settings, links)
+            for due in sorted(by_due, key=lambda due: due or 0):
+                self.deletions.enqueue_files_of(by_due[due], due)
         delete_children(self._storage, object_uri)
 
     def collect_before_flush(self) -> KeysByDue:

@@ -28,6 +28,7 @@ from kinto_attachment.background import Task
 from kinto_attachment.kinto_internals import parents_beginning_with
 from kinto_attachment.legacy_links import LINKS_PARENT
 from kinto_attachment.links import Links
+from kinto_attachment.retention import time_due
 from kinto_attachment.storage.contract import Storage, StorageError
 from kinto_attachment.storage.names import is_private
 from kinto_attachment.unit_of_work import Link
@@ -58,8 +59,7 @@ FIELD_OF_ENTRY = {"location": "locations", "record_uri": "records"}
 """Where an entry has the values that links have in a field."""
 
 KeysByDue = dict[int | None, set[str]]
-"""Keys of stored files by the time they are to be deleted, in milliseconds since 1970, or ``None``
-for at once."""
+"""Keys by when they are to be deleted, in milliseconds since 1970, or ``None`` for at once."""
 
 
 class Deletions:
@@ -109,6 +109,9 @@ class Deletions:
             work.after_commit(self._process_later, enqueued)
         # As many as take a storage one request, since a claim lasts for so long only.
         unshared = keys if due is None else self._links.unreferenced(keys)
+        if due and any("due" not in entry for entry in enqueued):
+            # Their links are gone as well, and may have been to the same files.
+            unshared = []
         shared = sorted(set(keys).difference(unshared))
         entries = []
         for some, is_shared in ((unshared, False), (shared, True)):
@@ -338,10 +341,12 @@ class Deletions:
             if claimed is None:
                 return {}
             unreferenced = self._links.unreferenced(claimed["locations"])
+            # Since the settings have changed, or by links of earlier plugins, which have no origin.
+            later = self._due_later(unreferenced, Filter("shared", True, COMPARISON.EQ))
             for entry in entries:
                 if entry.get("shared"):
-                    later = self._due_later(entry["locations"])
-                    unreferenced = [key for key in unreferenced if key not in later]
+                    later |= self._due_later(entry["locations"])
+            unreferenced = [key for key in unreferenced if key not in later]
         failed: Mapping[str, Any] = dict.fromkeys(unreferenced)
         try:
             failed = self.discard(unreferenced) if unreferenced else {}
@@ -352,11 +357,12 @@ class Deletions:
                     self.add(left, claimed["due"])
         return failed
 
-    def _due_later(self, keys: list[str]) -> set[str]:
+    def _due_later(self, keys: list[str], *conditions: Filter) -> set[str]:
         """Return the files of which an entry is due later: that of the last record decides."""
         filters = [
             Filter("last_modified", retention.now(), COMPARISON.GT),
             Filter("locations", keys, COMPARISON.CONTAINS_ANY),
+            *conditions,
         ]
         later = paging.list_all(self._storage, QUEUE, ALL_PARENTS, filters)
         return {key for entry in later for key in entry["locations"]}
@@ -388,12 +394,6 @@ def is_claimed(entry: Entry, expired_before: int) -> bool:
     :param expired_before: in milliseconds since 1970. Who claimed it before that was killed.
     """
     return entry.get("claimed", False) and entry["last_modified"] > expired_before
-
-
-def time_due(entry: Entry) -> int:
-    """Return when the files of an entry are to be deleted, in milliseconds since 1970."""
-    due: int = entry.get("due") or entry["last_modified"]
-    return due
 
 
 def _claims_expired_before() -> int:

@@ -5,6 +5,7 @@ It is decided by the settings of the collection that the file was uploaded to.
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from kinto_attachment import uris
 from kinto_attachment.links import origin_of
@@ -34,6 +35,12 @@ def by_due(settings: Settings, links: Iterable[Link]) -> dict[int | None, list[L
 def now() -> int:
     """Return the time in milliseconds since 1970, as Kinto's timestamps."""
     return int(time.time() * 1000)
+
+
+def time_due(entry: dict[str, Any]) -> int:
+    """Return when the files of an entry of the deletion queue are to be deleted, as :func:`now`."""
+    due: int = entry.get("due") or entry["last_modified"]
+    return due
 
 
 def _due_after(seconds: int) -> int | None:

@@ -17,8 +17,8 @@ from kinto_attachment import metadata
 from kinto_attachment.commands import rows, scan
 from kinto_attachment.commands.server import Server
 from kinto_attachment.console import Console
-from kinto_attachment.deletions import time_due
 from kinto_attachment.resumable.upload import DONE
+from kinto_attachment.retention import time_due
 from kinto_attachment.storage.contract import StoredFile
 from kinto_attachment.storage.names import PRIVATE_FOLDER
 

@@ -141,6 +141,36 @@ def test_the_time_counts_from_the_last_record(app, on_day):
     assert on_day(13.1) == []
 
 
+class TestDifferentTimes:
+    """A file that waits, and whose last record released it for another time."""
+
+    def test_after_the_setting_has_changed(self, app, on_day):
+        attachment = upload(app)
+        write(app, COPY, attachment)
+        app.delete(RECORD, headers=ALICE)
+        changed = App(app.folder, **(app.settings | {"kinto.attachment.delete_after": "0"}))
+        changed.delete(COPY, headers=ALICE)
+        assert list(changed.files()) == [attachment["location"]]
+        write(app, RECORD, attachment)
+        assert on_day(7.1) == [attachment["location"]]
+
+    @pytest.mark.parametrize("collections", [("at-once", "copies"), ("copies", "at-once")])
+    @pytest.mark.parametrize("is_bucket", [False, True])
+    def test_of_links_of_earlier_plugins(self, app, on_day, collections, is_bucket):
+        """They do not know where the file was uploaded to."""
+        attachment = upload(app)
+        records = [f"/buckets/blog/collections/{one}/records/first" for one in collections]
+        for record in records:
+            write(app, record, attachment)
+        app.delete(RECORD, headers=ALICE)
+        make_legacy(app)
+        paths = ["/buckets/blog"] if is_bucket else records
+        requests = [{"method": "DELETE", "path": path} for path in paths]
+        app.post_json("/batch", {"requests": requests}, headers=ALICE)
+        assert list(app.files()) == [attachment["location"]]
+        assert on_day(7.1) == []
+
+
 class TestRestored:
     """A record is given metadata of a file to which no record refers, while the file waits."""
 
