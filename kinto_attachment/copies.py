@@ -193,20 +193,17 @@ class Copies:
         ]
 
     def _describes(self, writer: Writer, link: Link, record_uri: str, attachment: Any) -> bool:
+        uri = link["record_uri"]
+        permitted = unit_of_work.current().links.permitted.get(uri, ())
+        # Kinto mutates the old record in place on a merge patch, which may be what is judged here.
+        before = writer.attachments_before(uri) if uri != record_uri else []
+        earlier = [*permitted, *before]
+        if is_among(attachment, earlier) and refers_to(attachment, link):
+            return True
         if "attachment" in link:
             return are_equal(link["attachment"], attachment)
-        # A link of an earlier plugin has no metadata; its record has, or had before.
-        if link["record_uri"] == record_uri:
-            permitted = unit_of_work.current().links.permitted
-            return is_among(attachment, permitted.get(record_uri, ()))
-        return is_among(attachment, self._attachments_of(writer, link["record_uri"]))
-
-    def _attachments_of(self, writer: Writer, record_uri: str) -> list[Any]:
-        """Return the attachment of a record, and those that it had before this transaction."""
-        # Kinto mutates the old record in place on a merge patch.
-        permitted = unit_of_work.current().links.permitted.get(record_uri, ())
-        before = writer.attachments_before(record_uri)
-        return [attachment_of(self._record_at(record_uri)), *permitted, *before]
+        # A link of an earlier plugin has no metadata; its record has, but for the one just written.
+        return uri != record_uri and are_equal(attachment_of(self._record_at(uri)), attachment)
 
     def _record_at(self, record_uri: str) -> dict[str, Any] | None:
         id_ = uris.id_of(record_uri)

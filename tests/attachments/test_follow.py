@@ -172,14 +172,32 @@ class TestForgery:
         attached.delete(SECOND, headers=ALICE)
         assert attached.state() == before
 
-    def test_a_server_side_integration_may_write_metadata(self, attached):
-        changed = {**attached.record()["attachment"], "note": "signed"}
-
+    @pytest.fixture
+    def integrated(self, attached):
         def integration(request):
             if request.headers.get("Integration"):
                 request._attachment_auto_save = True
 
         attached.registry.registerHandler(lambda e: integration(e.request), (NewRequest,))
+        return attached
+
+    def test_what_an_integration_wrote_may_be_copied_in_the_same_batch(self, integrated):
+        changed = {**integrated.record()["attachment"], "note": "signed"}
+        body = {"data": {"attachment": changed}}
+        copy = "/buckets/preview/collections/photos/records/copy"
+        integrated.create_collection("preview")
+        requests = [
+            {"method": "PATCH", "path": RECORD, "body": body, "headers": {"Integration": "1"}},
+            {"method": "PUT", "path": copy, "body": body},
+            {"method": "DELETE", "path": RECORD},
+        ]
+        integrated.post_json("/batch", {"requests": requests}, headers=ALICE)
+        assert contents(integrated) == [b"once upon a time"]
+        assert [link["record_uri"] for link in integrated.links()] == [copy]
+
+    def test_a_server_side_integration_may_write_metadata(self, integrated):
+        attached = integrated
+        changed = {**attached.record()["attachment"], "note": "signed"}
         headers = {**ALICE, "Integration": "1"}
         body = {"data": {"attachment": changed}}
         attached.patch_json(RECORD, body, headers=headers, status=200)
