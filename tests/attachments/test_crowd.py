@@ -12,10 +12,8 @@ import pytest
 import sqlalchemy
 
 from kinto_attachment.storage.names import is_private
-from tests.support.postgresql import postgresql_backends
-from tests.support.races import Cluster
-from tests.support.servers import Server, assert_eventually, files_in
-from tests.support.settings import base_settings
+from tests.support.races import running_cluster
+from tests.support.servers import assert_eventually, files_in
 
 
 SERVERS = 2
@@ -41,24 +39,13 @@ RETRIED = ("upload", "upload_in_pieces", "detach")
 def cluster(request, postgresql, tmp_path_factory):
     """Servers with public or private files, which go at once or later."""
     downloads, *later = request.param.split()
-    folder = tmp_path_factory.mktemp("crowd")
-    url = postgresql()
     settings = {
-        **base_settings(),
-        **postgresql_backends(url),
-        "kinto.includes": "kinto.plugins.flush kinto_attachment",
-        "kinto.attachment.base_path": str(folder / "files"),
         "kinto.attachment.downloads": downloads,
         "kinto.attachment.delete_after": "7d" if later else "0",
     }
-    servers = [Server("granian", folder / str(number), settings) for number in range(SERVERS)]
-    try:
-        for server in servers:
-            server.wait_until_ready()
-        yield Cluster(servers, url, folder / "files")
-    finally:
-        for server in servers:
-            server.stop()
+    folder = tmp_path_factory.mktemp("crowd")
+    with running_cluster(SERVERS, folder, postgresql(), **settings) as cluster:
+        yield cluster
 
 
 class Client:
@@ -196,7 +183,7 @@ def check_answers(answers):
             assert status < 500, kind
         elif kind == "delete_list":
             # Of two that first ask for the timestamp of a list, Kinto gives one none: it fails.
-            assert status < 500 or status in (500, 503), kind
+            assert status <= 500 or status == 503, kind
         else:
             # A deadlock, as without the plugin.
             assert status < 500 or status == 503, kind
@@ -209,11 +196,8 @@ def rows(cluster, name):
 
 
 def stored(cluster):
-    """Return ``{key: content}`` of all there is in the folder."""
-    return {
-        str(path.relative_to(cluster.folder)): path.read_bytes()
-        for path in files_in(cluster.folder)
-    }
+    """Return the keys of all there is in the folder."""
+    return {str(path.relative_to(cluster.folder)) for path in files_in(cluster.folder)}
 
 
 def queued(cluster):
@@ -230,8 +214,7 @@ def check(cluster):
     links = [data for _, _, data in rows(cluster, "attachments")]
     keys = {link["location"] for link in links}
     waiting = {key for entry in queued(cluster) for key in entry["locations"]}
-    assert_eventually(lambda: stored(cluster).keys(), keys | waiting)
-    files = stored(cluster)
+    assert_eventually(lambda: stored(cluster), keys | waiting)
     own = {link["record_uri"]: link for link in links}
     assert len(own) == len(links)
     attached = {
@@ -241,13 +224,13 @@ def check(cluster):
     }
     for uri, link in own.items():
         assert attached[uri] == link["attachment"]
-        content = files[link["location"]]
+        content = (cluster.folder / link["location"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == link["attachment"]["hash"]
         if is_private(link["location"]):
             assert cluster.request("GET", f"{uri}/attachment").content == content
     for uri in attached.keys() - own.keys():
         # A client has copied what was deleted meanwhile, or what is another record's alone.
-        assert attached[uri]["location"] not in files
+        assert attached[uri]["location"] not in keys | waiting
         assert cluster.request("GET", f"{uri}/attachment").status_code == 404
 
 

@@ -9,11 +9,8 @@ from functools import partial
 
 import pytest
 
-from tests.support.postgresql import postgresql_backends
 from tests.support.race_changes import CONTAINERS, DELETING, EFFECTS, Round, outcomes
-from tests.support.races import Cluster
-from tests.support.servers import Server
-from tests.support.settings import base_settings
+from tests.support.races import Cluster, running_cluster
 
 
 SERVERS = 3
@@ -27,21 +24,8 @@ REQUESTS = 120
 @pytest.fixture(scope="module")
 def cluster(postgresql, tmp_path_factory):
     folder = tmp_path_factory.mktemp("races")
-    url = postgresql()
-    settings = {
-        **base_settings(),
-        **postgresql_backends(url),
-        "kinto.includes": "kinto.plugins.default_bucket kinto.plugins.flush kinto_attachment",
-        "kinto.attachment.base_path": str(folder / "files"),
-    }
-    servers = [Server("granian", folder / str(number), settings) for number in range(SERVERS)]
-    try:
-        for server in servers:
-            server.wait_until_ready()
-        yield Cluster(servers, url, folder / "files")
-    finally:
-        for server in servers:
-            server.stop()
+    with running_cluster(SERVERS, folder, postgresql()) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """A cluster: several server processes on one PostgreSQL and one folder of files."""
 
+import contextlib
 import itertools
 import threading
 import time
@@ -7,6 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import requests
 import sqlalchemy
+
+from tests.support.postgresql import postgresql_backends
+from tests.support.servers import Server
+from tests.support.settings import base_settings
 
 
 AUTH = ("alice", "secret")
@@ -125,3 +130,23 @@ class Cluster:
         _, records, links, files = self.seen()
         assert all(records.get(uri) == location for uri, location in links)
         assert {location for _, location in links} == set(files)
+
+
+@contextlib.contextmanager
+def running_cluster(number, folder, url, **settings):
+    """Run so many servers of a database, with settings beside the usual ones."""
+    settings = {
+        **base_settings(),
+        **postgresql_backends(url),
+        "kinto.includes": "kinto.plugins.default_bucket kinto.plugins.flush kinto_attachment",
+        "kinto.attachment.base_path": str(folder / "files"),
+        **settings,
+    }
+    servers = [Server("granian", folder / str(one), settings) for one in range(number)]
+    try:
+        for server in servers:
+            server.wait_until_ready()
+        yield Cluster(servers, url, folder / "files")
+    finally:
+        for server in servers:
+            server.stop()
