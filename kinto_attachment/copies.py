@@ -126,9 +126,9 @@ class Copies:
         """
         removed = unit_of_work.current().links.removed_ids
         gone: set[tuple[Any, ...]] = set()
-        are_read_again = True
-        while are_read_again:
-            are_read_again = False
+        known = -1
+        while known < len(gone):
+            known = len(gone)
             for source in self._sources(writer, record_uri, attachment):
                 version = source["id"], source["record_uri"], source.get("last_modified")
                 if version in gone:
@@ -136,7 +136,6 @@ class Copies:
                 if source["id"] in removed or self._links.lock(source):
                     return source
                 gone.add(version)
-                are_read_again = True
         return None
 
     def _sources(self, writer: Writer, record_uri: str, attachment: Any) -> Iterator[Link]:

@@ -70,5 +70,5 @@ def _options_of(args: argparse.Namespace, kind: Kind) -> list[str]:
     """Return the options with which the next command sees what this one sees."""
     ini = ["--ini", args.ini] if args.ini != options.default_ini() else []
     grace = ["--grace", str(args.grace)] if args.grace != options.DEFAULT_GRACE_SECONDS else []
-    # It moves what is younger, too.
+    # move-private has no option for that: it moves what is younger, too.
     return ini if kind is MISPLACED_FILES else [*ini, *grace]

@@ -42,9 +42,10 @@ def count_misplaced(inventory: Inventory, settings: Settings) -> Iterator[tuple[
 
 
 def record_ranges(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """Yield ``(first, end, downloads)`` of ranges of the URIs of records, which are all of them.
+    """Yield ``(first, end, downloads)`` of ranges in which the URIs of all records are.
 
-    There are as many as there are settings of buckets and collections, however many these are.
+    There are two for each bucket or collection with settings of its own, and a first one, however
+    many others there are.
     """
     ids_from: dict[str, tuple[str, ...]] = {"": ()}
     for ids in settings.resources:
