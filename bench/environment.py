@@ -179,7 +179,8 @@ class Environment(contextlib.ExitStack):
                 user=user, folder=folder, port=self._nginx, files=self.files
             )
             (folder / "nginx.conf").write_text(configuration)
-            process = subprocess.Popen(["nginx", "-p", folder, "-c", folder / "nginx.conf"])
+            command = ["nginx", "-e", folder / "error.log", "-p", folder]
+            process = subprocess.Popen([*command, "-c", folder / "nginx.conf"])
             self.callback(process.wait)
             self.callback(process.terminate)
             eventually_answers(f"http://127.0.0.1:{self._nginx}")
