@@ -21,10 +21,10 @@ from tests.support.users import ALICE
 
 PART_BYTES = 256 * 1024
 MAX_COMPOSED = 3
-BEGINNING = 4
-"""How many bytes come one by one: more pieces than can be composed at once."""
+BEGINNING = 2
+"""How many bytes come one by one. The end composes them with its part, and sends one more piece."""
 
-CONTENT = os.urandom(2 * PART_BYTES + 1000)
+CONTENT = os.urandom(PART_BYTES + 1000)
 OPTIONS = {
     "random name": {},
     "given name, read again": {"randomize": "false"},
