@@ -27,7 +27,7 @@ from kinto.plugins.default_bucket import resource_create_object
 from kinto.views.buckets import Bucket
 from kinto.views.collections import Collection
 from kinto.views.records import Record
-from pyramid.httpexceptions import HTTPNoContent, HTTPNotFound
+from pyramid.httpexceptions import HTTPNotFound
 from pyramid.interfaces import IRequestExtensions, IRoutesMapper
 
 
@@ -259,12 +259,14 @@ class Changes(EventCollector):
     (Changes of one kind by all requests of a batch become one event, with the first request.)
 
     :ivar before: ``{URI: what the object was before each change of it}``.
+    :ivar deleted: the URIs of what was deleted, also if it was made anew.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._requests: dict[int, tuple[Any, Any]] = {}
         self.before: defaultdict[str, list[Any]] = defaultdict(list)
+        self.deleted: set[str] = set()
 
     def add_event(self, *arguments: Any) -> None:
         """Collect changes (``EventCollector.add_event``)."""
@@ -273,7 +275,9 @@ class Changes(EventCollector):
             # With the change itself, so that its id is not reused.
             self._requests[id(change)] = change, request
             if old := change.get("old"):
-                self.before[f"{parent_id}/{resource_name}s/{old['id']}"].append(old)
+                uri = f"{parent_id}/{resource_name}s/{old['id']}"
+                self.before[uri].append(old)
+                self.deleted |= {uri} if action == ACTIONS.DELETE else set()
         super().add_event(*arguments)
 
     def request_of(self, change: dict[str, Any]) -> Any:
@@ -303,6 +307,12 @@ def objects_before(request: Any, uri: str) -> list[Any]:
     """Return what an object was before each change of it in this transaction."""
     collected = getattr(request, "bound_data", {}).get("resource_events")
     return collected.before.get(uri, []) if isinstance(collected, Changes) else []
+
+
+def is_deleted(request: Any, uri: str) -> bool:
+    """Return whether an object was deleted in this transaction."""
+    collected = getattr(request, "bound_data", {}).get("resource_events")
+    return isinstance(collected, Changes) and uri in collected.deleted
 
 
 def notify_changes(request: Any) -> None:
@@ -373,28 +383,3 @@ def create_default_parents(request: Any, bucket_uri: str, collection_uri: str) -
     resource_create_object(request, Collection, collection_uri)
     # Another request may have created it a moment before, with a schema.
     request.bound_data["collections"].pop(collection_uri, None)
-
-
-# Requests and responses (Cornice, kinto.core.utils, kinto.core.initialization)
-
-
-class MediaType(str):
-    """A media type that is equal to others without regard to case (RFC 9110, section 8.3.1).
-
-    Cornice compares by ``in``. (It also takes a function, of which it makes a ``custom_predicate``,
-    which Pyramid no longer has.)
-    """
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, str) and self.casefold() == other.casefold()
-
-    __hash__ = str.__hash__
-
-
-class NoContent(HTTPNoContent):
-    """An empty response, which in a batch is shown as an empty object.
-
-    (``build_response`` in ``kinto.core.utils`` cannot show bytes that are not JSON.)
-    """
-
-    json: dict[str, object] = {}

@@ -36,21 +36,21 @@ class RequestWriter:
     def may_read(self, record_uris: list[str]) -> bool:
         """Return whether the user of the request may read any of these records, or could before.
 
-        Whoever changed a record, its collection or its bucket in this transaction could read it.
-        Kinto deletes the permissions with what is deleted.
+        Whoever deleted a record, its collection or its bucket in this transaction could read it,
+        and Kinto has deleted the permissions with it.
         """
-        changed = any(self._has_changed(uri) for uri in record_uris)
-        return changed or kinto_internals.may_read(self._request, record_uris)
+        deleted = any(self._was_deleted(uri) for uri in record_uris)
+        return deleted or kinto_internals.may_read(self._request, record_uris)
 
     def attachments_before(self, record_uri: str) -> list[Any]:
         """Return the attachments that a record had before each change in this transaction."""
         before = kinto_internals.objects_before(self._request, record_uri)
         return [attachment_of(record) for record in before]
 
-    def _has_changed(self, record_uri: str) -> bool:
+    def _was_deleted(self, record_uri: str) -> bool:
         collection_uri = uris.parent_uri(record_uri)
         return any(
-            kinto_internals.objects_before(self._request, uri)
+            kinto_internals.is_deleted(self._request, uri)
             for uri in (record_uri, collection_uri, uris.parent_uri(collection_uri))
         )
 

@@ -1,6 +1,7 @@
 """Who holds a file by a copy of its metadata: who may read a record that has it."""
 
 import pytest
+from kinto.core.events import ACTIONS
 
 from tests.support.app import RECORD, App
 from tests.support.forms import file_part
@@ -64,6 +65,32 @@ class TestStrangers:
         # The batch itself may change the record: who sends it has the password of who may.
         assert [one["status"] for one in answers["responses"]] == [200, 201]
         assert len(attached.links()) == 2
+
+    def test_what_another_plugin_changes_for_a_user_gives_no_permission(self, attached):
+        """Such as kinto-signer, which writes the state of a collection when a record changes."""
+        attachment = attached.record()["attachment"]
+        collection = attached.get(RECORD.rsplit("/", 2)[0], headers=ALICE).json["data"]
+
+        def sign(event):
+            if event.payload["resource_name"] == "record":
+                event.request.notify_resource_event(
+                    parent_id="/buckets/blog",
+                    timestamp=collection["last_modified"],
+                    data={**collection, "status": "signed"},
+                    action=ACTIONS.UPDATE,
+                    old=collection,
+                    resource_name="collection",
+                    resource_data={**collection, "bucket_id": "blog"},
+                )
+
+        attached.listen(sign)
+        # At the second change, the plugin has followed the first.
+        requests = [
+            {"method": "PUT", "path": COPY, "body": {"data": {"attachment": attachment}}},
+            {"method": "PATCH", "path": COPY, "body": {"data": {"title": "a"}}},
+        ]
+        attached.post_json("/batch", {"requests": requests}, headers=BOB)
+        assert [link["record_uri"] for link in attached.links()] == [RECORD]
 
 
 @pytest.mark.parametrize("permission", ["read", "write"])
