@@ -277,7 +277,8 @@ class Changes(EventCollector):
             if old := change.get("old"):
                 uri = f"{parent_id}/{resource_name}s/{old['id']}"
                 self.before[uri].append(old)
-                self.deleted |= {uri} if action == ACTIONS.DELETE else set()
+                if action == ACTIONS.DELETE:
+                    self.deleted.add(uri)
         super().add_event(*arguments)
 
     def request_of(self, change: dict[str, Any]) -> Any:
