@@ -8,7 +8,8 @@ import os
 import pytest
 import transaction
 
-from kinto_attachment.storage import local
+from kinto_attachment.storage import filesystem, staging
+from kinto_attachment.storage.small import MAX_SMALL_BYTES
 from tests.support.app import ATTACHMENT, RECORD
 from tests.support.forms import BOUNDARY, file_part, multipart, part
 from tests.support.users import ALICE, BOB
@@ -519,26 +520,43 @@ def test_a_refused_request_changes_nothing_for_those_that_follow(app):
 FULL_DISK = OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("call", ["write", "sync", "rename", "staging"])
-def test_a_full_disk_is_a_503_and_logged_once(state, call, monkeypatch, caplog):
+class FullFile:
+    """A file that takes no bytes."""
+
+    def __init__(self, file):
+        self.fileno, self.close = file.fileno, file.close
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def write(self, chunk):
+        raise FULL_DISK
+
+
+def open_full(path, mode):
+    return FullFile(open(path, mode))
+
+
+@pytest.mark.parametrize("size", [1, MAX_SMALL_BYTES + 1])
+@pytest.mark.parametrize("call", ["write", "sync", "name", "staging"])
+def test_a_full_disk_is_a_503_and_logged_once(state, call, size, monkeypatch, caplog):
     def full(*args, **kwargs):
         raise FULL_DISK
 
-    if call == "write":
-        opened = open
-
-        def open_full(path, mode):
-            file = opened(path, mode)
-            return type("Full", (), {"write": full, "fileno": file.fileno, "close": file.close})()
-
-        monkeypatch.setattr(local, "open", open_full, raising=False)
+    if call in ("write", "staging"):
+        for module in (filesystem, staging):
+            opening = open_full if call == "write" else full
+            monkeypatch.setattr(module, "open", opening, raising=False)
     elif call == "sync":
         monkeypatch.setattr(os, "fsync", full)
-    elif call == "rename":
-        monkeypatch.setattr(os, "rename", full)
     else:
-        monkeypatch.setattr(local, "open", full, raising=False)
-    response = refused(state.upload(status=503), 503, 201, "please retry later")
+        monkeypatch.setattr(os, "link", full)
+        monkeypatch.setattr(os, "rename", full)
+    upload = state.upload(file_part(b"a" * size), status=503)
+    response = refused(upload, 503, 201, "please retry later")
     assert int(response.headers["Retry-After"]) > 0
     monkeypatch.undo()
     (record,) = [r for r in caplog.records if r.levelno >= logging.ERROR]
