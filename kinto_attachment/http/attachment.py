@@ -8,7 +8,6 @@ from typing import Any
 
 from kinto.core import Service
 from kinto.core.authorization import DYNAMIC
-from pyramid.httpexceptions import HTTPNoContent
 
 from kinto_attachment import errors
 from kinto_attachment.form.form import Form, read_form
@@ -22,6 +21,7 @@ from kinto_attachment.http.schemas import (
     DetachRequestSchema,
 )
 from kinto_attachment.http.transactions import Transactions, retried
+from kinto_attachment.kinto_internals.answers import MediaType, NoContent
 from kinto_attachment.storage.contract import StorageError
 from kinto_attachment.storage.names import is_private
 
@@ -29,28 +29,6 @@ from kinto_attachment.storage.names import is_private
 logger = logging.getLogger(__name__)
 
 CHANGE_HEADERS = ("ETag", "Last-Modified")
-
-
-class MediaType(str):
-    """A media type that is equal to others without regard to case (RFC 9110, section 8.3.1).
-
-    Cornice compares by ``in``. (It also takes a function, of which it makes a ``custom_predicate``,
-    which Pyramid no longer has.)
-    """
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, str) and self.casefold() == other.casefold()
-
-    __hash__ = str.__hash__
-
-
-class NoContent(HTTPNoContent):
-    """An empty response, which in a batch is shown as an empty object.
-
-    (``build_response`` in ``kinto.core.utils`` cannot show bytes that are not JSON.)
-    """
-
-    json: dict[str, object] = {}
 
 
 class AttachmentService(Service):

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from pyramid.httpexceptions import HTTPNotFound
-from pyramid.response import Response
 
 from kinto_attachment import errors
 from kinto_attachment.http.byte_range import ByteRange, Unsatisfiable, requested_range
@@ -18,23 +17,12 @@ from kinto_attachment.http.representation import (
     Representation,
     charset_of,
 )
+from kinto_attachment.kinto_internals.answers import StreamedResponse
 from kinto_attachment.storage.contract import Storage, StorageError
 from kinto_attachment.storage.ranges import BLOCK_BYTES
 
 
 logger = logging.getLogger(__name__)
-
-
-class StreamedResponse(Response):
-    """A response whose body is never in memory as a whole.
-
-    Kinto's metrics read the body of every response for its length (``setup_metrics`` in
-    ``kinto.core.initialization``): they find this one empty.
-    """
-
-    @property
-    def body(self) -> bytes:
-        return b""
 
 
 @contextlib.contextmanager
